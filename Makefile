@@ -1,0 +1,34 @@
+# Everything on a bare machine: `make train`, `make test`, `make lab`. Needs Python 3.11+, make, git.
+
+PYTHON ?= python3
+EPOCHS ?= 6
+BIN := .venv/bin
+READY := .venv/.ready
+DATA := data/training_pairs
+UNSEEN := data/validation_pairs
+RUN := models/tree_lstm
+
+.PHONY: train test lab
+
+# Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
+# come from data/validation_pairs where it is there, else from a split.
+train: $(READY)
+	test -e $(DATA) || { $(BIN)/python -m treelstm sample --data-dir $(DATA) && \
+		$(BIN)/python -m treelstm sample --data-dir $(UNSEEN) --seed 1 --unlike $(DATA); }
+	mkdir -p $(RUN)
+	$(BIN)/papermill notebooks/02_train.ipynb $(RUN)/02_train.ipynb --no-progress-bar --log-output \
+		$$(test ! -e $(UNSEEN) || echo -p validation_dir $(UNSEEN)) -p epochs $(EPOCHS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

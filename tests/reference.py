@@ -1,0 +1,53 @@
+"""The equations of Tai et al. 2015, one node at a time, straight from the JSON: slow and obvious."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from treelstm.model import TreeEncoder
+
+
+def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
+    """Encoding [O] of one tree."""
+    h, _ = state(encoder, ast, None)
+    return encoder.output_weight @ h + encoder.output_bias
+
+
+def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple[Tensor, Tensor]:
+    """h and c of one node, after its children's."""
+    symbols = [] if role is None else [f"role={role}"]
+    children = []
+    for key, value in node.items():
+        if key not in encoder.ignored_keys:
+            _collect(encoder, key, value, symbols, children)
+    ids = torch.from_numpy(encoder.vocabulary.ids(symbols))
+    x = encoder.embedding[ids].sum(0)
+    w_i, w_o, w_u, w_f = encoder.input_weight.chunk(4)
+    b_i, b_o, b_u, b_f = encoder.input_bias.chunk(4)
+    u_i, u_o, u_u = encoder.sum_weight.chunk(3)
+    u_f = encoder.forget_weight
+
+    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.hidden_dim))  # eq. 2
+    i = torch.sigmoid(w_i @ x + u_i @ h_sum + b_i)  # eq. 3
+    o = torch.sigmoid(w_o @ x + u_o @ h_sum + b_o)  # eq. 5
+    u = torch.tanh(w_u @ x + u_u @ h_sum + b_u)  # eq. 6
+    c = i * u
+    for h_k, c_k in children:
+        c = c + torch.sigmoid(w_f @ x + u_f @ h_k + b_f) * c_k  # eqs. 4, 7
+    return o * torch.tanh(c), c  # eq. 8
+
+
+def _collect(
+    encoder: TreeEncoder, key: str, value: Any, symbols: list[str], children: list[Any]
+) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect(encoder, key, item, symbols, children)
+    elif isinstance(value, dict):
+        children.append(state(encoder, value, key))
+    elif value is not None:
+        spelled = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else str(value)
+        symbols.append(f"{key}={spelled}")

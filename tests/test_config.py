@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from treelstm import Config
+from treelstm.config import ConfigError, project_root
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0, expected at least 1"),
+        ({"epochs": 2.5}, "epochs is 2.5, expected int"),
+        ({"epochs": "many"}, "epochs is 'many', expected int"),
+        ({"epochs": True}, "epochs is True, expected int"),
+        ({"batch_size": -1}, "batch_size is -1, expected at least 1"),
+        ({"learning_rate": 0}, "learning_rate is 0.0, expected more than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, expected more than 0"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected at least 0 and under 1"),
+        ({"resume": "last"}, "resume is 'last', expected \"auto\""),
+        ({"lr_schedule": "linear"}, "lr_schedule is 'linear', expected None"),
+        ({"data_dir": " "}, "data_dir is ' ', expected a path"),
+        ({"device": "tpu"}, "device is 'tpu', expected"),
+        ({"keep": 0}, "keep is 0, expected"),
+        ({"ignored_keys": [1]}, r"ignored_keys is \[1\], expected tuple"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_what_is_expected(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**settings)
+
+
+def test_defaults_are_the_contract():
+    config = Config()
+    assert config.data_dir == "data/training_pairs" and config.output_dir == "models/tree_lstm"
+    assert (config.epochs, config.batch_size, config.learning_rate) == (50, 16, 1e-3)
+    assert (config.embedding_dim, config.hidden_dim, config.output_dim) == (128, 256, 512)
+    assert (config.margin, config.dropout, config.seed) == (1.0, 0.1, 42)
+    assert config.resume == "auto" and config.checkpoint == "best" and config.keep == "all"
+    assert config.checkpoint_every_seconds == 60 and config.validation_fraction == 0.1
+
+
+def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_are_meant():
+    config = Config(margin=2, ignored_keys=["a", "b"])
+    assert config.margin == 2.0 and isinstance(config.margin, float)
+    assert config.ignored_keys == ("a", "b")
+
+
+def test_an_unknown_name_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"epoch: no such setting\. The settings are batch_size"):
+        Config.from_parameters({"epoch": 3})
+
+
+def test_relative_paths_start_at_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Config().data_path == project_root() / "data" / "training_pairs"
+    assert (project_root() / "pyproject.toml").is_file()
+
+
+OWN = "# Parameters of this run\nepochs = 50  # train until this epoch\nseed = 1"
+
+
+def namespace(*cells: str, **values: object) -> dict[str, object]:
+    return {"In": ["", *cells], **values}
+
+
+def test_a_notebook_gives_the_names_of_its_parameters_cells_and_no_others():
+    cells = [OWN, "# Parameters\nepochs = 3", "history = 7"]
+    config = Config.from_notebook(namespace(*cells, epochs=3, seed=1, history=7, batch_size=2))
+    assert (config.epochs, config.seed, config.batch_size) == (3, 1, 16)
+
+
+def test_an_injected_name_that_is_no_setting_is_refused():
+    cells = [OWN, '# Parameters\nepohcs = 3\nresume = "auto"']
+    with pytest.raises(ConfigError, match="epohcs: no such setting"):
+        Config.from_notebook(namespace(*cells, epochs=50, seed=1, epohcs=3, resume="auto"))
+
+
+def test_a_corrected_parameters_cell_forgets_the_mistyped_one():
+    cells = [OWN + "\nepohcs = 3", "config = ...", OWN]
+    assert Config.from_notebook(namespace(*cells, epochs=50, seed=1, epohcs=3)).epochs == 50

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from treelstm.trees import Forest, TreeError, Vocabulary
+
+TREE = {
+    "tipo": "frazo",
+    "kerno": {"radiko": "hund", "sufiksoj": ["et", "in"], "kvanto": 2, "vera": True, "neniu": None},
+    "aliaj": [{"radiko": "kur"}, [{"radiko": "kur"}], "fine"],
+    "plena_vorto": "Hundino",
+}
+
+
+def symbols(forest: Forest) -> set[frozenset[str]]:
+    return {frozenset(forest.symbols_of(i)) for i in range(len(forest.height))}
+
+
+def test_objects_are_nodes_scalars_are_symbols_and_keys_are_roles():
+    forest = Forest.compile([TREE], ignored_keys=["plena_vorto"])
+    assert symbols(forest) == {
+        frozenset({"tipo=frazo", "aliaj=fine"}),
+        frozenset(
+            {"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", "kvanto=2", "vera=true"}
+        ),
+        frozenset({"role=aliaj", "radiko=kur"}),
+    }
+    assert forest.tree_nodes.tolist() == [4]  # one subtree of the four occurs twice
+
+
+def test_equal_subtrees_are_stored_once_and_ids_ascend_with_height():
+    forest = Forest.compile([TREE, TREE, {"radiko": "kur"}])
+    assert len(forest) == 3 and forest.root[0] == forest.root[1]
+    assert len(forest.height) == 4
+    assert (np.diff(forest.height) >= 0).all()
+    parents = np.repeat(np.arange(len(forest.height)), np.diff(forest.child_ptr))
+    assert (forest.child < parents).all()
+
+
+def test_a_forest_does_not_depend_on_the_order_of_reading():
+    asts = [{"radiko": f"r{k % 5}", "x": [{"radiko": f"r{k % 3}"}, {"y": k % 4}]} for k in range(20)]
+    forest = Forest.compile(asts)
+    order = random.Random(0).sample(range(20), 20)
+    other = Forest.compile([asts[k] for k in order])
+    for name in ("symbol_ptr", "symbol", "child_ptr", "child", "height"):
+        assert np.array_equal(getattr(forest, name), getattr(other, name))
+    assert forest.symbols == other.symbols
+    assert np.array_equal(forest.tree_digest[order], other.tree_digest)
+    everything = np.arange(20)
+    assert Vocabulary.of(forest, everything).symbols == Vocabulary.of(other, everything).symbols
+
+
+def test_tree_digests_agree_across_forests():
+    alone, among = Forest.compile([TREE]), Forest.compile([{"radiko": "x"}, TREE, {"a": {"b": 1}}])
+    assert alone.tree_digest[0] == among.tree_digest[1]
+    assert len(set(among.tree_digest.tolist())) == 3
+
+
+@pytest.mark.parametrize(
+    ("ast", "found"),
+    [
+        (None, "null"),
+        ("hundo", "a string"),
+        ([], "an empty list"),
+        ([{"a": 1}], "a list"),
+        (3, "a number"),
+        (True, "a boolean"),
+        ({}, "an empty tree"),
+        ({"plena_vorto": "x", "radiko": None}, "an empty tree"),
+    ],
+)
+def test_what_is_no_tree_is_refused_by_name(ast: Any, found: str):
+    with pytest.raises(TreeError, match=rf"asts\[1\] is {found}"):
+        Forest.compile([TREE, ast], ignored_keys=["plena_vorto"])
+
+
+def test_vocabulary_sorts_by_frequency_then_spelling_with_one_unknown_symbol_per_key():
+    asts = [{"r": "a"}, {"r": "b", "k": 1}, {"r": "b", "k": 2}]
+    forest = Forest.compile(asts)
+    vocabulary = Vocabulary.of(forest, np.arange(3))
+    assert vocabulary.symbols == ("r=b", "k=1", "k=2", "r=a", "k=?", "r=?", "?")
+    ids = vocabulary.ids(["r=b", "r=new", "k=3", "other=1"])
+    assert [vocabulary.symbols[i] for i in ids] == ["r=b", "r=?", "k=?", "?"]
+    assert vocabulary.is_unknown(ids).tolist() == [False, True, True, True]
+
+
+def test_vocabulary_counts_a_repeated_tree_once_and_only_the_named_trees():
+    forest = Forest.compile([{"r": "a"}, {"r": "a"}, {"r": "b"}, {"r": "c"}])
+    assert Vocabulary.of(forest, np.array([0, 1, 2])).symbols == ("r=a", "r=b", "r=?", "?")
+
+
+def test_a_question_mark_in_the_data_is_not_the_unknown_symbol():
+    forest = Forest.compile([{"r": "?"}, {"r": ["?"]}])
+    assert forest.symbols == (r"r=\?",)
+
+
+def test_a_batch_is_the_four_node_tree_of_its_docstring():
+    ast = {"k": 3, "x": [{"k": 1}, {"k": 2, "y": {"k": 0}}]}
+    forest = Forest.compile([ast])
+    batch = forest.batch(np.array([0]), np.arange(len(forest.symbols)))
+    assert batch.num_nodes == 4
+    assert batch.node_cuts == [0, 2, 3, 4] and batch.edge_cuts == [0, 0, 1, 3]
+    assert batch.parent.tolist() == [2, 3, 3] and batch.root.tolist() == [3]
+    assert sorted(batch.child.tolist()) == [0, 1, 2]
+
+
+def test_a_batch_moves_like_any_pyg_data():
+    forest = Forest.compile([TREE])
+    batch = forest.batch(np.array([0, 0]), np.arange(len(forest.symbols))).to("cpu")
+    assert batch.root.tolist() == [batch.num_nodes - 1] * 2
+    assert isinstance(batch.symbol, torch.Tensor)
+
+
+def test_graph_unfolds_shared_subtrees_into_a_tree():
+    graph = Forest.compile([TREE]).graph(0)
+    assert graph.num_nodes == 4 and graph.edge_index.shape == (2, 3)
+    assert graph.edge_index[1].tolist() == [1, 2, 3]
+    assert graph.validate()
+    assert sorted(s for node in graph.symbols for s in node).count("radiko=kur") == 2

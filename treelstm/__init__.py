@@ -1,0 +1,28 @@
+"""Tree-LSTM encoders trained on pairs of syntax trees; runs that survive being killed."""
+
+from treelstm.checkpoint import (
+    find_latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_encoder,
+)
+from treelstm.config import Config
+from treelstm.data import load_corpus, load_pairs
+from treelstm.evaluation import Metrics, evaluate
+from treelstm.sample import write_sample
+from treelstm.training import History, train
+
+__all__ = [
+    "Config",
+    "History",
+    "Metrics",
+    "evaluate",
+    "find_latest_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "load_corpus",
+    "load_encoder",
+    "load_pairs",
+    "train",
+    "write_sample",
+]

@@ -1,0 +1,380 @@
+"""The commit protocol: one file is the commit, written whole, verified before use.
+
+`checkpoint_epoch_N.pt` is the state after epoch N, `checkpoint_epoch_N_step_S.pt` the state inside
+epoch N after S steps. A checkpoint is torch's own zip with a SHA-256 of every byte before it in the
+zip's comment: torch reads the file as it is, and no flipped bit anywhere in it goes unseen (the
+members' CRC-32 would leave the headers uncovered, and torch does not look at either).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from treelstm.files import TEMPORARY_SUFFIX, WriteFailed, write_whole
+from treelstm.model import TreeEncoder
+from treelstm.trees import Vocabulary
+
+log = logging.getLogger("treelstm")
+
+FORMAT = 1  # raised whenever an older package could misread a newer checkpoint
+BEST, FINAL, HISTORY = "best_model.pt", "final_model.pt", "training_history.json"
+SUPERSEDED, DAMAGED = "superseded", "damaged"
+
+_NAME = re.compile(r"checkpoint_epoch_([1-9]\d*)(?:_step_(\d+))?\.pt")
+_SEAL = b"treelstm sha256 "  # begins the zip comment; 64 hex digits follow
+_COMMENT_BYTES = len(_SEAL) + 64
+_CHECKPOINT_KEYS = frozenset(
+    [
+        "format",
+        "epoch",
+        "step",
+        "model_state_dict",
+        "optimizer_state_dict",
+        "scheduler_state_dict",
+        "train_loss",
+        "history",
+        "running",
+        "best",
+        "threshold",
+        "vocabulary",
+        "config",
+        "fingerprint",
+        "versions",
+        "num_threads",
+        "device",
+    ]
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file is truncated, altered, or was never a checkpoint."""
+
+
+class NoUsableCheckpoint(CheckpointError):
+    """Checkpoints exist, but every one is damaged."""
+
+
+class RunInUse(RuntimeError):
+    """Another process writes to this output directory."""
+
+
+# --- names and positions -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """A checkpoint's place in its run; checkpoints sort by it. Nothing is read to make one."""
+
+    epochs_done: int
+    steps_into_next: int
+    path: Path
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in the file's name: the one it completes, or the one it is inside of."""
+        return self.epochs_done + (self.steps_into_next > 0)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.epochs_done, self.steps_into_next
+
+
+def checkpoint_name(epochs_done: int, steps_into_next: int) -> str:
+    if steps_into_next:
+        return f"checkpoint_epoch_{epochs_done + 1}_step_{steps_into_next}.pt"
+    return f"checkpoint_epoch_{epochs_done}.pt"
+
+
+def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
+    """All checkpoints of a run by position, oldest first; an empty list where there are none.
+
+    Judged by name alone; `verify` tells whether one is whole.
+    """
+    found = []
+    for path in Path(output_dir).glob("checkpoint_epoch_*.pt"):
+        if match := _NAME.fullmatch(path.name):
+            epoch, step = int(match[1]), match[2]
+            found.append(
+                Checkpoint(epoch, 0, path) if step is None else Checkpoint(epoch - 1, int(step), path)
+            )
+    return sorted(found)
+
+
+def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
+    """The newest checkpoint that verifies, or None where there is none at all.
+
+    Newest by position (epoch, then step), not by file time. Changes nothing.
+
+    Raises:
+        NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
+    """
+    latest, _, _ = newest_usable(Path(output_dir))
+    return latest.path if latest else None
+
+
+def newest_usable(
+    output_dir: Path,
+) -> tuple[Checkpoint | None, dict[str, Any] | None, list[DamagedCheckpoint]]:
+    """The newest checkpoint that verifies, its content, and what is wrong with any newer ones.
+
+    Raises:
+        NoUsableCheckpoint: as `find_latest_checkpoint`.
+    """
+    passed: list[DamagedCheckpoint] = []
+    for checkpoint in reversed(list_checkpoints(output_dir)):
+        try:
+            return checkpoint, load_checkpoint(checkpoint.path), passed
+        except DamagedCheckpoint as error:
+            passed.append(error)
+    if passed:
+        reasons = "\n".join(str(error) for error in passed)
+        raise NoUsableCheckpoint(
+            f"{output_dir} holds {len(passed)} checkpoint(s), none of them whole; starting over would "
+            f"bury the run.\n{reasons}\nRestore one from a backup, or choose a new output_dir."
+        )
+    return None, None, passed
+
+
+# --- sealed files ------------------------------------------------------------------------------
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Writes `content` as a torch file with its digest inside, whole or not at all.
+
+    Raises:
+        WriteFailed: as `write_whole`.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    data[-2:] = _COMMENT_BYTES.to_bytes(2, "little")  # the end record's comment length, 0 until now
+    digest = hashlib.sha256(data).hexdigest().encode()
+    write_whole(path, b"".join((data, _SEAL, digest)))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The content of a file that `write_sealed` wrote, tensors on the CPU.
+
+    The bytes that are verified are the bytes that are parsed, and parsing runs no code.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        DamagedCheckpoint: the file is not byte for byte what was written; says how.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file. Name an existing checkpoint.") from None
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror}.") from error
+    body, seal, digest = data[:-_COMMENT_BYTES], data[-_COMMENT_BYTES:-64], data[-64:]
+    if not data:
+        raise DamagedCheckpoint(f"{path} is damaged: it holds no bytes.")
+    if seal != _SEAL:
+        raise DamagedCheckpoint(
+            f"{path} is damaged: it is cut short, or treelstm did not write it "
+            f"({len(data):,} bytes, no digest at its end)."
+        )
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise DamagedCheckpoint(f"{path} is damaged: its bytes do not match their SHA-256.")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        text = str(error)  # torch buries the reason in advice to load it unsafely
+        reason = (text.partition("WeightsUnpickler error: ")[2] or text).split(". ")[0].strip()
+        raise DamagedCheckpoint(f"{path} is no checkpoint: torch refuses it ({reason}).") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds a {type(content).__name__}.")
+    return content
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """A verified checkpoint: `epoch`, `step`, `model_state_dict`, `optimizer_state_dict`,
+    `train_loss`, `history` and what else resumption needs; tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        DamagedCheckpoint: the file is damaged, foreign, or not what its name says.
+        CheckpointError: a newer version of the package wrote it.
+    """
+    path = Path(path)
+    content = read_sealed(path)
+    _check_format(path, content)
+    missing = sorted(_CHECKPOINT_KEYS - set(content))
+    if missing:
+        raise DamagedCheckpoint(f"{path} is no checkpoint of a run: it lacks {', '.join(missing)}.")
+    name = checkpoint_name(content["epoch"] - (content["step"] > 0), content["step"])
+    if _NAME.fullmatch(path.name) and path.name != name:
+        raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
+    return content
+
+
+def _check_format(path: Path, content: dict[str, Any]) -> None:
+    if content.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content['format']}, this version of treelstm reads up to {FORMAT}. "
+            "Update treelstm."
+        )
+
+
+# --- encoders from files -----------------------------------------------------------------------
+
+
+def model_content(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What `load_encoder` needs of a checkpoint: no optimizer, no position."""
+    names = ["format", "epoch", "model_state_dict", "threshold", "vocabulary", "config", "versions"]
+    return {name: checkpoint[name] for name in names}
+
+
+def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
+    """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
+
+    Its `threshold` is the distance under which two trees count as similar.
+
+    Raises:
+        FileNotFoundError, DamagedCheckpoint, CheckpointError: as `load_checkpoint`.
+    """
+    path = Path(path)
+    content = read_sealed(path)
+    _check_format(path, content)
+    try:
+        encoder = build_encoder(content["config"], Vocabulary(content["vocabulary"]))
+        encoder.load_state_dict(content["model_state_dict"])
+        encoder.threshold = float(content["threshold"])
+    except KeyError as error:
+        raise DamagedCheckpoint(f"{path} holds no encoder: it lacks {error}.") from error
+    return encoder.to(device).eval()
+
+
+def build_encoder(config: dict[str, Any], vocabulary: Vocabulary) -> TreeEncoder:
+    """A fresh encoder with the sizes of `config` (plain values, as a checkpoint holds them)."""
+    names = ["embedding_dim", "hidden_dim", "output_dim", "ignored_keys", "seed"]
+    return TreeEncoder(vocabulary, **{name: config[name] for name in names})
+
+
+# --- a run's directory -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes to an output directory."""
+
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+
+@contextmanager
+def only_writer(output_dir: Path) -> Iterator[None]:
+    """Holds the directory for this process, and clears what a killed writer left half-written.
+
+    The operating system frees the lock of a process that ends in any way, so no lock goes stale.
+
+    Raises:
+        RunInUse: another process holds it; says which, where, since when.
+        WriteFailed: the directory cannot be made or written to.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(output_dir / ".lock", timeout=0.5)
+        lock.acquire()  # half a second, since `holder` takes the lock for an instant to look
+    except filelock.Timeout:
+        refuse_if_held(output_dir)
+        raise
+    except OSError as error:
+        raise WriteFailed(
+            error.errno,
+            f"{error.strerror}: {output_dir} cannot be written to. "
+            "Mend its permissions or choose another output_dir",
+        ) from error
+    try:
+        for leftover in output_dir.glob(f".*{TEMPORARY_SUFFIX}"):
+            leftover.unlink()
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        about = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        write_whole(output_dir / ".holder.json", json.dumps(about).encode())
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_if_held(output_dir: Path) -> None:
+    """
+    Raises:
+        RunInUse: a process holds the directory; says which, where, since when.
+    """
+    if by := holder(output_dir):
+        raise RunInUse(
+            f"{output_dir} is in use by {by}. Wait for it, stop it, or choose another output_dir."
+        )
+
+
+def holder(output_dir: Path) -> Holder | None:
+    """Who holds the directory now, or None where nobody does."""
+    if not (output_dir / ".lock").exists():
+        return None
+    lock = filelock.FileLock(output_dir / ".lock", timeout=0)
+    try:
+        with lock:
+            return None
+    except filelock.Timeout:
+        try:
+            return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return Holder("an unknown host", 0, "a moment ago")  # between its lock and its note
+
+
+def set_aside(paths: list[Path], into: str) -> list[Path]:
+    """Moves files into a subdirectory of their own; a name already taken there gets a number."""
+    moved = []
+    for path in paths:
+        directory = path.parent / into
+        directory.mkdir(exist_ok=True)
+        target, number = directory / path.name, 1
+        while target.exists():
+            number += 1
+            target = directory / f"{path.stem}.{number}{path.suffix}"
+        path.replace(target)
+        moved.append(target)
+    return moved
+
+
+def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
+    """Removes checkpoints that a newer commit made dispensable; call right after a commit.
+
+    Of those inside an epoch the newest two stay until an epoch's commit follows them. Of the epochs'
+    own, the last `keep` and the best stay; `"all"` keeps them all.
+    """
+    checkpoints = list_checkpoints(output_dir)
+    epochs = [c for c in checkpoints if not c.steps_into_next]
+    inside = [c for c in checkpoints if c.steps_into_next]
+    newest_epoch = epochs[-1].position if epochs else (0, 0)
+    stale = [c for c in inside if c.position < newest_epoch]
+    stale += [c for c in inside if c.position > newest_epoch][:-2]
+    if keep != "all":
+        stale += [c for c in epochs[: -int(keep)] if c.epochs_done != best_epoch]
+    for checkpoint in stale:
+        checkpoint.path.unlink(missing_ok=True)

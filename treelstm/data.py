@@ -1,0 +1,421 @@
+"""Pair files in the field format: read, check, compile once, split.
+
+A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, each perhaps gzipped, one pair a
+line. Every problem of every file is collected before any of them is raised.
+
+Shapes: P pairs, T trees.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from treelstm.config import Config
+from treelstm.files import write_whole
+from treelstm.randomness import SPLIT, generator
+from treelstm.trees import Array, Forest, ForestBuilder, TreeError, Vocabulary
+
+log = logging.getLogger("treelstm")
+
+CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
+_SHOWN = 20  # problems named one by one
+_CACHE_FORMAT = 1  # raised whenever the arrays of a compiled corpus change
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a pair file; `line` counts from 1, 0 means the file as a whole."""
+
+    path: Path
+    line: int
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{where}: {self.found}. {self.remedy}."
+
+
+@dataclass
+class Problems:
+    """The first 20 problems, and the count of all."""
+
+    shown: list[Problem] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, path: Path, line: int, found: str, remedy: str) -> None:
+        self.count += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append(Problem(path, line, found, remedy))
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.shown]
+        if self.count > len(lines):
+            lines.append(f"... and {self.count - len(lines):,} more")
+        return "\n".join(lines)
+
+
+class DataError(ValueError):
+    """Pair files cannot be used as they are; the message names file, line, finding and remedy."""
+
+    def __init__(self, problems: Problems) -> None:
+        super().__init__(str(problems))
+        self.problems = problems
+
+
+def _data_error(path: Path, found: str, remedy: str) -> DataError:
+    problems = Problems()
+    problems.add(path, 0, found, remedy)
+    return DataError(problems)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled pairs of trees of one forest. Indexing with an array gives the pairs it names."""
+
+    forest: Forest
+    first: Array  # [P] tree numbers
+    second: Array  # [P] tree numbers
+    label: Array  # [P] 1 similar, 0 dissimilar
+    similarity: Array  # [P] float64, NaN where the file gives none
+    line: Array  # [P] line in its file, from 1
+    sentences: tuple[str | None, ...]  # [T]
+    paths: dict[int, Path]  # label -> file
+    fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, indices: Array) -> Pairs:
+        return replace(
+            self,
+            first=self.first[indices],
+            second=self.second[indices],
+            label=self.label[indices],
+            similarity=self.similarity[indices],
+            line=self.line[indices],
+        )
+
+    @property
+    def trees(self) -> Array:
+        """Tree numbers of all pairs, first and second, with repetitions."""
+        return np.concatenate((self.first, self.second))
+
+    @property
+    def majority_rate(self) -> float:
+        """Accuracy of always answering the more frequent class."""
+        similar = float(self.label.mean())
+        return max(similar, 1 - similar)
+
+    def where(self, pair: int) -> str:
+        """File and line of a pair."""
+        return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What one run trains and validates on."""
+
+    training: Pairs
+    validation: Pairs
+    vocabulary: Vocabulary
+    fingerprint: dict[str, str]
+
+    @property
+    def overlap(self) -> float:
+        """Share of the distinct validation trees that occur in training."""
+        ours = _distinct(self.validation)
+        return float(np.isin(ours, _distinct(self.training)).mean())
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the symbols in validation trees that training does not know."""
+        forest = self.validation.forest
+        used = np.unique(self.validation.trees)
+        under = np.concatenate([_row(forest.under_ptr, forest.under, tree) for tree in used])
+        symbols = np.concatenate([_row(forest.symbol_ptr, forest.symbol, s) for s in under])
+        unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
+        return float(unknown[symbols].mean())
+
+
+def _row(pointers: Array, flat: Array, row: int) -> Array:
+    return flat[pointers[row] : pointers[row + 1]]
+
+
+def _distinct(pairs: Pairs) -> Array:
+    return np.unique(pairs.forest.tree_digest[pairs.trees])
+
+
+# --- a run's corpus ----------------------------------------------------------------------------
+
+
+def load_corpus(config: Config) -> Corpus:
+    """Training and validation pairs of a run, and the vocabulary of the training trees.
+
+    Raises:
+        DataError: files are missing or damaged, or too small to split; names every problem.
+    """
+    pairs = load_pairs(config.data_path, config.ignored_keys)
+    if config.validation_path is None:
+        training, validation = _split(pairs, config)
+        fingerprint = {f"training/{name}": sha for name, sha in pairs.fingerprint.items()}
+    else:
+        training = pairs
+        validation = load_pairs(config.validation_path, config.ignored_keys)
+        fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
+        fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
+    return Corpus(training, validation, Vocabulary.of(pairs.forest, training.trees), fingerprint)
+
+
+def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
+    """A stratified split: the same share of each class, drawn by seed alone."""
+    held_out = np.zeros(len(pairs), bool)
+    for label, path in pairs.paths.items():
+        members = np.flatnonzero(pairs.label == label)
+        take = max(1, round(config.validation_fraction * len(members)))
+        if take >= len(members):
+            raise _data_error(
+                path,
+                f"holds {len(members)} pair(s), too few to hold out "
+                f"validation_fraction={config.validation_fraction} and keep some",
+                "Add pairs or set validation_dir",
+            )
+        order = torch.randperm(len(members), generator=generator(config.seed, SPLIT, label))
+        held_out[members[order[:take].numpy()]] = True
+    return pairs[np.flatnonzero(~held_out)], pairs[np.flatnonzero(held_out)]
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def load_pairs(directory: Path, ignored_keys: tuple[str, ...] = ()) -> Pairs:
+    """All pairs of `directory` as one compiled forest, from the cache where nothing has changed.
+
+    Raises:
+        DataError: names every problem: file, line, what was found, what to do.
+    """
+    paths = _pair_files(directory)
+    fingerprint = {path.name: _sha256(path) for path in paths.values()}
+    key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
+    cache = _cache_path(directory)
+    pairs = _read_cache(cache, key, paths, fingerprint)
+    if pairs is None:
+        pairs = _compile(paths, fingerprint, ignored_keys)
+        _write_cache(cache, key, pairs)
+    return pairs
+
+
+def _pair_files(directory: Path) -> dict[int, Path]:
+    """The file of each label."""
+    problems, paths = Problems(), {}
+    if not directory.is_dir():
+        raise _data_error(
+            directory,
+            "is a file, expected a directory" if directory.exists() else "no such directory",
+            "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
+        )
+    for stem, label in CLASSES.items():
+        found = [p for p in (directory / f"{stem}.jsonl", directory / f"{stem}.jsonl.gz") if p.exists()]
+        if len(found) == 1:
+            paths[label] = found[0]
+        elif found:
+            problems.add(found[0], 0, f"{found[1].name} is there too", "Keep one of the two")
+        else:
+            missing = directory / f"{stem}.jsonl"
+            problems.add(missing, 0, "no such file, nor .jsonl.gz", "Both classes are needed; add it")
+    if problems.count:
+        raise DataError(problems)
+    return paths
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _data_error(path, f"cannot be read ({error.strerror})", "Mend its permissions") from error
+
+
+def _compile(
+    paths: dict[int, Path], fingerprint: dict[str, str], ignored_keys: tuple[str, ...]
+) -> Pairs:
+    problems = Problems()
+    builder = ForestBuilder(ignored_keys)
+    labels: list[int] = []
+    similarities: list[float] = []
+    lines: list[int] = []
+    sentences: list[str | None] = []
+    for label, path in paths.items():
+        before = problems.count, len(labels)
+        for line, record in _records(path, problems):
+            count = problems.count
+            _check_record(record, label, path, line, problems)
+            for side in ("ast1", "ast2"):
+                if isinstance(record.get(side), dict) and "ast" in record[side]:
+                    try:
+                        builder.add(record[side]["ast"])
+                    except TreeError as error:
+                        problems.add(
+                            path,
+                            line,
+                            f"{side}.ast {error}",
+                            "Parse the sentence again or remove the line",
+                        )
+            if problems.count == count:
+                labels.append(label)
+                similarity = record.get("similarity")
+                similarities.append(float("nan") if similarity is None else float(similarity))
+                lines.append(line)
+                sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
+        if before == (problems.count, len(labels)):
+            problems.add(path, 0, "holds no pairs", "Both classes are needed; add pairs")
+    if problems.count:
+        raise DataError(problems)
+    return Pairs(
+        forest=builder.forest(),
+        first=np.arange(0, 2 * len(labels), 2),
+        second=np.arange(1, 2 * len(labels), 2),
+        label=np.array(labels, np.int64),
+        similarity=np.array(similarities, np.float64),
+        line=np.array(lines, np.int64),
+        sentences=tuple(sentences),
+        paths=paths,
+        fingerprint=fingerprint,
+    )
+
+
+def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with their line numbers; what is none becomes a problem."""
+    line = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line, raw in enumerate(file, 1):
+                if raw.isspace():
+                    continue
+                try:
+                    record = json.loads(raw.decode())
+                except UnicodeDecodeError as error:
+                    found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
+                    problems.add(path, line, found, "Save the file as UTF-8")
+                except RecursionError:
+                    found = "nested deeper than Python's JSON parser can read"
+                    problems.add(path, line, found, "Make the tree shallower or remove the line")
+                except ValueError as error:
+                    problems.add(path, line, f"not JSON ({error})", "Repair or remove the line")
+                else:
+                    if isinstance(record, dict):
+                        yield line, record
+                    else:
+                        found = "is no JSON object, expected {ast1, ast2, label}"
+                        problems.add(path, line, found, "Repair or remove the line")
+    except (EOFError, OSError, zlib.error) as error:
+        found = f"cannot be read beyond line {line} ({error or type(error).__name__})"
+        problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
+
+
+def _check_record(record: dict[str, Any], label: int, path: Path, line: int, problems: Problems) -> None:
+    """Everything about a record but its trees."""
+    for side in ("ast1", "ast2"):
+        part = record.get(side)
+        if part is None:
+            problems.add(path, line, f"{side} is missing", "Repair or remove the line")
+        elif not isinstance(part, dict):
+            problems.add(path, line, f"{side} is no JSON object", "Repair or remove the line")
+        elif "ast" not in part:
+            problems.add(
+                path, line, f"{side}.ast is missing", "Parse the sentence again or remove the line"
+            )
+        elif not isinstance(part.get("sentence"), str | None):
+            problems.add(path, line, f"{side}.sentence is no string", "Make it one or leave it out")
+    found = record.get("label")
+    if isinstance(found, bool) or found != label:
+        said = "label is missing" if "label" not in record else f"label is {json.dumps(found)}"
+        problems.add(
+            path, line, f"{said}, but the file's name says {label}", "Correct it or move the line"
+        )
+    similarity = record.get("similarity")
+    if isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
+        problems.add(path, line, "similarity is no number", "Make it one or leave it out")
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+_FOREST_ARRAYS = [
+    "symbol_ptr",
+    "symbol",
+    "child_ptr",
+    "child",
+    "height",
+    "root",
+    "under_ptr",
+    "under",
+    "tree_nodes",
+    "tree_digest",
+]
+_PAIR_ARRAYS = ["first", "second", "label", "similarity", "line"]
+
+
+def _cache_path(directory: Path) -> Path:
+    """Beside the data, or in the user's cache directory where the data is marked read-only."""
+    if directory.stat().st_mode & stat.S_IWUSR and os.access(directory, os.W_OK):
+        return directory / ".forest.npz"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    return home / "treelstm" / f"forest-{name}.npz"
+
+
+def _write_cache(path: Path, key: str, pairs: Pairs) -> None:
+    buffer = io.BytesIO()
+    texts = json.dumps({"key": key, "symbols": pairs.forest.symbols, "sentences": pairs.sentences})
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        texts=np.frombuffer(texts.encode(), np.uint8),
+        **{name: getattr(pairs.forest, name) for name in _FOREST_ARRAYS},
+        **{name: getattr(pairs, name) for name in _PAIR_ARRAYS},
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        log.warning("The compiled corpus is not cached; the next start compiles again. %s", error)
+
+
+def _read_cache(
+    path: Path, key: str, paths: dict[int, Path], fingerprint: dict[str, str]
+) -> Pairs | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            texts = json.loads(arrays["texts"].tobytes())
+            if texts["key"] != key:
+                return None
+            forest = Forest(
+                symbols=tuple(texts["symbols"]), **{name: arrays[name] for name in _FOREST_ARRAYS}
+            )
+            return Pairs(
+                forest=forest,
+                sentences=tuple(texts["sentences"]),
+                paths=paths,
+                fingerprint=fingerprint,
+                **{name: arrays[name] for name in _PAIR_ARRAYS},
+            )
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        log.warning("%s is damaged (%s); the corpus is compiled again.", path, error)
+        return None

@@ -1,0 +1,244 @@
+"""Child-Sum Tree-LSTM over a batch of shared subtrees (Tai et al. 2015, arXiv:1503.00075, eqs. 2-8).
+
+Subtrees are evaluated leaves first, one height per step; each distinct subtree once.
+
+Shapes: N distinct subtrees in the batch, of which the first L are leaves; E child-parent edges;
+B trees; D embedding, H hidden, O output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from treelstm.randomness import WEIGHTS, generator
+from treelstm.trees import Forest, TreeBatch, Vocabulary
+
+_TREES_PER_CALL = 2048  # distinct trees that `encode_trees` evaluates at once; bounds its memory
+_EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
+
+
+class ChildSumTreeLSTM(torch.autograd.Function):
+    """Equations 2 to 8 for every subtree of a batch, with the backward pass written out.
+
+    Plain autograd would keep a copy of the states for every level. Here the levels share one
+    buffer, and each weight's gradient is one product over all nodes.
+
+    The gates lie in the order i, o, u, f along the first axis of the weights:
+    `w` [4H, D] and `b` [4H] act on inputs, `u` [3H, H] on the sum of the children's states,
+    `u_f` [H, H] on each child's state. Returns h [N, H].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: TreeBatch
+    ) -> Tensor:
+        size, leaves, edges = u_f.shape[0], batch.node_cuts[1], len(batch.child)
+        gates = torch.addmm(b[: 3 * size], x, w[: 3 * size].t())  # W x + b of eqs. 3, 5, 6
+        forget_x = torch.addmm(b[3 * size :], x[leaves:], w[3 * size :].t())  # of eq. 4
+        i, o, update = gates.split(size, dim=1)
+        h, c, tanh_c, forget_h = (x.new_empty(len(x), size) for _ in range(4))
+        h_sum = x.new_empty(len(x) - leaves, size)
+        f = x.new_empty(edges, size)
+        own = torch.arange(edges, device=x.device)
+
+        for level, (at, edge) in enumerate(_levels(batch)):
+            if level > 0:
+                child, pointers = batch.child[edge], batch.child_ptr[at.start : at.stop + 1]
+                pointers = pointers - edge.start
+                inner = slice(at.start - leaves, at.stop - leaves)
+                h_sum[inner] = _sum_rows(h, child, pointers)  # eq. 2
+                gates[at].addmm_(h_sum[inner], u.t())
+                # U_f h_k depends on the child alone: one product per child, gathered per edge.
+                torch.add(
+                    forget_h.index_select(0, child),
+                    forget_x.index_select(0, batch.parent[edge] - leaves),
+                    out=f[edge],
+                ).sigmoid_()  # eq. 4
+                kept = f[edge] * c.index_select(0, child)
+                c[at] = _sum_rows(kept, own[: len(kept)], pointers)
+            else:
+                c[at] = 0.0
+            gates[at, : 2 * size].sigmoid_()  # eqs. 3, 5
+            update[at].tanh_()  # eq. 6
+            c[at].addcmul_(i[at], update[at])  # eq. 7
+            torch.tanh(c[at], out=tanh_c[at])
+            torch.mul(o[at], tanh_c[at], out=h[at])  # eq. 8
+            if at.stop < len(x):
+                torch.mm(h[at], u_f.t(), out=forget_h[at])
+        ctx.save_for_backward(x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own)
+        ctx.batch = batch
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own = ctx.saved_tensors
+        batch: TreeBatch = ctx.batch
+        size, leaves = u_f.shape[0], batch.node_cuts[1]
+        i, o, update = gates.split(size, dim=1)
+        d_h = grads[0].clone()
+        d_gates = torch.empty_like(gates)  # by W x + U h + b of i, o, u
+        d_i, d_o, d_update = d_gates.split(size, dim=1)
+        d_h_sum = torch.empty_like(h)  # by eq. 2's sum, rows of inner nodes
+        d_forget_x = torch.empty_like(h_sum)
+        d_forget_h = torch.empty_like(h)  # by U_f h_k, rows of children
+        d_f, d_kept = torch.empty_like(f), torch.empty_like(f)  # by eq. 4's argument; by c_k
+        last = len(batch.node_cuts) - 2
+
+        for level, (at, edge) in reversed(list(enumerate(_levels(batch)))):
+            if level < last:
+                # Pull from the parents: the edges that leave these nodes upwards.
+                pointers = batch.by_child_ptr[at.start : at.stop + 1]
+                first, stop = batch.up_cuts[level], batch.up_cuts[level + 1]
+                pointers, up = pointers - first, batch.by_child[first:stop]
+                d_forget_h[at] = _sum_rows(d_f, up, pointers)
+                d_h[at].add_(_sum_rows(d_h_sum, batch.parent.index_select(0, up), pointers))
+                d_h[at].addmm_(d_forget_h[at], u_f)
+                d_c = _sum_rows(d_kept, up, pointers)
+            else:
+                d_c = torch.zeros_like(c[at])
+            d_c += d_h[at] * o[at] * (1 - tanh_c[at].square())
+            torch.mul(d_h[at] * tanh_c[at], o[at] * (1 - o[at]), out=d_o[at])
+            torch.mul(d_c * update[at], i[at] * (1 - i[at]), out=d_i[at])
+            torch.mul(d_c * i[at], 1 - update[at].square(), out=d_update[at])
+            if level > 0:
+                torch.mm(d_gates[at], u, out=d_h_sum[at])
+                d_c_edge = d_c.index_select(0, batch.parent[edge] - at.start)
+                torch.mul(d_c_edge, f[edge], out=d_kept[edge])
+                torch.mul(
+                    d_kept[edge] * (1 - f[edge]), c.index_select(0, batch.child[edge]), out=d_f[edge]
+                )
+                d_forget_x[at.start - leaves : at.stop - leaves] = _sum_rows(
+                    d_f[edge],
+                    own[: edge.stop - edge.start],
+                    batch.child_ptr[at.start : at.stop + 1] - edge.start,
+                )
+
+        below = batch.node_cuts[last]  # nodes that may be children
+        d_x = d_gates @ w[: 3 * size]
+        d_x[leaves:].addmm_(d_forget_x, w[3 * size :])
+        d_w = torch.cat((d_gates.t() @ x, d_forget_x.t() @ x[leaves:]))
+        d_b = torch.cat((d_gates.sum(0), d_forget_x.sum(0)))
+        d_u = d_gates[leaves:].t() @ h_sum
+        d_u_f = d_forget_h[:below].t() @ h[:below]
+        return d_x, d_w, d_b, d_u, d_u_f, None
+
+
+def _levels(batch: TreeBatch) -> list[tuple[slice, slice]]:
+    """Nodes and edges of each height, leaves first."""
+    nodes, edges = batch.node_cuts, batch.edge_cuts
+    return [
+        (slice(nodes[k], nodes[k + 1]), slice(edges[k], edges[k + 1])) for k in range(len(nodes) - 1)
+    ]
+
+
+def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
+    """Row k is the sum of rows[index[pointers[k]:pointers[k + 1]]]: gather and sum in one call.
+
+    An embedding bag does this without atomics, so its sums have one order on every device.
+    """
+    return torch.embedding_bag(rows, index, pointers, False, 0, False, None, True)[0]
+
+
+class TreeEncoder(nn.Module):
+    """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
+
+    Weights are drawn from `seed` alone. The vocabulary and the ignored keys belong to the encoder:
+    with them it reads ASTs.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        output_dim: int = 512,
+        ignored_keys: Iterable[str] = (),
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.ignored_keys = tuple(ignored_keys)
+        random = generator(seed, WEIGHTS)
+
+        def drawn(*shape: int, scale: float) -> nn.Parameter:
+            return nn.Parameter((torch.rand(shape, generator=random) * 2 - 1) * scale)
+
+        inputs, states = embedding_dim**-0.5, hidden_dim**-0.5
+        symbols = torch.randn(len(vocabulary), embedding_dim, generator=random)
+        self.embedding = nn.Parameter(symbols * _EMBEDDING_SCALE)
+        self.input_weight = drawn(4 * hidden_dim, embedding_dim, scale=inputs)
+        # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
+        self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
+        self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
+        self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
+        self.output_weight = drawn(output_dim, hidden_dim, scale=states)
+        self.output_bias = nn.Parameter(torch.zeros(output_dim))
+        self.threshold = math.nan  # distance under which trees count as similar; set by calibration
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.forget_weight.shape[0]
+
+    def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:
+        """Encodings [B, O] of the batch's trees; `dropout_mask` [B, H] acts on the root states."""
+        x = functional.embedding_bag(
+            batch.symbol,
+            self.embedding,
+            batch.symbol_ptr,
+            mode="sum",
+            include_last_offset=True,
+        )
+        h: Tensor = ChildSumTreeLSTM.apply(
+            x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight, batch
+        )
+        root = h.index_select(0, batch.root)
+        if dropout_mask is not None:
+            root = root * dropout_mask
+        return functional.linear(root, self.output_weight, self.output_bias)
+
+    def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
+        """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
+        trees = np.asarray(trees, np.int64)
+        roots, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
+        ids = self.vocabulary.ids(forest.symbols)
+        device = self.embedding.device
+        parts = [self.output_bias.new_empty(0, len(self.output_bias))]
+        with torch.no_grad():
+            for start in range(0, len(roots), _TREES_PER_CALL):
+                batch = forest.batch(trees[first[start : start + _TREES_PER_CALL]], ids)
+                parts.append(self(batch.to(device)))
+        return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
+
+    def encode(self, asts: Iterable[Any]) -> Tensor:
+        """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
+
+        Raises:
+            TreeError: an AST is no JSON object or empty; says which one.
+        """
+        forest = Forest.compile(asts, self.ignored_keys)
+        return self.encode_trees(forest, np.arange(len(forest)))
+
+
+def distances(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distance of each pair: [P, O], [P, O] -> [P]; its gradient at 0 is 0."""
+    return torch.linalg.vector_norm(first - second, dim=1)
+
+
+def contrastive_loss(distance: Tensor, label: Tensor, margin: float) -> Tensor:
+    """Loss of each pair [P] (Hadsell, Chopra & LeCun 2006, eq. 4; their Y is 1 - label here).
+
+    Similar pairs (label 1) pay for distance, dissimilar ones (label 0) for lack of it up to `margin`.
+    """
+    pull = distance.square()
+    push = (margin - distance).clamp(min=0).square()
+    return 0.5 * torch.where(label > 0, pull, push)

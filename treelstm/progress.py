@@ -1,0 +1,109 @@
+"""How a run is watched: a bar where a person sits in front of it, plain lines where nobody does.
+
+By day, in a notebook or a terminal, tqdm draws a bar. Headless, one plain line every few seconds
+goes to standard output. What matters goes to `training.log` in both cases.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+log = logging.getLogger("treelstm")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def watched() -> bool:
+    """Whether a person is likely to look on: a terminal, or a notebook that could ask for input.
+
+    papermill and nbconvert tell the kernel that nobody is there to type, JupyterLab does not.
+    """
+    if "IPython" in sys.modules:
+        from IPython.core.getipython import get_ipython
+
+        kernel = getattr(get_ipython(), "kernel", None)
+        if kernel is not None:
+            return bool(getattr(kernel, "_allow_stdin", False))
+    return sys.stderr.isatty()
+
+
+class _Console(logging.Handler):
+    """Plain lines on standard output, above a bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Sends the package's log to the console, and with the time of day to the file at `path`."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handlers = [file, _Console()]
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+class Progress:
+    """Steps done and to do over the whole run; counts only this process's pace."""
+
+    def __init__(self, steps_to_do: int, batch_size: int) -> None:
+        self._to_do = steps_to_do
+        self._batch_size = batch_size
+        self._done = 0
+        self._began = self._last_line = time.monotonic()
+        self._bar = tqdm(total=steps_to_do, unit="step", leave=False) if watched() else None
+
+    def step(self, epoch: int, epochs: int, loss: Callable[[], float]) -> None:
+        """One optimizer step is done; `loss()` is the mean of the epoch so far.
+
+        It is asked for only when it is shown: on a GPU, asking waits for the step to end.
+        """
+        self._done += 1
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+            if self._bar.update():
+                self._bar.set_postfix_str(f"train loss {loss():.4f}", refresh=False)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            log.info("epoch %d/%d  train %.4f | %s", epoch, epochs, loss(), self.pace())
+
+    def pace(self) -> str:
+        """Pairs per second, validation included, and the time left."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        left = seconds / max(self._done, 1) * (self._to_do - self._done)
+        return f"{self._done * self._batch_size / seconds:,.0f} pairs/s, {duration(left)} left"
+
+    def line_written(self) -> None:
+        """Another line has just told how the run stands."""
+        self._last_line = time.monotonic()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `7 h 05 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,439 @@
+"""A small, honest sample corpus in the field format: Esperanto clauses from a grammar and a lexicon.
+
+Positive pairs say the same thing differently: a synonym, an added modifier, another word order or
+tense. Half of the negative pairs are hard: they share every root and mean something else, since
+subject and object have changed places, an antonym's prefix `mal` has come or gone, or a modifier
+has moved to the other noun. A bag of roots cannot tell those from positives; a tree encoder can.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from treelstm.files import write_whole
+
+# Classes of words: roots, with "-" before each suffix and "=" between near-synonyms.
+_PERSONS = """
+amik=kamarad najbar gast=vizit-ant knab=bub vir patr frat onkl kuz nev av edz vidv infan=id
+reĝ=monarĥ princ soldat kapitan general mastr=posed-ant serv-ist=lake student lern-ant profesor
+instru-ist=pedagog kurac-ist=doktor juĝ-ist advokat polic-ist=ĝendarm ŝtel-ist=rab-ist poet
+verk-ist=aŭtor aktor muzik-ist kant-ist pentr-ist skulpt-ist bak-ist kuir-ist fiŝ-ist ĉas-ist
+farm-ist=kampar-an pastr=sacerdot monaĥ spion esplor-ist=scienc-ist inĝenier mar-ist=matros pilot
+ŝofor gvid-ist estr=ĉef hero komerc-ist=negoc-ist vojaĝ-ant=turist ĝarden-ist tajlor barbir urb-an
+"""
+_ANIMALS = """
+hund kat ĉeval bov kapr ŝaf pork azen mul lup vulp urs leon tigr elefant simi kamel cerv lepor kunikl
+rat mus sciur hirund korv agl kok anser anas cign kolomb papag strut ran serpent testud lacert krokodil
+salm ŝark balen delfen abel vesp formik papili arane erinac kastor lutr pav sturn alaŭd paser
+"""
+_THINGS = """
+libr=volum leter=mesaĝ gazet=ĵurnal kajer krajon plum paper skatol=kest sak botel=flakon glas
+pokal=kalik tas teler tranĉ-il fork kuler pot pan kuk fromaĝ buter ov pom pir vinber oranĝ citron sup
+viand=karn salat suker te kaf lakt bier vin tabl seĝ benk lit lamp=lantern horloĝ spegul ŝlos-il pord
+fenestr tapiŝ vest=kostum mantel ĉapel ŝu bot pantalon ĉemiz rob jup gant ring ĉen kron
+bicikl=velociped aŭt=aŭtomobil ĉar ŝip boat trajn=vagon-ar balon martel seg-il najl ŝnur=kord ret
+flor roz bild statu mon diamant perl zon ombrel valiz=kofr kusen kovert map juvel=gem glav=spad
+paf-il=fusil harp violon flut tambur gitar
+"""
+_DONE_TO_BEINGS = """
+vid am=ador sekv help=asist serĉ trov observ=rigard salut puŝ kapt ĉas persekut nutr=manĝ-ig
+lav=pur-ig sav=liber-ig gard=protekt forges admir=estim aŭskult vek renkont kaŝ port=transport
+akompan=eskort imit=kopi envi ofend=insult san-ig=resan-ig invit tromp=dup venk=super demand
+konsol=trankvil-ig atend log=alog respekt=honor kis kares bat=frap mord tim-ig=terur laŭd
+konduk=gvid pun atak=asalt vund minac
+"""
+_DONE_TO_THINGS = """
+hav=posed aĉet vend romp=frakas ripar=flik perd donac uz=util-ig prunt mezur pes pak desegn=skiz
+montr=prezent elekt=prefer tranĉ=hak kovr ĵet=lanĉ lev ten tir=tren detru=ruin-ig polur farb
+dekor=ornam ricev=akcept send=ekspedi ŝtel=rab
+"""
+_QUALITIES = """
+bel=ĉarm bon grand=vast long alt larĝ dik fort=potenc rapid vigl=energi saĝ=prudent riĉ jun nov freŝ
+varm hel pur dolĉ ĝoj=gaj kuraĝ=brav honest fidel=lojal trankvil=kviet mol sek plen util facil=simpl
+feliĉ=beat san afabl=ĝentil sever=rigor simpati kar dens profund graci=elegant fam=renom
+modest=humil diligent atent=zorg pacienc lert=kompetent grav sincer fier=orgojl serioz
+"""
+_COLOURS = "ruĝ=skarlat blu=lazur verd flav nigr blank griz brun purpur viol"
+_MANNERS = """
+hast silent volont klar laŭt ĝoj=gaj ruz subit=abrupt oft rar fakt sekret maten vesper nokt tag
+somer vintr aŭtun printemp hejm ĝarden=park strat mont mar=ocean urb vilaĝ kastel=palac
+merkat=bazar haven insul kamp plaĝ=strand dezert hotel restoraci teatr muze bibliotek prizon stadion
+"""
+
+_TENSES = {"prezenco": "as", "pasinteco": "is", "futuro": "os"}
+_CONDITIONAL = "kondiĉa"  # the mood in -us; it has no tense
+_ORDERS = ("SVO", "SOV", "OVS", "OSV", "VSO", "VOS")  # all grammatical: the accusative tells
+
+
+def _classes(text: str) -> list[tuple[str, ...]]:
+    return [tuple(entry.split("=")) for entry in text.split()]
+
+
+_ACTORS = {name for text in (_PERSONS, _ANIMALS) for names in _classes(text) for name in names}
+
+
+def roots() -> set[str]:
+    """Every root of the lexicon."""
+    texts = (_PERSONS, _ANIMALS, _THINGS, _DONE_TO_BEINGS, _DONE_TO_THINGS, _QUALITIES, _COLOURS)
+    words = " ".join((*texts, _MANNERS)).replace("=", " ").split()
+    return {word.split("-")[0] for word in words}
+
+
+@dataclass(frozen=True)
+class Word:
+    """One of several near-synonyms, perhaps turned into its opposite."""
+
+    synonyms: tuple[str, ...]
+    choice: int = 0
+    opposite: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.synonyms[self.choice]
+
+    @property
+    def root(self) -> str:
+        return self.name.split("-")[0]
+
+    @property
+    def suffixes(self) -> list[str]:
+        return self.name.split("-")[1:]
+
+    @property
+    def stem(self) -> str:
+        return ("mal" if self.opposite else "") + self.root + "".join(self.suffixes)
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    noun: Word
+    plural: bool
+    definite: bool
+    adjectives: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class Clause:
+    subject: NounPhrase
+    verb: Word
+    object: NounPhrase
+    adverbs: tuple[Word, ...]
+    tense: str  # a tense, or the conditional mood
+    order: str
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        adjectives = self.subject.adjectives + self.object.adjectives
+        return (*self.nouns, self.verb, *self.adverbs, *adjectives)
+
+    @property
+    def nouns(self) -> tuple[Word, Word]:
+        return self.subject.noun, self.object.noun
+
+
+# --- clauses -----------------------------------------------------------------------------------
+
+
+def _word(draw: random.Random, text: str, opposite: float = 0.0) -> Word:
+    synonyms = draw.choice(_classes(text))
+    return Word(synonyms, draw.randrange(len(synonyms)), draw.random() < opposite)
+
+
+def _adjective(draw: random.Random) -> Word:
+    return _word(draw, _COLOURS) if draw.random() < 0.15 else _word(draw, _QUALITIES, opposite=0.4)
+
+
+def _noun_phrase(draw: random.Random, text: str) -> NounPhrase:
+    count = draw.choices((0, 1, 2), (3, 5, 2))[0]
+    adjectives = tuple(_adjective(draw) for _ in range(count))
+    return NounPhrase(_word(draw, text), draw.random() < 0.3, draw.random() < 0.6, adjectives)
+
+
+def _clause(draw: random.Random) -> Clause:
+    beings = draw.random() < 0.75
+    subject = _noun_phrase(draw, draw.choice((_PERSONS, _ANIMALS)))
+    thing = draw.choice((_PERSONS, _ANIMALS)) if beings else _THINGS
+    clause = Clause(
+        subject=subject,
+        verb=_word(draw, _DONE_TO_BEINGS if beings else _DONE_TO_THINGS),
+        object=_noun_phrase(draw, thing),
+        adverbs=tuple(_word(draw, _MANNERS) for _ in range(draw.choice((0, 1, 1)))),
+        tense=_CONDITIONAL if draw.random() < 0.1 else draw.choice(list(_TENSES)),
+        order=draw.choice(_ORDERS[:1] * 4 + _ORDERS),
+    )
+    return clause if clause.nouns[0].synonyms != clause.nouns[1].synonyms else _clause(draw)
+
+
+# --- the same thing, said differently ----------------------------------------------------------
+
+Variation = Callable[[Clause, random.Random], Clause | None]  # None where it cannot be done
+
+
+def _synonym(clause: Clause, draw: random.Random) -> Clause | None:
+    words = [word for word in clause.words if len(word.synonyms) > 1]
+    if not words:
+        return None
+    old = draw.choice(words)
+    new = replace(old, choice=(old.choice + 1) % len(old.synonyms))
+
+    def swap(word: Word) -> Word:
+        return new if word is old else word
+
+    def swap_in(phrase: NounPhrase) -> NounPhrase:
+        adjectives = tuple(swap(word) for word in phrase.adjectives)
+        return replace(phrase, noun=swap(phrase.noun), adjectives=adjectives)
+
+    return replace(
+        clause,
+        subject=swap_in(clause.subject),
+        verb=swap(clause.verb),
+        object=swap_in(clause.object),
+        adverbs=tuple(swap(word) for word in clause.adverbs),
+    )
+
+
+def _added_modifier(clause: Clause, draw: random.Random) -> Clause | None:
+    """One more adverb, or an adjective for a noun that has fewer than two."""
+    part = draw.choice(("subject", "object", "adverbs", "adverbs"))
+    if part == "adverbs":
+        added = _word(draw, _MANNERS)
+        known = [word.synonyms for word in clause.adverbs]
+        return None if added.synonyms in known else replace(clause, adverbs=(*clause.adverbs, added))
+    phrase: NounPhrase = getattr(clause, part)
+    added = _adjective(draw)
+    if len(phrase.adjectives) > 1 or added.synonyms in [word.synonyms for word in phrase.adjectives]:
+        return None
+    grown = replace(phrase, adjectives=(*phrase.adjectives, added))
+    changed: dict[str, Any] = {part: grown}
+    return replace(clause, **changed)
+
+
+def _other_tense(clause: Clause, draw: random.Random) -> Clause | None:
+    if clause.tense == _CONDITIONAL:
+        return None
+    return replace(clause, tense=draw.choice([tense for tense in _TENSES if tense != clause.tense]))
+
+
+def _other_order(clause: Clause, draw: random.Random) -> Clause:
+    return replace(clause, order=draw.choice([order for order in _ORDERS if order != clause.order]))
+
+
+# --- the same roots, another meaning -----------------------------------------------------------
+
+
+def _exchanged(clause: Clause, draw: random.Random) -> Clause | None:
+    """Subject and object change places, where both could act."""
+    if clause.object.noun.name not in _ACTORS:
+        return None
+    return replace(clause, subject=clause.object, object=clause.subject)
+
+
+def _opposite(clause: Clause, draw: random.Random) -> Clause | None:
+    """One quality becomes its opposite."""
+    qualities = set(_classes(_QUALITIES))
+    places = [
+        (part, number)
+        for part in ("subject", "object")
+        for number, word in enumerate(getattr(clause, part).adjectives)
+        if word.synonyms in qualities
+    ]
+    if not places:
+        return None
+    part, number = draw.choice(places)
+    phrase: NounPhrase = getattr(clause, part)
+    words = list(phrase.adjectives)
+    words[number] = replace(words[number], opposite=not words[number].opposite)
+    changed: dict[str, Any] = {part: replace(phrase, adjectives=tuple(words))}
+    return replace(clause, **changed)
+
+
+def _moved_modifier(clause: Clause, draw: random.Random) -> Clause | None:
+    """An adjective goes over to the other noun."""
+    giver, taker = draw.sample(("subject", "object"), 2)
+    source: NounPhrase = getattr(clause, giver)
+    target: NounPhrase = getattr(clause, taker)
+    if not source.adjectives or len(target.adjectives) > 1:
+        return None
+    *kept, moved = source.adjectives
+    if moved.synonyms in [word.synonyms for word in target.adjectives]:
+        return None
+    changed: dict[str, Any] = {
+        giver: replace(source, adjectives=tuple(kept)),
+        taker: replace(target, adjectives=(*target.adjectives, moved)),
+    }
+    return replace(clause, **changed)
+
+
+# --- pairs -------------------------------------------------------------------------------------
+
+_SAME: tuple[Variation, ...] = (_synonym, _added_modifier, _other_tense, _other_order)
+_HARD: tuple[Variation, ...] = (_exchanged, _opposite, _moved_modifier)
+
+
+def _positive(draw: random.Random) -> tuple[Clause, Clause]:
+    """Two of the four ways to say the same thing differently; one of them touches the words."""
+    first = _clause(draw)
+    changes = [draw.choice(_SAME[:2]), draw.choice(_SAME)]
+    second: Clause | None = first
+    for change in changes:
+        second = change(second, draw) if second else None
+    return (first, second) if second and second != first else _positive(draw)
+
+
+def _hard_negative(draw: random.Random) -> tuple[Clause, Clause]:
+    first = _clause(draw)
+    second = draw.choice(_HARD)(first, draw)
+    for harmless in (_other_tense, _other_order):
+        if second and draw.random() < 0.25:
+            second = harmless(second, draw)
+    return (first, second) if second else _hard_negative(draw)
+
+
+def _easy_negative(draw: random.Random) -> tuple[Clause, Clause]:
+    """Another clause; in half of the pairs with the same subject and verb."""
+    first, second = _clause(draw), _clause(draw)
+    if draw.random() < 0.5:
+        second = replace(first, object=second.object, adverbs=second.adverbs)
+    same = [first.nouns[k].synonyms == second.nouns[k].synonyms for k in (0, 1)]
+    return (first, second) if not all(same) else _easy_negative(draw)
+
+
+def write_sample(
+    directory: Path | str,
+    positives: int = 495,
+    negatives: int = 5000,
+    seed: int = 0,
+    unlike: Path | str | None = None,
+) -> None:
+    """Writes a sample corpus of that many pairs; the same bytes for the same arguments.
+
+    Half of the negatives are hard. With `unlike`, the directory of another sample, no sentence
+    of that one occurs here, so that one validates the other.
+
+    Raises:
+        FileExistsError: the directory holds pairs already; they are left alone.
+        WriteFailed: the disk refuses.
+    """
+    directory = Path(directory)
+    taken = sorted(directory.glob("*_pairs.jsonl*"))
+    if taken:
+        raise FileExistsError(f"{taken[0]} exists already. Choose another directory or remove it.")
+    foreign = _sentences(Path(unlike)) if unlike is not None else set()
+    draw = random.Random(f"treelstm sample {seed}")
+    makers = {
+        "positive_pairs": [_positive] * positives,
+        "negative_pairs": [_hard_negative] * (negatives // 2)
+        + [_easy_negative] * (negatives - negatives // 2),
+    }
+    files: dict[str, bytes] = {}
+    for label, (stem, each) in zip((1, 0), makers.items(), strict=True):
+        lines: list[str] = []
+        for make in each:
+            pair = make(draw)
+            while not foreign.isdisjoint(_text(clause) for clause in pair):
+                pair = make(draw)
+            lines.append(json.dumps(_record(pair, label, len(lines)), ensure_ascii=False))
+        draw.shuffle(lines)
+        files[f"{stem}.jsonl"] = ("\n".join(lines) + "\n").encode()
+    counts = {
+        "num_positive_pairs": positives,
+        "num_negative_pairs": negatives,
+        "total_pairs": positives + negatives,
+    }
+    files["metadata.json"] = json.dumps(counts, indent=1).encode()
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_whole(directory / name, content)
+
+
+def _sentences(directory: Path) -> set[str]:
+    found = set()
+    for path in directory.glob("*_pairs.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            found |= {record["ast1"]["sentence"], record["ast2"]["sentence"]}
+    return found
+
+
+def _record(pair: tuple[Clause, Clause], label: int, number: int) -> dict[str, Any]:
+    sides = [
+        {"sentence": _text(clause), "source_file": "sample", "sentence_id": id, "ast": _ast(clause)}
+        for id, clause in enumerate(pair, 2 * number)
+    ]
+    first, second = ({word.root for word in clause.words} for clause in pair)
+    overlap = len(first & second) / len(first | second)  # Jaccard, as in the field's own corpora
+    return {"ast1": sides[0], "ast2": sides[1], "similarity": round(overlap, 3), "label": label}
+
+
+# --- text and AST ------------------------------------------------------------------------------
+
+
+def _noun_ending(kind: str, plural: bool, accusative: bool) -> str:
+    return kind + ("j" if plural else "") + ("n" if accusative else "")
+
+
+def _verb_ending(tense: str) -> str:
+    return _TENSES.get(tense, "us")
+
+
+def _phrase_text(phrase: NounPhrase, accusative: bool) -> str:
+    words = ["la"] if phrase.definite else []
+    words += [word.stem + _noun_ending("a", phrase.plural, accusative) for word in phrase.adjectives]
+    words.append(phrase.noun.stem + _noun_ending("o", phrase.plural, accusative))
+    return " ".join(words)
+
+
+def _text(clause: Clause) -> str:
+    parts = {
+        "S": _phrase_text(clause.subject, accusative=False),
+        "V": clause.verb.stem + _verb_ending(clause.tense),
+        "O": _phrase_text(clause.object, accusative=True),
+    }
+    words = [parts[letter] for letter in clause.order] + [word.stem + "e" for word in clause.adverbs]
+    text = " ".join(words)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _word_ast(
+    word: Word, kind: str, ending: str, plural: bool = False, accusative: bool = False
+) -> dict[str, Any]:
+    return {
+        "tipo": "vorto",
+        "plena_vorto": word.stem + ending,
+        "radiko": word.root,
+        "vortspeco": kind,
+        "nombro": "pluralo" if plural else "singularo",
+        "kazo": "akuzativo" if accusative else "nominativo",
+        "prefikso": "mal" if word.opposite else None,
+        "sufiksoj": word.suffixes,
+    }
+
+
+def _phrase_ast(phrase: NounPhrase, accusative: bool) -> dict[str, Any]:
+    def part(word: Word, kind: str, ending: str) -> dict[str, Any]:
+        ending = _noun_ending(ending, phrase.plural, accusative)
+        return _word_ast(word, kind, ending, phrase.plural, accusative)
+
+    ast = {
+        "tipo": "vortgrupo",
+        "kerno": part(phrase.noun, "substantivo", "o"),
+        "priskriboj": [part(word, "adjektivo", "a") for word in phrase.adjectives],
+    }
+    return ast | ({"artikolo": "la"} if phrase.definite else {})
+
+
+def _ast(clause: Clause) -> dict[str, Any]:
+    verb = _word_ast(clause.verb, "verbo", _verb_ending(clause.tense))
+    verb |= {"modo": clause.tense} if clause.tense == _CONDITIONAL else {"tempo": clause.tense}
+    return {
+        "tipo": "frazo",
+        "subjekto": _phrase_ast(clause.subject, accusative=False),
+        "verbo": verb,
+        "objekto": _phrase_ast(clause.object, accusative=True),
+        "aliaj": [_word_ast(word, "adverbo", "e") for word in clause.adverbs],
+    }

@@ -1,0 +1,563 @@
+"""Training: one loop, entered at any step; training and resuming are the same function.
+
+Everything that a step depends on is in `Run`, or is a pure function of (seed, epoch, step). A
+commit is a `Run` on disk, so a killed run ends bit-identical to one that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
+
+from treelstm import checkpoint as store
+from treelstm.checkpoint import Checkpoint, CheckpointError
+from treelstm.config import Config, project_root
+from treelstm.data import Corpus, load_corpus
+from treelstm.evaluation import calibrated_threshold, measure, pair_distances
+from treelstm.files import write_whole
+from treelstm.model import TreeEncoder, contrastive_loss, distances
+from treelstm.progress import Progress, logged
+from treelstm.randomness import dropout_mask, epoch_order
+
+log = logging.getLogger("treelstm")
+
+
+class SettingsChanged(ValueError):
+    """A run cannot be resumed with these settings or data; says which, both values, the way out."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is no longer a finite number; the last commit is the last good state."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What `train` returns: one dict an epoch (as in training_history.json) and how it ended."""
+
+    epochs: list[dict[str, Any]]
+    outcome: str  # "finished", "finished early" (by patience) or "stopped by SIGINT", "... SIGTERM"
+    output_dir: Path
+    resumed_at: tuple[int, int] | None  # (epochs done, steps into the next), None: a fresh start
+
+    @property
+    def finished(self) -> bool:
+        return self.outcome.startswith("finished")
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The epoch with the lowest validation loss, the first of them; None before any."""
+        return min(self.epochs, key=lambda record: record["validation_loss"], default=None)
+
+
+# --- the state of a run ------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """Everything that the next step depends on."""
+
+    config: Config
+    corpus: Corpus
+    encoder: TreeEncoder
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    running: torch.Tensor  # float64 [2] on the run's device: this epoch's loss sum, correct pairs
+    threshold: float  # of the newest validation; half the margin before the first
+    epochs_done: int = 0
+    step: int = 0  # steps done in the epoch after those
+    best: dict[str, Any] | None = None  # epoch and validation_loss of the best epoch
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.corpus.training) / self.config.batch_size)
+
+    @property
+    def pairs_seen(self) -> int:
+        """Pairs of the running epoch that its steps have seen."""
+        return min(self.step * self.config.batch_size, len(self.corpus.training))
+
+    @property
+    def device(self) -> torch.device:
+        return self.running.device
+
+    @property
+    def outcome(self) -> str | None:
+        """How the run has ended by itself, or None while there is more to do."""
+        if self.step == 0 and self.epochs_done >= self.config.epochs:
+            return "finished"
+        waited = self.epochs_done - self.best["epoch"] if self.best else 0
+        if self.step == 0 and self.config.patience is not None and waited >= self.config.patience:
+            return "finished early"
+        return None
+
+
+def new_run(config: Config, corpus: Corpus) -> Run:
+    """The state before the first step, on the configured device."""
+    vocabulary = corpus.vocabulary
+    weights = None
+    if config.start_from is not None:
+        path = project_root() / config.start_from
+        weights = store.load_encoder(path)
+        vocabulary = weights.vocabulary
+        corpus = Corpus(corpus.training, corpus.validation, vocabulary, corpus.fingerprint)
+    encoder = store.build_encoder(config.to_dict(), vocabulary)
+    if weights is not None:
+        _take_weights(encoder, weights, path)
+    device = _device(config.device)
+    encoder.to(device)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
+    return Run(
+        config=config,
+        corpus=corpus,
+        encoder=encoder,
+        optimizer=optimizer,
+        scheduler=_scheduler(config, optimizer),
+        running=torch.zeros(2, dtype=torch.float64, device=device),
+        threshold=config.margin / 2,
+    )
+
+
+def _take_weights(encoder: TreeEncoder, weights: TreeEncoder, path: Path) -> None:
+    try:
+        encoder.load_state_dict(weights.state_dict())
+    except RuntimeError as error:
+        sizes = [(w.embedding.shape[1], w.hidden_dim, len(w.output_bias)) for w in (weights, encoder)]
+        raise SettingsChanged(
+            f"{path} has embedding_dim, hidden_dim, output_dim = {sizes[0]}, this run asks for "
+            f"{sizes[1]}. Set the same sizes to start from its weights."
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsChanged(f'device is "{name}", but torch sees no GPU. Set device="cpu" or "auto".')
+    return device
+
+
+def _scheduler(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    if config.lr_schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=config.epochs)
+    if config.lr_schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+    return None
+
+
+# --- one step, one validation ------------------------------------------------------------------
+
+
+def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
+    """One optimizer step on the next `batch_size` pairs of `order`."""
+    config, pairs = run.config, run.corpus.training
+    indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
+    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+    batch = pairs.forest.batch(trees, vocabulary_ids).to(run.device)
+    label = torch.from_numpy(pairs.label[indices]).to(run.device)
+    mask = None
+    if config.dropout:
+        global_step = run.epochs_done * run.steps_per_epoch + run.step
+        shape = (len(trees), config.hidden_dim)
+        mask = dropout_mask(config.seed, global_step, shape, config.dropout).to(run.device)
+
+    encoding = run.encoder(batch, mask)
+    distance = distances(encoding[: len(indices)], encoding[len(indices) :])
+    loss = contrastive_loss(distance, label, config.margin)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.mean().backward()
+    run.optimizer.step()
+
+    correct = (distance.detach() < run.threshold) == label.bool()
+    run.running += torch.stack((loss.detach().double().sum(), correct.double().sum()))
+    run.step += 1
+
+
+def finish_epoch(run: Run) -> dict[str, Any]:
+    """Validates and closes the epoch whose steps are all done; returns its history record."""
+    config, pairs = run.config, run.corpus.validation
+    loss_sum, correct = run.running.tolist()
+    distance = pair_distances(run.encoder, pairs)
+    losses = contrastive_loss(
+        torch.from_numpy(distance).double(), torch.from_numpy(pairs.label), config.margin
+    )
+    run.threshold = calibrated_threshold(distance, pairs.label)
+    metrics = measure(distance, pairs.label, run.threshold)
+    run.epochs_done += 1
+    record = {
+        "epoch": run.epochs_done,
+        "train_loss": loss_sum / len(run.corpus.training),
+        "train_acc": correct / len(run.corpus.training),
+        "validation_loss": float(losses.mean()),
+        "validation_acc": metrics.accuracy,
+        "validation_roc_auc": metrics.roc_auc,
+        "validation_average_precision": metrics.average_precision,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+    }
+    run.history.append(record)
+    if run.best is None or record["validation_loss"] < run.best["validation_loss"]:
+        run.best = {name: record[name] for name in ("epoch", "validation_loss")}
+    if isinstance(run.scheduler, ReduceLROnPlateau):
+        run.scheduler.step(record["validation_loss"])
+    elif run.scheduler is not None:
+        run.scheduler.step()
+    run.step = 0
+    run.running.zero_()
+    return record
+
+
+# --- commits -----------------------------------------------------------------------------------
+
+
+def commit(run: Run) -> dict[str, Any]:
+    """Writes the run's state as one checkpoint and clears the ones it makes dispensable.
+
+    Raises:
+        TrainingDiverged: the state is not finite and not worth keeping.
+        WriteFailed: the disk refuses; earlier commits are intact.
+    """
+    _check_finite(run)
+    content = {
+        "format": store.FORMAT,
+        "epoch": run.epochs_done + (run.step > 0),
+        "step": run.step,
+        "model_state_dict": run.encoder.state_dict(),
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "scheduler_state_dict": run.scheduler.state_dict() if run.scheduler else None,
+        "train_loss": _train_loss(run),
+        "running": run.running.tolist(),
+        "threshold": run.threshold,
+        "best": run.best,
+        "history": run.history,
+        "vocabulary": list(run.corpus.vocabulary.symbols),
+        "config": run.config.to_dict(),
+        "fingerprint": run.corpus.fingerprint,
+        "versions": _versions(),
+        "num_threads": torch.get_num_threads(),
+        "device": run.device.type,
+    }
+    output_dir = run.config.output_path
+    store.write_sealed(output_dir / store.checkpoint_name(run.epochs_done, run.step), content)
+    store.prune(output_dir, run.config.keep, run.best["epoch"] if run.best else None)
+    return content
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def _train_loss(run: Run) -> float:
+    """Mean loss of the epoch so far, or of the last one where none has begun."""
+    if run.step:
+        return float(run.running[0]) / run.pairs_seen
+    return float(run.history[-1]["train_loss"]) if run.history else math.nan
+
+
+def _check_finite(run: Run) -> None:
+    numbers = [*run.running.tolist(), *(run.history[-1].values() if run.history else ())]
+    if not all(math.isfinite(number) for number in numbers):
+        raise TrainingDiverged(
+            f"the loss is {_train_loss(run)} in epoch {run.epochs_done + (run.step > 0)}, step "
+            f"{run.step} of {run.steps_per_epoch}: training has diverged. The last commit in "
+            f"{run.config.output_path} is good. Start another run with a lower learning_rate "
+            f"(now {run.config.learning_rate})."
+        )
+
+
+def derive(output_dir: Path, content: dict[str, Any], outcome: str | None) -> None:
+    """Brings what follows from commits up to date with this one: history, best and final model."""
+    history = json.dumps(content["history"], indent=1).encode()
+    path = output_dir / store.HISTORY
+    if not path.is_file() or path.read_bytes() != history:
+        write_whole(path, history)
+    best = content["best"]["epoch"] if content["best"] else None
+    if best is not None and _model_epoch(output_dir / store.BEST) != best:
+        source = content
+        if (content["epoch"], content["step"]) != (best, 0):
+            source = store.load_checkpoint(output_dir / store.checkpoint_name(best, 0))
+        store.write_sealed(output_dir / store.BEST, store.model_content(source))
+    if outcome is not None and _model_epoch(output_dir / store.FINAL) != content["epoch"]:
+        store.write_sealed(output_dir / store.FINAL, store.model_content(content))
+
+
+def _model_epoch(path: Path) -> int | None:
+    """The epoch whose weights a model file holds, None where it is missing or damaged."""
+    try:
+        return int(store.read_sealed(path)["epoch"])
+    except (FileNotFoundError, CheckpointError, KeyError):
+        return None
+
+
+# --- resuming ----------------------------------------------------------------------------------
+
+
+def _starting_point(config: Config, resume: str | None) -> tuple[Checkpoint, dict[str, Any]] | None:
+    """The checkpoint to go on from, verified, or None for a fresh start. Changes nothing on disk.
+
+    Raises:
+        FileNotFoundError, CheckpointError: a named checkpoint is missing, elsewhere or damaged.
+        NoUsableCheckpoint: auto finds checkpoints, none of them whole.
+    """
+    output_dir = config.output_path
+    if resume is None:
+        return None
+    if resume == "auto":
+        found, content, _ = store.newest_usable(output_dir)
+        return None if found is None or content is None else (found, content)
+    path = project_root() / resume
+    content = store.load_checkpoint(path)
+    for checkpoint in store.list_checkpoints(output_dir):
+        if checkpoint.path.resolve() == path.resolve():
+            return checkpoint, content
+    raise CheckpointError(
+        f"{path} is no checkpoint of {output_dir}. Copy it there to resume it, or set start_from to "
+        "start another run from its weights."
+    )
+
+
+def _clear_the_way(output_dir: Path, start: Checkpoint | None, resume: str | None) -> None:
+    """Sets aside, and names, whatever lies beyond the starting point; deletes nothing."""
+    later = [c for c in store.list_checkpoints(output_dir) if start is None or c > start]
+    if resume == "auto":
+        for moved in store.set_aside([c.path for c in later], store.DAMAGED):
+            log.warning("passed over a damaged checkpoint, now %s", moved)
+        return
+    derived = [output_dir / name for name in (store.BEST, store.FINAL, store.HISTORY)]
+    files = [c.path for c in later] + [path for path in derived if path.exists()]
+    if (later or start is None) and files:
+        store.set_aside(files, store.SUPERSEDED)
+        names = ", ".join(path.name for path in files)
+        log.info("set aside in %s: %s", output_dir / store.SUPERSEDED, names)
+
+
+def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
+    """Puts a commit's state into a new run.
+
+    Raises:
+        SettingsChanged: settings or data decide differently what is computed; names all of them.
+    """
+    _refuse_changes(run, content, path)
+    run.encoder.load_state_dict(content["model_state_dict"])
+    run.optimizer.load_state_dict(content["optimizer_state_dict"])
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(content["scheduler_state_dict"])
+    run.running = torch.tensor(content["running"], dtype=torch.float64, device=run.device)
+    run.threshold, run.best = content["threshold"], content["best"]
+    run.history = list(content["history"])
+    run.step = content["step"]
+    run.epochs_done = content["epoch"] - (run.step > 0)
+    for name, now in (_versions() | {"device": run.device.type}).items():
+        before = content["versions"].get(name) or content[name]
+        if before != now:
+            log.warning(
+                "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
+                "promised across it",
+                name,
+                before,
+                now,
+            )
+
+
+def _refuse_changes(run: Run, content: dict[str, Any], path: Path) -> None:
+    config, before = run.config, content["config"]
+    changes = [
+        f"{name}={before.get(name)!r}, this run asks for {now!r}"
+        for name, now in config.computed().items()
+        if before.get(name) != now
+    ]
+    if config.num_threads not in (None, content["num_threads"]):
+        changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
+    was, now = content["fingerprint"], run.corpus.fingerprint
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            changes.append(
+                f"{name} with SHA-256 {was.get(name, 'none (no such file)')[:12]}, "
+                f"the file now has {now.get(name, 'none (no such file)')[:12]}"
+            )
+    if not changes and content["vocabulary"] != list(run.corpus.vocabulary.symbols):
+        changes.append(
+            f"{len(content['vocabulary'])} symbols, the trees now give {len(run.corpus.vocabulary)}"
+        )
+    if changes:
+        raise SettingsChanged(
+            f"{path} was trained with other settings or data:\n  "
+            + "\n  ".join(changes)
+            + "\nPut back what it was trained with to resume it, or choose a new output_dir to start "
+            "another run (start_from takes its weights along)."
+        )
+
+
+# --- the loop ----------------------------------------------------------------------------------
+
+
+def train(config: Config, resume: str | None = "auto") -> History:
+    """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
+
+    `resume` is "auto" (the newest whole commit, else a fresh start), a checkpoint's path (later
+    commits are set aside), or None (whatever is there is set aside). SIGINT and SIGTERM commit and
+    stop.
+
+    Raises:
+        DataError: the pairs cannot be used; nothing has been written.
+        SettingsChanged, CheckpointError, FileNotFoundError: cannot resume from there.
+        RunInUse: another process writes to the output directory.
+        WriteFailed: the disk refuses; the last commit is intact.
+        TrainingDiverged: the loss is not finite; the last commit is the last good state.
+    """
+    output_dir = config.output_path
+    store.refuse_if_held(output_dir)
+    corpus = load_corpus(config)
+    start = _starting_point(config, resume)
+    with _threads(config.num_threads or (start[1]["num_threads"] if start else None)):
+        run = new_run(config, corpus)
+        if start is not None:
+            _restore(run, start[1], start[0].path)
+        with store.only_writer(output_dir), logged(output_dir / "training.log"), _stop_signals() as stop:
+            _clear_the_way(output_dir, start[0] if start else None, resume)
+            _say_start(run, start)
+            if start is not None:
+                derive(output_dir, start[1], run.outcome)
+            outcome = run.outcome or _loop(run, stop)
+            _say_end(run, outcome)
+    resumed_at = start[0].position if start else None
+    return History(list(run.history), outcome, output_dir, resumed_at)
+
+
+def _loop(run: Run, stop: StopRequest) -> str:
+    """Steps, epochs and commits until the run ends or is asked to stop; says which."""
+    config, training = run.config, run.corpus.training
+    ids = run.corpus.vocabulary.ids(training.forest.symbols)
+    steps = (config.epochs - run.epochs_done) * run.steps_per_epoch - run.step
+    progress = Progress(steps, config.batch_size)
+    committed = time.monotonic()
+    try:
+        while run.outcome is None:
+            order = epoch_order(config.seed, run.epochs_done + 1, len(training))
+            while run.step < run.steps_per_epoch:
+                train_step(run, order, ids)
+                progress.step(run.epochs_done + 1, config.epochs, lambda: _train_loss(run))
+                if stop.signal or time.monotonic() - committed >= config.checkpoint_every_seconds:
+                    commit(run)
+                    committed = time.monotonic()
+                if stop.signal:
+                    return f"stopped by {stop.signal}"
+            record = finish_epoch(run)
+            derive(config.output_path, commit(run), run.outcome)
+            committed = time.monotonic()
+            _say_epoch(run, record, progress)
+            if stop.signal and run.outcome is None:
+                return f"stopped by {stop.signal}"
+        return run.outcome
+    finally:
+        progress.close()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class StopRequest:
+    """Set by a signal, read between steps: a signal never interrupts a step or a commit."""
+
+    signal: str | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+
+@contextmanager
+def _stop_signals() -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM as a request to stop; outside the main thread Python delivers none."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- what it says ------------------------------------------------------------------------------
+
+
+def _say_start(run: Run, start: tuple[Checkpoint, dict[str, Any]] | None) -> None:
+    config, corpus = run.config, run.corpus
+    similar = int(corpus.training.label.sum())
+    log.info(
+        "%s training pairs (%s similar), %s validation pairs; %.1f%% of the validation trees occur "
+        "in training; %s symbols",
+        f"{len(corpus.training):,}",
+        f"{similar:,}",
+        f"{len(corpus.validation):,}",
+        100 * corpus.overlap,
+        f"{len(corpus.vocabulary):,}",
+    )
+    if start is None:
+        log.info("no checkpoint to resume: starting from scratch in %s", config.output_path)
+        return
+    checkpoint, content = start
+    log.info(
+        "resuming %s: epoch %d, step %d of %d, train loss %.4f, %d epochs of history; %s",
+        checkpoint.path,
+        content["epoch"],
+        content["step"] or run.steps_per_epoch,
+        run.steps_per_epoch,
+        content["train_loss"],
+        len(run.history),
+        f"epochs {run.epochs_done + 1} to {config.epochs} will run"
+        if run.outcome is None
+        else f"the run is {run.outcome}: nothing to do. Raise epochs (now {config.epochs}) to go on",
+    )
+
+
+def _say_epoch(run: Run, record: dict[str, Any], progress: Progress) -> None:
+    best = run.best is not None and run.best["epoch"] == record["epoch"]
+    log.info(
+        "epoch %*d/%d  train %.4f acc %.3f | validation %.4f acc %.3f ROC-AUC %.4f AP %.4f%s | %s",
+        len(str(run.config.epochs)),
+        record["epoch"],
+        run.config.epochs,
+        record["train_loss"],
+        record["train_acc"],
+        record["validation_loss"],
+        record["validation_acc"],
+        record["validation_roc_auc"],
+        record["validation_average_precision"],
+        " best" if best else "",
+        progress.pace(),
+    )
+    progress.line_written()
+
+
+def _say_end(run: Run, outcome: str) -> None:
+    where = f"epoch {run.epochs_done + (run.step > 0)}, step {run.step or run.steps_per_epoch}"
+    if outcome.startswith("finished"):
+        best = run.best["epoch"] if run.best else None
+        log.info("%s: %s, best epoch %s, in %s", outcome, where, best, run.config.output_path)
+    else:
+        log.info('%s: %s is committed. The same command with resume="auto" goes on', outcome, where)
