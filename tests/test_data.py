@@ -18,7 +18,7 @@ from treelstm.data import DataError
 @pytest.fixture
 def data(tiny: Path, tmp_path: Path) -> Path:
     """A copy of the tiny corpus that a test may damage."""
-    return Path(shutil.copytree(tiny, tmp_path / "data"))
+    return Path(shutil.copytree(tiny, tmp_path / "data", ignore=lambda *_: [".forest.npz"]))
 
 
 def edit(path: Path, line: int, change: Any) -> None:

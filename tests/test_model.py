@@ -226,9 +226,7 @@ def test_weights_come_from_the_seed_and_leave_global_random_state_alone():
     before = torch.random.get_rng_state()
     first, second = encoder_for([SENTENCE]), encoder_for([SENTENCE])
     assert torch.equal(before, torch.random.get_rng_state())
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     other = TreeEncoder(first.vocabulary, embedding_dim=5, hidden_dim=6, output_dim=4, seed=1)
     assert not torch.equal(first.embedding.float(), other.embedding)
 

@@ -25,9 +25,7 @@ def test_objects_are_nodes_scalars_are_symbols_and_keys_are_roles():
     forest = Forest.compile([TREE], ignored_keys=["plena_vorto"])
     assert symbols(forest) == {
         frozenset({"tipo=frazo", "aliaj=fine"}),
-        frozenset(
-            {"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", "kvanto=2", "vera=true"}
-        ),
+        frozenset({"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", "kvanto=2", "vera=true"}),
         frozenset({"role=aliaj", "radiko=kur"}),
     }
     assert forest.tree_nodes.tolist() == [4]  # one subtree of the four occurs twice

@@ -128,31 +128,34 @@ def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
     Raises:
         NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
     """
-    latest, _, _ = newest_usable(Path(output_dir))
-    return latest.path if latest else None
+    usable = newest_usable(Path(output_dir))
+    return usable.checkpoint.path if usable else None
 
 
-def newest_usable(
-    output_dir: Path,
-) -> tuple[Checkpoint | None, dict[str, Any] | None, list[DamagedCheckpoint]]:
-    """The newest checkpoint that verifies, its content, and what is wrong with any newer ones.
+@dataclass(frozen=True)
+class Usable:
+    """A verified checkpoint, and what is wrong with each newer one."""
 
-    Raises:
-        NoUsableCheckpoint: as `find_latest_checkpoint`.
-    """
-    passed: list[DamagedCheckpoint] = []
+    checkpoint: Checkpoint
+    content: dict[str, Any]
+    passed_over: tuple[DamagedCheckpoint, ...] = ()
+
+
+def newest_usable(output_dir: Path) -> Usable | None:
+    """The newest checkpoint that verifies; raises as `find_latest_checkpoint`."""
+    passed_over: list[DamagedCheckpoint] = []
     for checkpoint in reversed(list_checkpoints(output_dir)):
         try:
-            return checkpoint, load_checkpoint(checkpoint.path), passed
+            return Usable(checkpoint, load_checkpoint(checkpoint.path), tuple(passed_over))
         except DamagedCheckpoint as error:
-            passed.append(error)
-    if passed:
-        reasons = "\n".join(str(error) for error in passed)
+            passed_over.append(error)
+    if passed_over:
+        reasons = "\n".join(str(error) for error in passed_over)
         raise NoUsableCheckpoint(
-            f"{output_dir} holds {len(passed)} checkpoint(s), none of them whole; starting over would "
-            f"bury the run.\n{reasons}\nRestore one from a backup, or choose a new output_dir."
+            f"{output_dir} holds {len(passed_over)} checkpoint(s), none of them whole; starting over "
+            f"would bury the run.\n{reasons}\nRestore one from a backup, or choose a new output_dir."
         )
-    return None, None, passed
+    return None
 
 
 # --- sealed files ------------------------------------------------------------------------------
@@ -200,8 +203,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        text = str(error)  # torch buries the reason in advice to load it unsafely
-        reason = (text.partition("WeightsUnpickler error: ")[2] or text).split(". ")[0].strip()
+        # torch's text is mostly advice on loading the file unsafely; the name it stumbled on is not.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {code[1]}" if code else str(error).partition("\n")[0]
         raise DamagedCheckpoint(f"{path} is no checkpoint: torch refuses it ({reason}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is no checkpoint: it holds a {type(content).__name__}.")

@@ -39,7 +39,7 @@ def measure(distance: Array, label: Array, threshold: float) -> Metrics:
     # scikit-learn takes 1.7 s to import; a start or resume need not wait for it.
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-    predicted = distance < threshold
+    predicted = distance.astype(np.float64) < threshold
     return Metrics(
         roc_auc=float(roc_auc_score(label, -distance)),
         average_precision=float(average_precision_score(label, -distance)),

@@ -231,7 +231,8 @@ class TreeEncoder(nn.Module):
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean distance of each pair: [P, O], [P, O] -> [P]; its gradient at 0 is 0."""
-    return torch.linalg.vector_norm(first - second, dim=1)
+    distance: Tensor = torch.linalg.vector_norm(first - second, dim=1)
+    return distance
 
 
 def contrastive_loss(distance: Tensor, label: Tensor, margin: float) -> Tensor:

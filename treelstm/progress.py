@@ -44,16 +44,24 @@ class _Console(logging.Handler):
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Sends the package's log to the console, and with the time of day to the file at `path`."""
+    """Sends the package's log to the console, and with the time of day to the file at `path`.
+
+    An error that ends the run is in the file too, for the morning after; the console shows it anyway.
+    """
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handlers = [file, _Console()]
+    console = _Console()
+    handlers = [file, console]
     level = log.level
     log.setLevel(logging.INFO)
     for handler in handlers:
         log.addHandler(handler)
     try:
         yield
+    except Exception as error:
+        log.removeHandler(console)
+        log.error("%s: %s", type(error).__name__, error)
+        raise
     finally:
         log.setLevel(level)
         for handler in handlers:

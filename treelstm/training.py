@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm import checkpoint as store
-from treelstm.checkpoint import Checkpoint, CheckpointError
+from treelstm.checkpoint import CheckpointError, Usable
 from treelstm.config import Config, project_root
 from treelstm.data import Corpus, load_corpus
 from treelstm.evaluation import calibrated_threshold, measure, pair_distances
@@ -307,7 +307,7 @@ def _model_epoch(path: Path) -> int | None:
 # --- resuming ----------------------------------------------------------------------------------
 
 
-def _starting_point(config: Config, resume: str | None) -> tuple[Checkpoint, dict[str, Any]] | None:
+def _starting_point(config: Config, resume: str | None) -> Usable | None:
     """The checkpoint to go on from, verified, or None for a fresh start. Changes nothing on disk.
 
     Raises:
@@ -318,41 +318,48 @@ def _starting_point(config: Config, resume: str | None) -> tuple[Checkpoint, dic
     if resume is None:
         return None
     if resume == "auto":
-        found, content, _ = store.newest_usable(output_dir)
-        return None if found is None or content is None else (found, content)
+        return store.newest_usable(output_dir)
     path = project_root() / resume
     content = store.load_checkpoint(path)
     for checkpoint in store.list_checkpoints(output_dir):
         if checkpoint.path.resolve() == path.resolve():
-            return checkpoint, content
+            return Usable(checkpoint, content)
     raise CheckpointError(
         f"{path} is no checkpoint of {output_dir}. Copy it there to resume it, or set start_from to "
         "start another run from its weights."
     )
 
 
-def _clear_the_way(output_dir: Path, start: Checkpoint | None, resume: str | None) -> None:
+def _clear_the_way(output_dir: Path, start: Usable | None, resume: str | None) -> None:
     """Sets aside, and names, whatever lies beyond the starting point; deletes nothing."""
-    later = [c for c in store.list_checkpoints(output_dir) if start is None or c > start]
-    if resume == "auto":
-        for moved in store.set_aside([c.path for c in later], store.DAMAGED):
-            log.warning("passed over a damaged checkpoint, now %s", moved)
+    checkpoints = store.list_checkpoints(output_dir)
+    later = [c.path for c in checkpoints if start is None or c > start.checkpoint]
+    if start is not None and resume == "auto":
+        for error in start.passed_over:
+            log.warning("passed over: %s", error)
+        if later:
+            store.set_aside(later, store.DAMAGED)
+            log.warning("kept aside in %s: %s", output_dir / store.DAMAGED, _names(later))
         return
     derived = [output_dir / name for name in (store.BEST, store.FINAL, store.HISTORY)]
-    files = [c.path for c in later] + [path for path in derived if path.exists()]
-    if (later or start is None) and files:
+    files = later + [path for path in derived if path.exists()]
+    if files and (later or start is None):
         store.set_aside(files, store.SUPERSEDED)
-        names = ", ".join(path.name for path in files)
-        log.info("set aside in %s: %s", output_dir / store.SUPERSEDED, names)
+        log.info("set aside in %s: %s", output_dir / store.SUPERSEDED, _names(files))
 
 
-def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+def _restore(run: Run, start: Usable) -> None:
     """Puts a commit's state into a new run.
 
     Raises:
         SettingsChanged: settings or data decide differently what is computed; names all of them.
     """
-    _refuse_changes(run, content, path)
+    content = start.content
+    _refuse_changes(run, content, start.checkpoint.path)
     run.encoder.load_state_dict(content["model_state_dict"])
     run.optimizer.load_state_dict(content["optimizer_state_dict"])
     if run.scheduler is not None:
@@ -421,32 +428,32 @@ def train(config: Config, resume: str | None = "auto") -> History:
         TrainingDiverged: the loss is not finite; the last commit is the last good state.
     """
     output_dir = config.output_path
-    store.refuse_if_held(output_dir)
+    store.refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
-    start = _starting_point(config, resume)
-    with _threads(config.num_threads or (start[1]["num_threads"] if start else None)):
-        run = new_run(config, corpus)
-        if start is not None:
-            _restore(run, start[1], start[0].path)
-        with store.only_writer(output_dir), logged(output_dir / "training.log"), _stop_signals() as stop:
-            _clear_the_way(output_dir, start[0] if start else None, resume)
+    with store.only_writer(output_dir), logged(output_dir / "training.log"):
+        start = _starting_point(config, resume)
+        with _threads(config.num_threads or (start.content["num_threads"] if start else None)):
+            run = new_run(config, corpus)
+            if start is not None:
+                _restore(run, start)
+            _clear_the_way(output_dir, start, resume)
             _say_start(run, start)
             if start is not None:
-                derive(output_dir, start[1], run.outcome)
-            outcome = run.outcome or _loop(run, stop)
+                derive(output_dir, start.content, run.outcome)
+            outcome = run.outcome or _loop(run)
             _say_end(run, outcome)
-    resumed_at = start[0].position if start else None
+    resumed_at = start.checkpoint.position if start else None
     return History(list(run.history), outcome, output_dir, resumed_at)
 
 
-def _loop(run: Run, stop: StopRequest) -> str:
+def _loop(run: Run) -> str:
     """Steps, epochs and commits until the run ends or is asked to stop; says which."""
     config, training = run.config, run.corpus.training
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     steps = (config.epochs - run.epochs_done) * run.steps_per_epoch - run.step
     progress = Progress(steps, config.batch_size)
     committed = time.monotonic()
-    try:
+    with _stop_signals() as stop, closing(progress):
         while run.outcome is None:
             order = epoch_order(config.seed, run.epochs_done + 1, len(training))
             while run.step < run.steps_per_epoch:
@@ -464,8 +471,6 @@ def _loop(run: Run, stop: StopRequest) -> str:
             if stop.signal and run.outcome is None:
                 return f"stopped by {stop.signal}"
         return run.outcome
-    finally:
-        progress.close()
 
 
 @contextmanager
@@ -505,7 +510,7 @@ def _stop_signals() -> Iterator[StopRequest]:
 # --- what it says ------------------------------------------------------------------------------
 
 
-def _say_start(run: Run, start: tuple[Checkpoint, dict[str, Any]] | None) -> None:
+def _say_start(run: Run, start: Usable | None) -> None:
     config, corpus = run.config, run.corpus
     similar = int(corpus.training.label.sum())
     log.info(
@@ -520,10 +525,10 @@ def _say_start(run: Run, start: tuple[Checkpoint, dict[str, Any]] | None) -> Non
     if start is None:
         log.info("no checkpoint to resume: starting from scratch in %s", config.output_path)
         return
-    checkpoint, content = start
+    content = start.content
     log.info(
         "resuming %s: epoch %d, step %d of %d, train loss %.4f, %d epochs of history; %s",
-        checkpoint.path,
+        start.checkpoint.path,
         content["epoch"],
         content["step"] or run.steps_per_epoch,
         run.steps_per_epoch,

@@ -1,0 +1,39 @@
+"""What tests ask of a run: is it the same as another, to the last bit?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from treelstm.checkpoint import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint, read_sealed
+
+
+def identical(first: Any, second: Any) -> bool:
+    """Whether two nested contents are equal, tensors to the last bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(identical(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(identical, first, second))
+    return bool(first == second)
+
+
+def assert_same_run(undisturbed: Path, other: Path) -> None:
+    """Weights, optimizer, history and derived files of two finished runs are byte for byte equal."""
+    assert (undisturbed / HISTORY).read_bytes() == (other / HISTORY).read_bytes()
+    names = "model_state_dict optimizer_state_dict scheduler_state_dict history running best".split()
+    states = [load_checkpoint(find_latest_checkpoint(path)) for path in (undisturbed, other)]
+    for name in (*names, "epoch", "step", "threshold", "train_loss"):
+        assert identical(states[0][name], states[1][name]), f"{name} differs"
+    for name in (FINAL, "best_model.pt"):
+        models = [read_sealed(path / name) for path in (undisturbed, other)]
+        for part in ("model_state_dict", "epoch", "threshold", "vocabulary"):
+            assert identical(models[0][part], models[1][part]), f"{part} of {name} differs"
+
+
+def copy(run: Path, target: Path) -> Path:
+    return Path(shutil.copytree(run, target))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+
+from treelstm.__main__ import main
+
+
+def flags(config, *names: str) -> list[str]:
+    words = []
+    for name in names:
+        words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
+    return words
+
+
+@pytest.fixture
+def small(tiny, tmp_path) -> list[str]:
+    names = (
+        "data_dir",
+        "validation_dir",
+        "output_dir",
+        "epochs",
+        "embedding_dim",
+        "hidden_dim",
+        "output_dim",
+    )
+    return flags(tiny_config(tiny, tmp_path / "run", epochs=1), *names)
+
+
+def test_train_then_evaluate_print_metrics_beside_a_baseline(small, tiny, tmp_path, capsys):
+    assert main(["train", *small]) == 0
+    paths = ["--output-dir", str(tmp_path / "run"), "--validation-dir", str(tiny / "validation")]
+    assert main(["evaluate", *paths]) == 0
+    out = capsys.readouterr().out
+    assert "best_model.pt on 72 pairs" in out and "bag of symbols" in out and "majority 0.667" in out
+
+
+def test_a_missing_checkpoint_by_path_ends_with_status_1_and_no_traceback(small, tmp_path, capsys):
+    assert main(["train", *small, "--resume", str(tmp_path / "checkpoint_epoch_7.pt")]) == 1
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("FileNotFoundError: ") and "no such file. Name an existing checkpoint" in error
+    )
+
+
+def test_bad_data_ends_with_status_1_and_names_the_directory(tmp_path, capsys):
+    assert main(["train", "--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path)]) == 1
+    assert "none: no such directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--epochs", "0"], ["train", "--epochs", "x"], ["train", "--epoch-s", "3"], ["fly"], []],
+)
+def test_bad_usage_ends_with_status_2(words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_paths_on_the_command_line_start_where_the_shell_is(tiny, tmp_path, monkeypatch, small):
+    monkeypatch.chdir(tmp_path)
+    small[small.index("--output-dir") + 1] = "here"
+    assert main(["train", *small]) == 0
+    assert (tmp_path / "here" / "final_model.pt").is_file()
+
+
+def test_sample_writes_a_corpus_and_refuses_to_overwrite_it(tmp_path, capsys):
+    words = ["sample", "--data-dir", str(tmp_path / "s"), "--positives", "4", "--negatives", "6"]
+    assert main(words) == 0
+    assert "10 pairs written" in capsys.readouterr().out
+    assert main(words) == 1
+
+
+def test_sigterm_commits_and_ends_with_143(small, tmp_path):
+    small[small.index("--epochs") + 1] = "100000"
+    process = subprocess.Popen([sys.executable, "-m", "treelstm", "train", *small])
+    first = tmp_path / "run" / "checkpoint_epoch_1.pt"
+    deadline = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in (tmp_path / "run" / "training.log").read_text()
+    assert not [path for path in Path(tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
+
+
+def test_the_package_runs_without_a_home_or_a_terminal(small):
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "treelstm", "train", *small],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and "finished: epoch 1" in done.stdout

@@ -1,0 +1,83 @@
+"""Every notebook, executed by papermill as by night, on a tiny sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from conftest import REPOSITORY
+from papermill.exceptions import PapermillExecutionError
+
+SIZES = {"embedding_dim": 8, "hidden_dim": 12, "output_dim": 6}
+
+pytestmark = pytest.mark.filterwarnings("default")  # what the kernel's machinery warns of is not ours
+
+
+@pytest.fixture
+def parameters(tiny: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "data_dir": str(tiny / "training"),
+        "validation_dir": str(tiny / "validation"),
+        "output_dir": str(tmp_path / "run"),
+        "epochs": 2,
+        **SIZES,
+    }
+
+
+def execute(name: str, tmp_path: Path, parameters: dict[str, Any]) -> Any:
+    output = tmp_path / f"{name}.ipynb"
+    papermill.execute_notebook(
+        REPOSITORY / "notebooks" / f"{name}.ipynb", output, parameters, progress_bar=False, cwd=tmp_path
+    )
+    return nbformat.read(output, as_version=4)
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+def text(notebook: Any) -> str:
+    return "".join(output.get("text", "") for output in outputs(notebook))
+
+
+def results(notebook: Any) -> dict[str, Any]:
+    data = [output.get("data", {}) for output in outputs(notebook)]
+    return [each["application/json"] for each in data if "application/json" in each][-1]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, parameters: dict[str, Any]) -> Any:
+    return execute("02_train", tmp_path, parameters)
+
+
+def test_the_train_page_trains_shows_figures_and_records_results(trained, tmp_path):
+    history = json.loads((tmp_path / "run" / "training_history.json").read_text())
+    assert results(trained)["outcome"] == "finished" and results(trained)["epochs"] == len(history) == 2
+    assert 0 <= results(trained)["validation"]["roc_auc"] <= 1
+    figures = [output for output in outputs(trained) if "image/png" in output.get("data", {})]
+    assert len(figures) == 4
+    assert "72 pairs, majority rate 0.667" in text(trained)
+    assert "epoch 2/2  train 0." in text(trained)
+    assert "widget" not in json.dumps(trained.cells)  # a widget bar in an executed page says nothing
+    assert len(json.dumps(trained)) < 2_000_000
+
+
+def test_the_train_page_resumes_where_it_stopped(trained, tmp_path, parameters):
+    again = execute("02_train", tmp_path, parameters | {"epochs": 3})
+    assert "checkpoint_epoch_2.pt: epoch 2" in text(again) and results(again)["epochs"] == 3
+
+
+def test_an_unknown_injected_parameter_is_refused_by_name(tmp_path, parameters):
+    with pytest.raises(PapermillExecutionError, match="epohcs: no such setting"):
+        execute("02_train", tmp_path, parameters | {"epohcs": 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_data_stops_the_page_before_anything_is_written(tmp_path, parameters):
+    with pytest.raises(PapermillExecutionError, match="nowhere: no such directory"):
+        execute("02_train", tmp_path, parameters | {"data_dir": str(tmp_path / "nowhere")})
+    assert not (tmp_path / "run").exists()
