@@ -9,8 +9,11 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tiny_config
 from papermill.exceptions import PapermillExecutionError
+from runs import assert_same_run
+
+from treelstm import train
 
 SIZES = {"embedding_dim": 8, "hidden_dim": 12, "output_dim": 6}
 
@@ -81,3 +84,39 @@ def test_bad_data_stops_the_page_before_anything_is_written(tmp_path, parameters
     with pytest.raises(PapermillExecutionError, match="nowhere: no such directory"):
         execute("02_train", tmp_path, parameters | {"data_dir": str(tmp_path / "nowhere")})
     assert not (tmp_path / "run").exists()
+
+
+def test_the_resume_page_shows_the_run_and_goes_on_with_the_runs_own_settings(
+    trained, tmp_path, parameters, tiny
+):
+    page = {"output_dir": parameters["output_dir"], "epochs": 4}
+    resumed = execute("03_resume", tmp_path, page)
+    assert "is finished: epoch 2" in results(resumed)["status"]
+    assert results(resumed)["resumed_at"] == [2, 0] and results(resumed)["epochs"] == 4
+    assert "checkpoint_epoch_2.pt</td>" not in text(resumed)
+    table = next(o.data["text/html"] for o in outputs(resumed) if "<table" in str(o.get("data")))
+    assert table.count("verified") == 2 and "★" in table
+    assert len([o for o in outputs(resumed) if "image/png" in o.get("data", {})]) == 2
+    train(tiny_config(tiny, tmp_path / "whole", epochs=4))
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_resume_page_takes_an_earlier_checkpoint_and_names_a_damaged_one(
+    trained, tmp_path, parameters
+):
+    run = tmp_path / "run"
+    (run / "checkpoint_epoch_2.pt").write_bytes(b"")
+    page = {"output_dir": str(run), "epochs": 3, "resume": str(run / "checkpoint_epoch_1.pt")}
+    resumed = execute("03_resume", tmp_path, page)
+    assert "damaged: " in text(resumed) and results(resumed)["resumed_at"] == [1, 0]
+    assert (run / "superseded" / "checkpoint_epoch_2.pt").is_file()
+
+
+def test_the_resume_page_refuses_another_seed_and_a_directory_without_a_run(
+    tmp_path, parameters, trained
+):
+    page = {"output_dir": parameters["output_dir"], "epochs": 3}
+    with pytest.raises(PapermillExecutionError, match="seed=42, this run asks for 7"):
+        execute("03_resume", tmp_path, page | {"seed": 7})
+    with pytest.raises(PapermillExecutionError, match=r"holds no checkpoint\. Start the run"):
+        execute("03_resume", tmp_path, page | {"output_dir": str(tmp_path / "none")})

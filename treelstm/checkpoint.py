@@ -250,6 +250,14 @@ def model_content(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {name: checkpoint[name] for name in names}
 
 
+def model_epoch(path: Path) -> int | None:
+    """The epoch whose weights a model file holds, None where it is missing or damaged."""
+    try:
+        return int(read_sealed(path)["epoch"])
+    except (FileNotFoundError, CheckpointError, KeyError):
+        return None
+
+
 def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
 
@@ -349,6 +357,88 @@ def holder(output_dir: Path) -> Holder | None:
             return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
         except (OSError, ValueError, TypeError):
             return Holder("an unknown host", 0, "a moment ago")  # between its lock and its note
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands, from its files alone."""
+
+    output_dir: Path
+    newest: Usable
+    held_by: Holder | None
+    finished: bool
+    last_words: str  # the last line of its log
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return list(self.newest.content["history"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings it was trained with, its own directory as it is found now."""
+        return {**self.newest.content["config"], "output_dir": str(self.output_dir)}
+
+    def __str__(self) -> str:
+        content = self.newest.content
+        place = f"epoch {content['epoch']}" + (f", step {content['step']}" if content["step"] else "")
+        if self.held_by:
+            how = f"being trained by {self.held_by}; newest commit: {place}"
+        elif self.finished:
+            how = f"finished: {place}"
+        elif stop := re.search(r"stopped by \w+", self.last_words):
+            how = f"{stop[0]}; newest commit: {place}"
+        else:
+            how = f"not running and not finished (killed, or an error); newest commit: {place}"
+        lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_words or 'none'}"]
+        return "\n".join([*lines, *(f"damaged: {error}" for error in self.newest.passed_over)])
+
+
+def run_status(output_dir: Path) -> RunStatus:
+    """How the run in `output_dir` stands; changes nothing, also while another process trains it.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or none that verifies.
+    """
+    newest = newest_usable(output_dir)
+    if newest is None:
+        raise CheckpointError(
+            f"{output_dir} holds no checkpoint. Start the run with notebooks/02_train.ipynb, "
+            "or name another output_dir."
+        )
+    content, log_file = newest.content, output_dir / "training.log"
+    lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+    at_an_epochs_end = content["step"] == 0
+    finished = at_an_epochs_end and model_epoch(output_dir / FINAL) == content["epoch"]
+    return RunStatus(output_dir, newest, holder(output_dir), finished, lines[-1] if lines else "")
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """One row of a table of checkpoints: what its name and file system say, and what it holds.
+
+    `status` is "verified", or says what is wrong; the numbers of a damaged one are None.
+    """
+    stat = checkpoint.path.stat()
+    row: dict[str, Any] = {
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.steps_into_next or None,
+        "bytes": stat.st_size,
+        "written": datetime.fromtimestamp(stat.st_mtime).astimezone(),
+        "path": checkpoint.path,
+    }
+    try:
+        content = load_checkpoint(checkpoint.path)
+    except CheckpointError as error:
+        nothing = dict.fromkeys(("train_loss", "validation_loss", "average_precision"))
+        return {**row, **nothing, "best": False, "status": str(error)}
+    last = content["history"][-1] if content["history"] and not content["step"] else {}
+    return {
+        **row,
+        "train_loss": content["train_loss"],
+        "validation_loss": last.get("validation_loss"),
+        "average_precision": last.get("validation_average_precision"),
+        "best": bool(last) and content["best"]["epoch"] == content["epoch"],
+        "status": "verified",
+    }
 
 
 def set_aside(paths: list[Path], into: str) -> list[Path]:

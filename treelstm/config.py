@@ -160,8 +160,12 @@ class Config:
         return cls(**parameters)
 
     @classmethod
-    def from_notebook(cls, namespace: Mapping[str, Any]) -> Config:
+    def from_notebook(
+        cls, namespace: Mapping[str, Any], others: Mapping[str, Any] | None = None
+    ) -> Config:
         """The settings that a notebook's parameters cell, and papermill after it, assigned.
+
+        All others have the values of `others` (a checkpoint's settings, say), else the defaults.
 
         `namespace` is the notebook's `globals()`. Only names assigned in those two cells count,
         so nothing else that lives in the kernel disturbs; a name that is no setting is refused.
@@ -170,7 +174,7 @@ class Config:
             ConfigError: as `from_parameters`.
         """
         names = _assigned_names(namespace.get("In", ()))
-        return cls.from_parameters({name: namespace[name] for name in names})
+        return cls.from_parameters({**(others or {}), **{name: namespace[name] for name in names}})
 
     @property
     def data_path(self) -> Path:

@@ -287,21 +287,13 @@ def derive(output_dir: Path, content: dict[str, Any], outcome: str | None) -> No
     if not path.is_file() or path.read_bytes() != history:
         write_whole(path, history)
     best = content["best"]["epoch"] if content["best"] else None
-    if best is not None and _model_epoch(output_dir / store.BEST) != best:
+    if best is not None and store.model_epoch(output_dir / store.BEST) != best:
         source = content
         if (content["epoch"], content["step"]) != (best, 0):
             source = store.load_checkpoint(output_dir / store.checkpoint_name(best, 0))
         store.write_sealed(output_dir / store.BEST, store.model_content(source))
-    if outcome is not None and _model_epoch(output_dir / store.FINAL) != content["epoch"]:
+    if outcome is not None and store.model_epoch(output_dir / store.FINAL) != content["epoch"]:
         store.write_sealed(output_dir / store.FINAL, store.model_content(content))
-
-
-def _model_epoch(path: Path) -> int | None:
-    """The epoch whose weights a model file holds, None where it is missing or damaged."""
-    try:
-        return int(store.read_sealed(path)["epoch"])
-    except (FileNotFoundError, CheckpointError, KeyError):
-        return None
 
 
 # --- resuming ----------------------------------------------------------------------------------
