@@ -8,7 +8,7 @@ DATA := data/training_pairs
 UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 
-.PHONY: train test lab
+.PHONY: train test lab bench torture
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -24,6 +24,15 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Speed of compiling and training; cost of commits and of resuming.
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/resume.py
+
+# Kills and disk faults by the hundred, about 15 minutes; strace makes it thorough.
+torture: $(READY)
+	$(BIN)/python benchmarks/torture.py 200
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

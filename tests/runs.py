@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from treelstm import Config
 from treelstm.checkpoint import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint, read_sealed
 
 
@@ -37,3 +41,13 @@ def assert_same_run(undisturbed: Path, other: Path) -> None:
 
 def copy(run: Path, target: Path) -> Path:
     return Path(shutil.copytree(run, target))
+
+
+def through_kills(config: Config, work: Path, **plan: Any) -> Any:
+    """The report of tests/kills.py on `config`, in a process of its own; see there for plans."""
+    spec = work / "spec.json"
+    spec.write_text(json.dumps({"config": config.to_dict(), **plan}))
+    script = Path(__file__).with_name("kills.py")
+    done = subprocess.run([sys.executable, script, spec], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

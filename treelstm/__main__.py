@@ -21,7 +21,7 @@ from treelstm.training import SettingsChanged, TrainingDiverged, train
 from treelstm.trees import TreeError
 
 # What a user can get wrong or a machine can do to them: one message, no traceback.
-_EXPECTED = (
+EXPECTED = (
     CheckpointError,
     ConfigError,
     DataError,
@@ -43,11 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         config = Config.from_parameters({name: _value(name, text) for name, text in options.items()})
     except ConfigError as error:
         parser.error(str(error))
-    except _EXPECTED as error:
+    except EXPECTED as error:
         return _failed(error)
     try:
         return _train(config) if command == "train" else _evaluate(config)
-    except _EXPECTED as error:
+    except EXPECTED as error:
         return _failed(error)
 
 

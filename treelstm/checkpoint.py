@@ -172,7 +172,7 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     data = buffer.getbuffer()
     data[-2:] = _COMMENT_BYTES.to_bytes(2, "little")  # the end record's comment length, 0 until now
     digest = hashlib.sha256(data).hexdigest().encode()
-    write_whole(path, b"".join((data, _SEAL, digest)))
+    write_whole(path, data, _SEAL + digest)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

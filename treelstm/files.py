@@ -13,8 +13,8 @@ class WriteFailed(OSError):
     """A file could not be written; the file system is as it was before."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` with one rename: a reader sees the old file or the new one, whole.
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Puts `parts`, end to end, at `path` with one rename: a reader sees the old file or the new one.
 
     Durable once it returns: the file and its directory are fsynced.
 
@@ -25,7 +25,8 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -34,7 +35,7 @@ def write_whole(path: Path, content: bytes) -> None:
         _remove_if_there(temporary)
         raise WriteFailed(
             error.errno,
-            f"{error.strerror}: {path} needs {len(content):,} bytes, {_free(path.parent)}. "
+            f"{error.strerror}: {path} needs {sum(map(len, parts)):,} bytes, {_free(path.parent)}. "
             "What was there before is intact. Make room or mend the directory, then run the same "
             "command again",
         ) from error

@@ -38,8 +38,11 @@ class _Console(logging.Handler):
     """Plain lines on standard output, above a bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:  # a terminal that has gone away must not end the run
+            self.handleError(record)
 
 
 @contextmanager

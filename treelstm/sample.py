@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ _CONDITIONAL = "kondiĉa"  # the mood in -us; it has no tense
 _ORDERS = ("SVO", "SOV", "OVS", "OSV", "VSO", "VOS")  # all grammatical: the accusative tells
 
 
-def _classes(text: str) -> list[tuple[str, ...]]:
-    return [tuple(entry.split("=")) for entry in text.split()]
+@cache
+def _classes(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(entry.split("=")) for entry in text.split())
 
 
 _ACTORS = {name for text in (_PERSONS, _ANIMALS) for names in _classes(text) for name in names}

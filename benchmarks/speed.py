@@ -1,0 +1,106 @@
+"""How fast a corpus is compiled and trained on, against per-node recursion in the same run.
+
+python benchmarks/speed.py
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from corpus import asts, directories, workplace
+
+import treelstm
+from treelstm.model import contrastive_loss, distances
+from treelstm.randomness import dropout_mask, epoch_order
+from treelstm.training import new_run, train_step
+
+ROUNDS, OUR_STEPS = 7, 60
+
+
+def main() -> None:
+    import reference
+
+    with workplace() as name:
+        os.environ["XDG_CACHE_HOME"] = name  # a cache of our own: cold first, warm then
+        training, validation = directories(Path(name))
+        config = treelstm.Config(
+            data_dir=str(training), validation_dir=str(validation), output_dir=f"{name}/run"
+        )
+        read = sum(path.stat().st_size for path in training.glob("*_pairs.jsonl*"))
+        cold = seconds(lambda: treelstm.load_pairs(training, config.ignored_keys))
+        warm = seconds(lambda: treelstm.load_pairs(training, config.ignored_keys))
+        corpus = treelstm.load_corpus(config)
+        forest = corpus.training.forest
+        nodes, distinct = int(forest.tree_nodes.sum()), len(forest.height)
+        print(f"compile {read / 1e6:.1f} MB: {cold:.2f} s; load from cache: {warm:.3f} s")
+        print(
+            f"{len(forest):,} trees, {nodes:,} nodes ({nodes / len(forest):.1f} a tree), "
+            f"{distinct:,} distinct subtrees"
+        )
+
+        trees = asts(training)
+        ours, recursive = new_run(config, corpus), new_run(config, corpus)
+        ids = corpus.vocabulary.ids(forest.symbols)
+        order = epoch_order(config.seed, 1, len(corpus.training))
+
+        def our_steps() -> None:
+            for _ in range(OUR_STEPS):
+                train_step(ours, order, ids)
+                ours.step %= ours.steps_per_epoch
+
+        def recursive_step() -> None:
+            """The same step with one Python call a node; the losses must agree."""
+            indices = order[recursive.step * config.batch_size :][: config.batch_size]
+            pairs = corpus.training
+            numbers = np.concatenate((pairs.first[indices], pairs.second[indices])).tolist()
+            encoder = recursive.encoder
+            mask = dropout_mask(config.seed, recursive.step, (len(numbers), config.hidden_dim), 0.1)
+            states = torch.stack([reference.state(encoder, trees[n], None)[0] for n in numbers]) * mask
+            encoding = states @ encoder.output_weight.t() + encoder.output_bias
+            distance = distances(*encoding.split(len(indices)))
+            label = torch.from_numpy(pairs.label[indices])
+            loss = contrastive_loss(distance, label, config.margin)
+            recursive.optimizer.zero_grad()
+            loss.mean().backward()
+            recursive.optimizer.step()
+            recursive.running[0] += loss.detach().double().sum()
+            recursive.step += 1
+
+        our_steps()
+        ratios, paces = [], []
+        for _ in range(ROUNDS):
+            slow = seconds(recursive_step)
+            fast = seconds(our_steps) / OUR_STEPS
+            ratios.append(slow / fast)
+            paces.append(config.batch_size / fast)
+        check_same_loss(config, corpus, order, ids, float(recursive.running[0]))
+        print(
+            f"training, batch of {config.batch_size} pairs, {torch.get_num_threads()} threads: "
+            f"{median(paces):,.0f} pairs/s, {median(ratios):.0f} times the recursive loop "
+            f"(ratios {min(ratios):.0f} to {max(ratios):.0f})"
+        )
+
+
+def check_same_loss(config, corpus, order, ids, expected: float) -> None:
+    """Both loops did the same work: the losses of the same steps agree."""
+    run = new_run(config, corpus)
+    for _ in range(ROUNDS):
+        train_step(run, order, ids)
+    found = float(run.running[0])
+    assert abs(found - expected) < 1e-3 * abs(expected), (found, expected)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

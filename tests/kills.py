@@ -1,0 +1,210 @@
+"""Kills real training processes, and makes their disk fail: `python tests/kills.py SPEC.json`.
+
+The imports are paid for once: this process forks one life after another, each a real process that
+trains with resume="auto" until it finishes or something kills it. It never runs torch itself, since
+a fork would inherit its locked threads. The report is printed as JSON.
+
+A spec holds `config` (settings) and `lives`, a list of plans carried out in order:
+  {"die": [function, nth, "before" or "after"]}  SIGKILLs itself at exactly that place
+  {"phase": name, "nth": n, "delay": seconds}    is SIGKILLed that long after entering the phase
+  {"inject": "fsync:signal=SIGKILL:when=3"}      runs under strace's fault injection
+  {"file_limit": bytes, "fatal": true or false}  may write that much to a file: a torn write that
+                                                 kills, or one that ends in an error
+  {}                                             runs to its end
+Each plan may name its `run`, a directory inside output_dir. Or a spec holds `random`:
+{"kills": K, "seed": S}, that many kills spread over all phases, and as many whole runs as it takes,
+each in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sklearn.metrics  # noqa: F401  imported once here, not in every life
+
+from treelstm import Config, checkpoint, training
+from treelstm.__main__ import EXPECTED
+
+# Where each phase begins, and about how long it lasts in seconds.
+PHASES: dict[str, tuple[str, float]] = {
+    "start-up": ("", 0.08),
+    "step": ("train_step", 0.004),
+    "commit": ("commit", 0.006),
+    "validation": ("finish_epoch", 0.015),
+    "derived files": ("derive", 0.008),
+    "final save": ("final", 0.006),
+}
+SYSCALLS = ("openat", "write", "fsync", "rename", "unlink", "mkdir", "ftruncate", "flock")
+ENTERED = mmap.mmap(-1, 4096)  # shared with the lives: entries into the phase that a plan names
+
+
+def train(settings: dict[str, Any], plan: dict[str, Any]) -> int:
+    """A life: exit status 0 finished, 1 with an error that a user could read, 2 with any other."""
+    if "die" in plan:
+        _die_at(*plan["die"])
+    if "file_limit" in plan:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if plan["fatal"] else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (plan["file_limit"],) * 2)
+    if plan.get("phase"):
+        _count_entries(plan["phase"])
+    try:
+        outcome = training.train(Config.from_parameters(settings)).outcome
+    except EXPECTED as error:
+        print(f"{type(error).__name__}: {error}")
+        return 1
+    except BaseException as error:
+        print(f"unexpected {type(error).__name__}: {error}")
+        return 2
+    return 0 if outcome == "finished" else 3
+
+
+def _wrap(name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Calls `before` and `after` around a function of training or of the checkpoint store."""
+    owner: Any = checkpoint if name in ("write_sealed", "prune") else training
+    function = getattr(owner, name)
+
+    def wrapped(*args: Any) -> Any:
+        before()
+        result = function(*args)
+        after()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _die_at(name: str, nth: int, moment: str) -> None:
+    calls = 0
+
+    def here(now: str) -> None:
+        nonlocal calls
+        calls += now == "before"
+        if calls == nth and now == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _wrap(name, lambda: here("before"), lambda: here("after"))
+
+
+def _count_entries(phase: str) -> None:
+    name = PHASES[phase][0]
+    if name == "final":  # the derived files of the last epoch
+
+        def derive(*args: Any, function: Any = training.derive) -> None:
+            ENTERED[0] += args[2] is not None
+            function(*args)
+
+        training.derive = derive
+    elif name:
+
+        def enter() -> None:
+            ENTERED[0] = min(255, ENTERED[0] + 1)
+
+        _wrap(name, enter, lambda: None)
+
+
+def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:
+    """Runs one life; its wait status as os.waitpid gives it, and what it printed."""
+    ENTERED[0] = 0 if plan.get("phase") != "start-up" else plan["nth"]
+    output = Path(settings["output_dir"]).parent / "life.txt"
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        if "inject" in plan:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        status = train(settings, plan)
+        sys.stdout.flush()
+        os._exit(status)
+    tracer = _trace(child, plan["inject"]) if "inject" in plan else None
+    if "phase" in plan:
+        while (
+            ENTERED[0] < plan["nth"]
+            and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
+            time.sleep(0.0002)
+        time.sleep(plan["delay"])
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if tracer is not None:
+        tracer.wait()
+    return status, output.read_text()
+
+
+def _trace(child: int, fault: str) -> subprocess.Popen[bytes]:
+    """Attaches strace to a stopped life, then lets it go on."""
+    os.waitpid(child, os.WUNTRACED)
+    words = ["strace", "-f", "-qq", "-p", str(child)]
+    if fault.startswith("record:"):
+        words += ["-o", fault.partition(":")[2], "-e", f"trace={','.join(SYSCALLS)}"]
+    else:
+        words += ["-o", "/dev/null", "-e", f"inject={fault}"]
+    tracer = subprocess.Popen(words)
+    status = Path(f"/proc/{child}/status")
+    while "TracerPid:\t0\n" in status.read_text():
+        time.sleep(0.002)
+    time.sleep(0.02)  # strace sees the stopped state before it is told to go on
+    os.kill(child, signal.SIGCONT)
+    return tracer
+
+
+def carry_out(settings: dict[str, Any], plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One life after another; what became of each."""
+    report = []
+    base = Path(settings["output_dir"])
+    for plan in plans:
+        directory = base / plan.get("run", "run")
+        status, output = life(settings | {"output_dir": str(directory)}, plan)
+        killed, code = os.WIFSIGNALED(status), os.waitstatus_to_exitcode(status)
+        report.append({"plan": plan, "killed": killed, "code": code, "output": output[-2000:]})
+    return report
+
+
+def random_kills(settings: dict[str, Any], kills: int, seed: int) -> dict[str, Any]:
+    """Kills spread over all phases; every run is restarted with auto until it finishes."""
+    draw = random.Random(seed)
+    landed: Counter[str] = Counter()
+    runs, failures = [], []
+    while sum(landed.values()) < kills or not runs or not runs[-1]["finished"]:
+        if not runs or runs[-1]["finished"]:
+            directory = Path(settings["output_dir"]) / f"run{len(runs) + 1}"
+            runs.append({"directory": str(directory), "kills": 0, "finished": False})
+        run = runs[-1]
+        phase = draw.choice(list(PHASES))
+        plan: dict[str, Any] = {}
+        if sum(landed.values()) < kills:
+            delay = draw.uniform(0, PHASES[phase][1])
+            plan = {"phase": phase, "nth": draw.choice((1, 1, 2, 5)), "delay": delay}
+            if phase == "final save":
+                plan["nth"] = 1
+        status, output = life(settings | {"output_dir": run["directory"]}, plan)
+        if os.WIFSIGNALED(status):
+            landed[phase] += 1
+            run["kills"] += 1
+        elif os.WEXITSTATUS(status) == 0:
+            run["finished"] = True
+        else:
+            failures.append(output[-2000:])
+            break
+    return {"runs": runs, "kills": dict(landed), "failures": failures}
+
+
+if __name__ == "__main__":
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    Path(spec["config"]["output_dir"]).mkdir(parents=True, exist_ok=True)
+    if "random" in spec:
+        print(json.dumps(random_kills(spec["config"], **spec["random"])))
+    else:
+        print(json.dumps(carry_out(spec["config"], spec["lives"])))

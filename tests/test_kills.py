@@ -1,0 +1,99 @@
+"""Real processes, really killed; `make torture` does the same at length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_config
+from runs import assert_same_run, through_kills
+
+from treelstm import Config, find_latest_checkpoint, train, write_sample
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """640 training pairs: 40 steps an epoch."""
+    directory = tmp_path_factory.mktemp("data")
+    write_sample(directory / "training", positives=40, negatives=600)
+    write_sample(directory / "validation", 40, 160, seed=1, unlike=directory / "training")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(run_config(data, output_dir))
+    return output_dir
+
+
+def run_config(data: Path, output_dir: Path, **settings: Any) -> Config:
+    """6 epochs of 40 steps."""
+    often = {"epochs": 6, "checkpoint_every_seconds": 0.02, "num_threads": 1}
+    return tiny_config(data, output_dir, **(often | settings))
+
+
+def test_15_kills_spread_over_all_phases_end_bit_identical(data, undisturbed, tmp_path):
+    config = run_config(data, tmp_path / "kills")
+    report = through_kills(config, tmp_path, random={"kills": 15, "seed": 3})
+    assert not report["failures"]
+    assert sum(report["kills"].values()) == 15 and len(report["kills"]) >= 5
+    for run in report["runs"]:
+        assert_same_run(undisturbed, Path(run["directory"]))
+
+
+PLACES = {
+    "on an epoch's last step": ["train_step", 80, "after"],
+    "before an epoch's commit": ["finish_epoch", 2, "after"],
+    "between the commit and the derived files": ["derive", 2, "before"],
+    "between the commit and the clearing of old ones": ["prune", 2, "before"],
+    "after the history, before best_model.pt": ["write_sealed", 4, "before"],
+    "after best_model.pt": ["write_sealed", 4, "after"],
+    "before the final model": ["write_sealed", 13, "before"],
+    "after the final model": ["derive", 6, "after"],
+}
+
+
+@pytest.fixture(scope="module")
+def placed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
+    """Every place in turn: a life that dies there, and one that goes on."""
+    work = tmp_path_factory.mktemp("placed")
+    lives = [
+        plan | {"run": f"place {k}"}
+        for k, place in enumerate(PLACES.values())
+        for plan in ({"die": place}, {})
+    ]
+    config = run_config(data, work / "kills", checkpoint_every_seconds=1e9)
+    report = through_kills(config, work, lives=lives)
+    return work / "kills", {place: report[2 * k : 2 * k + 2] for k, place in enumerate(PLACES)}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_exactly_there_loses_nothing(undisturbed, placed, place):
+    directory, reports = placed
+    killed, finished = reports[place]
+    assert killed["killed"], killed
+    assert finished["code"] == 0, finished["output"]
+    assert_same_run(undisturbed, directory / killed["plan"]["run"])
+
+
+@pytest.mark.parametrize("fatal", [True, False], ids=["torn write", "full disk"])
+def test_a_write_that_ends_halfway_leaves_the_previous_commit(data, undisturbed, tmp_path, fatal):
+    config = run_config(data, tmp_path / "kills", checkpoint_every_seconds=1e9)
+    limited = {"file_limit": 30_000, "fatal": fatal}
+    lives = [{"die": ["train_step", 60, "after"]}, limited, {}]
+    first, second, finished = through_kills(config, tmp_path, lives=lives)
+    assert first["killed"] and finished["code"] == 0
+    if fatal:
+        assert second["killed"]
+    else:
+        assert second["code"] == 1
+        assert (
+            "File too large: " in second["output"] and "checkpoint_epoch_2.pt needs" in second["output"]
+        )
+        assert "What was there before is intact" in second["output"]
+    run = tmp_path / "kills" / "run"
+    assert not list(run.glob(".*.tmp"))
+    assert find_latest_checkpoint(run) == run / "checkpoint_epoch_6.pt"
+    assert_same_run(undisturbed, run)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from treelstm.progress import duration
+
+LOOK = "from treelstm.progress import watched; print(watched())"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_notebook_in_jupyterlab_is_watched_and_one_under_papermill_is_not():
+    manager, client = start_new_kernel()
+    try:
+        for somebody_could_type in (True, False):  # JupyterLab says yes, papermill and nbconvert say no
+            said: list[str] = []
+            client.execute_interactive(
+                LOOK,
+                allow_stdin=somebody_could_type,
+                timeout=120,
+                output_hook=lambda message, said=said: said.append(message["content"].get("text", "")),
+            )
+            assert "".join(said).strip() == str(somebody_could_type)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (25_500, "7 h 05 min")]
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
