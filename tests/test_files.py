@@ -15,7 +15,7 @@ def test_parts_become_one_whole_file_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_a_refusing_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch, call, number):
     path = tmp_path / "file"

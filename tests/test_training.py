@@ -15,6 +15,7 @@ from conftest import tiny_config
 from runs import assert_same_run, copy
 
 from treelstm import Config, load_checkpoint, load_corpus, load_encoder, train, training
+from treelstm import checkpoint as store
 from treelstm.checkpoint import CheckpointError, DamagedCheckpoint, NoUsableCheckpoint, list_checkpoints
 from treelstm.training import SettingsChanged, TrainingDiverged
 
@@ -141,10 +142,10 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_last_good_commit(tiny, 
 # --- resuming ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [None, "plateau"])
+@pytest.mark.parametrize(("threads", "schedule"), [(1, None), (2, None), (1, "plateau")])
 @pytest.mark.parametrize("parts", [(3, 6), (2, 4, 6)])
-def test_a_run_resumed_between_epochs_ends_bit_identical(tiny, tmp_path, parts, schedule):
-    settings = {"lr_schedule": schedule, "checkpoint_every_seconds": 0}
+def test_a_run_resumed_between_epochs_ends_bit_identical(tiny, tmp_path, parts, threads, schedule):
+    settings = {"lr_schedule": schedule, "checkpoint_every_seconds": 0, "num_threads": threads}
     train(tiny_config(tiny, tmp_path / "whole", epochs=6, **settings))
     for epochs in parts:
         train(tiny_config(tiny, tmp_path / "parts", epochs=epochs, **settings))
@@ -264,6 +265,22 @@ def test_derived_files_are_made_again_from_the_commit(tiny, finished, run):
         (run / name).unlink()
     train(tiny_config(tiny, run))
     assert_same_run(finished, run)
+
+
+def test_a_best_model_that_cannot_be_made_again_is_said_and_does_not_end_the_night(tiny, run, capsys):
+    best = load_checkpoint(run / "checkpoint_epoch_3.pt")["best"]["epoch"]
+    assert best == 3
+    for name in ("checkpoint_epoch_3.pt", "best_model.pt"):
+        (run / name).unlink()
+    (run / "checkpoint_epoch_1.pt").write_bytes(b"")
+    content = load_checkpoint(run / "checkpoint_epoch_2.pt")
+    store.write_sealed(
+        run / "checkpoint_epoch_2.pt", content | {"best": {"epoch": 1, "validation_loss": 0.0}}
+    )
+    assert train(tiny_config(tiny, run)).finished
+    said = capsys.readouterr().out
+    assert "best_model.pt is not of epoch 1 and cannot be made again: " in said
+    assert "checkpoint_epoch_1.pt is damaged" in said
 
 
 def test_a_path_to_an_earlier_epoch_sets_later_commits_aside(tiny, finished, run, capsys):

@@ -288,10 +288,13 @@ def derive(output_dir: Path, content: dict[str, Any], outcome: str | None) -> No
         write_whole(path, history)
     best = content["best"]["epoch"] if content["best"] else None
     if best is not None and store.model_epoch(output_dir / store.BEST) != best:
-        source = content
-        if (content["epoch"], content["step"]) != (best, 0):
-            source = store.load_checkpoint(output_dir / store.checkpoint_name(best, 0))
-        store.write_sealed(output_dir / store.BEST, store.model_content(source))
+        try:
+            source = content
+            if (content["epoch"], content["step"]) != (best, 0):
+                source = store.load_checkpoint(output_dir / store.checkpoint_name(best, 0))
+            store.write_sealed(output_dir / store.BEST, store.model_content(source))
+        except (FileNotFoundError, CheckpointError) as error:
+            log.warning("%s is not of epoch %d and cannot be made again: %s", store.BEST, best, error)
     if outcome is not None and store.model_epoch(output_dir / store.FINAL) != content["epoch"]:
         store.write_sealed(output_dir / store.FINAL, store.model_content(content))
 
@@ -373,8 +376,9 @@ def _restore(run: Run, start: Usable) -> None:
             )
 
 
-def _refuse_changes(run: Run, content: dict[str, Any], path: Path) -> None:
-    config, before = run.config, content["config"]
+def changed_settings(config: Config, corpus: Corpus, content: dict[str, Any]) -> list[str]:
+    """What this run would compute differently from a checkpoint's, each with both values."""
+    before = content["config"]
     changes = [
         f"{name}={before.get(name)!r}, this run asks for {now!r}"
         for name, now in config.computed().items()
@@ -382,18 +386,22 @@ def _refuse_changes(run: Run, content: dict[str, Any], path: Path) -> None:
     ]
     if config.num_threads not in (None, content["num_threads"]):
         changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
-    was, now = content["fingerprint"], run.corpus.fingerprint
+    was, now = content["fingerprint"], corpus.fingerprint
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             changes.append(
                 f"{name} with SHA-256 {was.get(name, 'none (no such file)')[:12]}, "
                 f"the file now has {now.get(name, 'none (no such file)')[:12]}"
             )
-    if not changes and content["vocabulary"] != list(run.corpus.vocabulary.symbols):
+    if not changes and content["vocabulary"] != list(corpus.vocabulary.symbols):
         changes.append(
-            f"{len(content['vocabulary'])} symbols, the trees now give {len(run.corpus.vocabulary)}"
+            f"{len(content['vocabulary'])} symbols, the trees now give {len(corpus.vocabulary)}"
         )
-    if changes:
+    return changes
+
+
+def _refuse_changes(run: Run, content: dict[str, Any], path: Path) -> None:
+    if changes := changed_settings(run.config, run.corpus, content):
         raise SettingsChanged(
             f"{path} was trained with other settings or data:\n  "
             + "\n  ".join(changes)
