@@ -8,7 +8,7 @@ DATA := data/training_pairs
 UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 
-.PHONY: train test lab bench torture
+.PHONY: train test lab preflight bench torture fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -29,10 +29,18 @@ test: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/preflight.py
+
+# 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
+fuzz: $(READY)
+	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/test_preflight.py -k never_crashes -p no:cacheprovider
 
 # Kills and disk faults by the hundred, about 15 minutes; strace makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
+
+preflight: $(READY)
+	$(BIN)/python -m treelstm preflight $$(test ! -e $(UNSEEN) || echo --validation-dir $(UNSEEN))
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

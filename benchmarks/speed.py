@@ -62,7 +62,7 @@ def main() -> None:
             encoder = recursive.encoder
             mask = dropout_mask(config.seed, recursive.step, (len(numbers), config.hidden_dim), 0.1)
             states = torch.stack([reference.state(encoder, trees[n], None)[0] for n in numbers]) * mask
-            encoding = states @ encoder.output_weight.t() + encoder.output_bias
+            encoding = states @ encoder.output_weight.t()
             distance = distances(*encoding.split(len(indices)))
             label = torch.from_numpy(pairs.label[indices])
             loss = contrastive_loss(distance, label, config.margin)

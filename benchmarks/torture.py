@@ -60,24 +60,27 @@ def random_kills(work: Path, kills: int) -> None:
 
 
 def kills_from_the_interpreters_start(work: Path, kills: int) -> None:
-    """Lives that pay for their imports, killed at any time, restarted until one finishes."""
-    began, draw, killed = time.monotonic(), random.Random(11), 0
-    config = six_epochs(work, "commanded")
-    words = [sys.executable, "-m", "treelstm", "train"]
-    for setting, value in config.to_dict().items():
-        if not isinstance(value, list):
-            words += [f"--{setting.replace('_', '-')}", str(value)]
-    while True:
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        try:
-            assert process.wait(draw.uniform(0.1, 7.0) if killed < kills else 120) == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-    assert_same_run(work / "undisturbed", work / "commanded")
-    say(f"{killed} SIGKILLs of whole processes in one run", began)
+    """Lives that pay for their imports, killed at any time, restarted until each run finishes."""
+    began, draw, killed, runs = time.monotonic(), random.Random(11), 0, 0
+    while killed < kills:
+        runs += 1
+        run = f"commanded{runs}"
+        words = [sys.executable, "-m", "treelstm", "train"]
+        for setting, value in six_epochs(work, run).to_dict().items():
+            if not isinstance(value, list):
+                words += [f"--{setting.replace('_', '-')}", str(value)]
+        status = None
+        while status is None:
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            try:
+                status = process.wait(draw.uniform(0.1, 6.0) if killed < kills else 120)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                killed += 1
+        assert status == 0
+        assert_same_run(work / "undisturbed", work / run)
+    say(f"{killed} SIGKILLs of whole processes in {runs} runs", began)
 
 
 def every_call(work: Path) -> None:

@@ -13,7 +13,7 @@ from treelstm.model import TreeEncoder
 def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
     """Encoding [O] of one tree."""
     h, _ = state(encoder, ast, None)
-    return encoder.output_weight @ h + encoder.output_bias
+    return encoder.output_weight @ h
 
 
 def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,9 +51,14 @@ def test_a_missing_checkpoint_by_path_ends_with_status_1_and_no_traceback(small,
     )
 
 
-def test_bad_data_ends_with_status_1_and_names_the_directory(tmp_path, capsys):
-    assert main(["train", "--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path)]) == 1
+def test_missing_data_ends_with_status_3_and_faulty_data_with_1(small, tiny, tmp_path, capsys):
+    assert main(["train", "--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path)]) == 3
     assert "none: no such directory" in capsys.readouterr().err
+    data = Path(shutil.copytree(tiny / "training", tmp_path / "data"))
+    (data / "positive_pairs.jsonl").write_text("{\n")
+    small[small.index("--data-dir") + 1] = str(data)
+    assert main(["train", *small]) == 1
+    assert "positive_pairs.jsonl:1: not JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

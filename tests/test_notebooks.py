@@ -65,7 +65,9 @@ def test_the_train_page_trains_shows_figures_and_records_results(trained, tmp_pa
     assert len(figures) == 4
     assert "72 pairs, majority rate 0.667" in text(trained)
     assert "epoch 2/2  train 0." in text(trained)
-    assert "widget" not in json.dumps(trained.cells)  # a widget bar in an executed page says nothing
+    assert "widget-view" not in json.dumps(
+        trained.cells
+    )  # a widget bar in an executed page says nothing
     assert len(json.dumps(trained)) < 2_000_000
 
 
@@ -120,3 +122,20 @@ def test_the_resume_page_refuses_another_seed_and_a_directory_without_a_run(
         execute("03_resume", tmp_path, page | {"seed": 7})
     with pytest.raises(PapermillExecutionError, match=r"holds no checkpoint\. Start the run"):
         execute("03_resume", tmp_path, page | {"output_dir": str(tmp_path / "none")})
+
+
+def test_the_preflight_page_gives_a_verdict_figures_and_estimates(tmp_path, parameters):
+    page = execute("01_preflight", tmp_path, parameters)
+    found = results(page)
+    assert found["verdict"] in ("go", "go with warnings") and not found["errors"]
+    assert found["seconds_per_epoch"] > 0 and found["disk_bytes"] > 0 and found["peak_memory_bytes"] > 0
+    assert any("<details" in str(output.get("data")) for output in outputs(page))
+    assert any("image/png" in output.get("data", {}) for output in outputs(page))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_preflight_page_fails_on_a_no_go_after_recording_it(tmp_path, parameters):
+    with pytest.raises(PapermillExecutionError, match="preflight says no-go"):
+        execute("01_preflight", tmp_path, parameters | {"validation_dir": str(tmp_path / "nowhere")})
+    page = nbformat.read(tmp_path / "01_preflight.ipynb", as_version=4)
+    assert results(page)["verdict"] == "no-go" and "nowhere" in results(page)["errors"][0]

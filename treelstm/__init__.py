@@ -9,6 +9,8 @@ from treelstm.checkpoint import (
 from treelstm.config import Config
 from treelstm.data import load_corpus, load_pairs
 from treelstm.evaluation import Metrics, evaluate
+from treelstm.preflight import preflight
+from treelstm.report import Report
 from treelstm.sample import write_sample
 from treelstm.training import History, train
 
@@ -16,6 +18,7 @@ __all__ = [
     "Config",
     "History",
     "Metrics",
+    "Report",
     "evaluate",
     "find_latest_checkpoint",
     "list_checkpoints",
@@ -23,6 +26,7 @@ __all__ = [
     "load_corpus",
     "load_encoder",
     "load_pairs",
+    "preflight",
     "train",
     "write_sample",
 ]

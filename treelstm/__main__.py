@@ -1,6 +1,7 @@
-"""`python -m treelstm`: train, evaluate or write a sample, for tmux and schedulers.
+"""`python -m treelstm`: preflight, train, evaluate or write a sample, for tmux and schedulers.
 
-Exit status: 0 done, 1 failed, 2 bad usage, 128 + signal stopped by a signal after a commit.
+Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go, 128 + signal stopped by a signal
+after a commit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from treelstm.checkpoint import BEST, CheckpointError, RunInUse, load_encoder
 from treelstm.config import Config, ConfigError
 from treelstm.data import DataError, load_pairs
 from treelstm.evaluation import bag_distances, calibrated_threshold, evaluate, measure
+from treelstm.preflight import preflight
+from treelstm.report import PreflightRefused, as_text
 from treelstm.sample import write_sample
 from treelstm.training import SettingsChanged, TrainingDiverged, train
 from treelstm.trees import TreeError
@@ -46,7 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     except EXPECTED as error:
         return _failed(error)
     try:
-        return _train(config) if command == "train" else _evaluate(config)
+        return {"preflight": _preflight, "train": _train, "evaluate": _evaluate}[command](config)
+    except PreflightRefused as error:
+        print(error, file=sys.stderr)
+        return 3
     except EXPECTED as error:
         return _failed(error)
 
@@ -56,7 +62,15 @@ def _failed(error: BaseException) -> int:
     return 1
 
 
+def _preflight(config: Config) -> int:
+    report = preflight(config)
+    print(as_text(report))
+    return 3 if report.verdict == "no-go" else 0
+
+
 def _train(config: Config) -> int:
+    """Trains, after everything that can be checked in under a second."""
+    preflight(config, quick=True).require_go()
     outcome = train(config, config.resume).outcome
     _, _, stopped_by = outcome.partition("stopped by ")
     return 128 + signal.Signals[stopped_by] if stopped_by else 0
@@ -98,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m treelstm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help in (
+        ("preflight", "find every problem before the night"),
         ("train", "train, or resume training"),
         ("evaluate", "metrics of a checkpoint on unseen pairs"),
     ):
@@ -106,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
             flag = f"--{setting.name.replace('_', '-')}"
             shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
             many: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
+            if setting.type == "bool":
+                many = {"action": "store_true"}
             command.add_argument(flag, help=shown, **many)
     sample = commands.add_parser("sample", help="write a sample corpus")
     sample.add_argument("--data-dir", default=Config().data_dir, help="directory to write to")
@@ -125,7 +142,7 @@ def _value(name: str, text: Any) -> Any:
     if text == "None":
         return None
     if name in _PATHS:
-        return text if text in ("auto", "best") else str(Path(text).absolute())
+        return text if text in ("auto", "best") else str(Path(text).resolve())
     for number in (int, float):
         try:
             return number(text)

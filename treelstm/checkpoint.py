@@ -167,12 +167,17 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     Raises:
         WriteFailed: as `write_whole`.
     """
+    write_whole(path, *sealed(content))
+
+
+def sealed(content: dict[str, Any]) -> tuple[memoryview, bytes]:
+    """The bytes of a sealed file: what torch writes, then the digest in the zip's comment."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getbuffer()
     data[-2:] = _COMMENT_BYTES.to_bytes(2, "little")  # the end record's comment length, 0 until now
     digest = hashlib.sha256(data).hexdigest().encode()
-    write_whole(path, data, _SEAL + digest)
+    return data, _SEAL + digest
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class Config:
         expected='"all" or a number of at least 1',
     )
 
+    ignore_preflight: bool = _setting(False, "train in spite of a preflight that says no-go")
+
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = _converted(setting, getattr(self, setting.name))
@@ -221,7 +223,8 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
         if all(isinstance(item, str) for item in value):
             return tuple(value)
     elif isinstance(value, bool):
-        pass  # True is an int to Python, never a number to a user
+        if expected == "bool":
+            return value  # elsewhere True is an int to Python, never a number to a user
     elif isinstance(value, int | float) and "float" in expected:
         return float(value)
     elif (isinstance(value, int) and "int" in expected) or (

@@ -209,7 +209,7 @@ def load_pairs(directory: Path, ignored_keys: tuple[str, ...] = ()) -> Pairs:
     Raises:
         DataError: names every problem: file, line, what was found, what to do.
     """
-    paths = _pair_files(directory)
+    paths = pair_files(directory)
     fingerprint = {path.name: _sha256(path) for path in paths.values()}
     key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
     cache = _cache_path(directory)
@@ -220,7 +220,7 @@ def load_pairs(directory: Path, ignored_keys: tuple[str, ...] = ()) -> Pairs:
     return pairs
 
 
-def _pair_files(directory: Path) -> dict[int, Path]:
+def pair_files(directory: Path) -> dict[int, Path]:
     """The file of each label."""
     problems, paths = Problems(), {}
     if not directory.is_dir():

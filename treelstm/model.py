@@ -181,8 +181,8 @@ class TreeEncoder(nn.Module):
         self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
         self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
         self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
+        # No bias: distances would cancel it, so it would never be trained.
         self.output_weight = drawn(output_dim, hidden_dim, scale=states)
-        self.output_bias = nn.Parameter(torch.zeros(output_dim))
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
 
     @property
@@ -204,7 +204,7 @@ class TreeEncoder(nn.Module):
         root = h.index_select(0, batch.root)
         if dropout_mask is not None:
             root = root * dropout_mask
-        return functional.linear(root, self.output_weight, self.output_bias)
+        return functional.linear(root, self.output_weight)
 
     def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
         """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
@@ -212,7 +212,7 @@ class TreeEncoder(nn.Module):
         roots, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
         ids = self.vocabulary.ids(forest.symbols)
         device = self.embedding.device
-        parts = [self.output_bias.new_empty(0, len(self.output_bias))]
+        parts = [self.output_weight.new_empty(0, len(self.output_weight))]
         with torch.no_grad():
             for start in range(0, len(roots), _TREES_PER_CALL):
                 batch = forest.batch(trees[first[start : start + _TREES_PER_CALL]], ids)

@@ -137,7 +137,7 @@ def _take_weights(encoder: TreeEncoder, weights: TreeEncoder, path: Path) -> Non
     try:
         encoder.load_state_dict(weights.state_dict())
     except RuntimeError as error:
-        sizes = [(w.embedding.shape[1], w.hidden_dim, len(w.output_bias)) for w in (weights, encoder)]
+        sizes = [(w.embedding.shape[1], w.hidden_dim, len(w.output_weight)) for w in (weights, encoder)]
         raise SettingsChanged(
             f"{path} has embedding_dim, hidden_dim, output_dim = {sizes[0]}, this run asks for "
             f"{sizes[1]}. Set the same sizes to start from its weights."
@@ -233,7 +233,16 @@ def commit(run: Run) -> dict[str, Any]:
         WriteFailed: the disk refuses; earlier commits are intact.
     """
     _check_finite(run)
-    content = {
+    content = state_of(run)
+    output_dir = run.config.output_path
+    store.write_sealed(output_dir / store.checkpoint_name(run.epochs_done, run.step), content)
+    store.prune(output_dir, run.config.keep, run.best["epoch"] if run.best else None)
+    return content
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds; tensors are the run's own, not copies."""
+    return {
         "format": store.FORMAT,
         "epoch": run.epochs_done + (run.step > 0),
         "step": run.step,
@@ -252,10 +261,6 @@ def commit(run: Run) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "device": run.device.type,
     }
-    output_dir = run.config.output_path
-    store.write_sealed(output_dir / store.checkpoint_name(run.epochs_done, run.step), content)
-    store.prune(output_dir, run.config.keep, run.best["epoch"] if run.best else None)
-    return content
 
 
 def _versions() -> dict[str, str]:
@@ -432,7 +437,7 @@ def train(config: Config, resume: str | None = "auto") -> History:
     corpus = load_corpus(config)
     with store.only_writer(output_dir), logged(output_dir / "training.log"):
         start = _starting_point(config, resume)
-        with _threads(config.num_threads or (start.content["num_threads"] if start else None)):
+        with threads(config.num_threads or (start.content["num_threads"] if start else None)):
             run = new_run(config, corpus)
             if start is not None:
                 _restore(run, start)
@@ -474,7 +479,7 @@ def _loop(run: Run) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

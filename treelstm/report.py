@@ -1,0 +1,140 @@
+"""What a preflight found, and how it reads: as text, as a page, as a verdict."""
+
+from __future__ import annotations
+
+import html
+import math
+import sys
+from dataclasses import dataclass, field
+
+from treelstm.config import Config
+from treelstm.data import Pairs
+
+OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
+_SYMBOLS = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}
+_ASCII = {OK: "+", NOTE: "-", WARNING: "!", ERROR: "x"}
+
+GROUPS = (
+    "Dependencies",
+    "Data files",
+    "Data content",
+    "Batches",
+    "Model",
+    "Resources",
+    "Output directory",
+    "Determinism",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: `ok`, `note`, `warning` (the night may disappoint) or `error` (it fails)."""
+
+    level: str
+    found: str
+    remedy: str = ""
+
+
+class PreflightRefused(ValueError):
+    """The verdict is no-go, and the settings do not ask to go on in spite of it."""
+
+
+@dataclass
+class Report:
+    """All findings by group, and the estimates for the whole run (NaN where not measured)."""
+
+    config: Config
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    seconds_per_epoch: float = math.nan
+    peak_memory_bytes: float = math.nan
+    disk_bytes: float = math.nan
+    pairs: Pairs | None = None
+
+    @property
+    def all(self) -> list[Finding]:
+        return [finding for group in self.findings.values() for finding in group]
+
+    def count(self, level: str) -> int:
+        return sum(finding.level == level for finding in self.all)
+
+    @property
+    def verdict(self) -> str:
+        if self.count(ERROR):
+            return "no-go"
+        return "go with warnings" if self.count(WARNING) else "go"
+
+    def require_go(self) -> None:
+        """
+        Raises:
+            PreflightRefused: the verdict is no-go and `ignore_preflight` is not set; names each error.
+        """
+        if self.verdict == "no-go" and not self.config.ignore_preflight:
+            errors = [f"{f.found.rstrip('.')}. {f.remedy}." for f in self.all if f.level == ERROR]
+            raise PreflightRefused("\n".join(["preflight says no-go:", *errors]))
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def next_command(report: Report) -> str:
+    """What to type now."""
+    if report.verdict == "no-go":
+        return "mend what is marked, then: python -m treelstm preflight" + _flags(report.config)
+    return "python -m treelstm train" + _flags(report.config)
+
+
+def _flags(config: Config) -> str:
+    """The settings that differ from the defaults, as flags."""
+    defaults, words = Config().to_dict(), ""
+    for name, value in config.to_dict().items():
+        if value != defaults[name]:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += f" --{name.replace('_', '-')} {text}"
+    return words
+
+
+def summary(report: Report) -> str:
+    counts = [(report.count(level), level) for level in (ERROR, WARNING, NOTE)]
+    said = ", ".join(f"{count} {level}{'s' if count > 1 else ''}" for count, level in counts if count)
+    return f"{report.verdict}: {len(report.all)} findings" + (f", {said}" if said else "")
+
+
+def as_text(report: Report, encoding: str | None = None) -> str:
+    """Aligned lines, one a finding, with the verdict and the next command; ASCII where UTF-8 is not."""
+    plain = not (encoding or sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf8")
+    marks = _ASCII if plain else _SYMBOLS
+    lines = []
+    for group, findings in report.findings.items():
+        lines.append(f"{GROUPS.index(group) + 1} {group}")
+        for finding in findings:
+            remedy = f". {finding.remedy}." if finding.remedy else ""
+            lines.append(
+                f"  {marks[finding.level]} {finding.level:7}  {finding.found.rstrip('.')}{remedy}"
+            )
+    lines += ["", summary(report), f"next: {next_command(report)}"]
+    text = "\n".join(lines)
+    return text.encode("ascii", "replace").decode() if plain else text
+
+
+def as_html(report: Report) -> str:
+    """A table that folds the groups in which nothing needs attention."""
+    parts = [f"<b>{html.escape(summary(report))}</b>"]
+    for group, findings in report.findings.items():
+        worst = max(findings, key=lambda finding: list(_SYMBOLS).index(finding.level), default=None)
+        level = worst.level if worst else OK
+        rows = "".join(
+            f"<tr><td>{_SYMBOLS[finding.level]} {finding.level}</td>"
+            f"<td style='text-align:left'>{html.escape(finding.found)}</td>"
+            f"<td style='text-align:left'>{html.escape(finding.remedy)}</td></tr>"
+            for finding in findings
+        )
+        parts.append(
+            f"<details{' open' if level in (WARNING, ERROR) else ''}><summary>{_SYMBOLS[level]} "
+            f"{GROUPS.index(group) + 1} {group}: {len(findings)} checked</summary>"
+            f"<table>{rows}</table></details>"
+        )
+    parts.append(f"next: <code>{html.escape(next_command(report))}</code>")
+    return "".join(parts)
