@@ -159,6 +159,17 @@ def test_a_checkpoint_from_a_newer_format_says_to_update(path):
         load_checkpoint(path)
 
 
+def test_weights_of_another_model_are_a_clear_error(path, tiny):
+    content = load_checkpoint(path)
+    content["model_state_dict"]["strange.weight"] = torch.zeros(2)
+    store.write_sealed(path, content)
+    message = r"holds the weights of another model \(Unexpected key.*strange\.weight.*Use the version"
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder(path)
+    with pytest.raises(CheckpointError, match=message):
+        train(tiny_config(tiny, path.parent, epochs=3))
+
+
 def test_an_encoder_is_the_same_from_its_checkpoint_and_from_the_final_model(whole):
     ast = {"tipo": "frazo", "verbo": {"radiko": "vid"}}
     final = load_encoder(whole / "final_model.pt")

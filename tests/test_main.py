@@ -9,30 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from conftest import flags, tiny_config
 
 from treelstm.__main__ import main
 
 
-def flags(config, *names: str) -> list[str]:
-    words = []
-    for name in names:
-        words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    return words
-
-
 @pytest.fixture
 def small(tiny, tmp_path) -> list[str]:
-    names = (
-        "data_dir",
-        "validation_dir",
-        "output_dir",
-        "epochs",
-        "embedding_dim",
-        "hidden_dim",
-        "output_dim",
-    )
-    return flags(tiny_config(tiny, tmp_path / "run", epochs=1), *names)
+    return flags(tiny_config(tiny, tmp_path / "run", epochs=1))
 
 
 def test_train_then_evaluate_print_metrics_beside_a_baseline(small, tiny, tmp_path, capsys):

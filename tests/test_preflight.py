@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import flags, tiny_config
 from runs import copy
 
 from treelstm import Config, checkpoint, load_corpus, preflight, train
@@ -629,7 +629,11 @@ def test_text_is_plain_ascii_where_the_terminal_has_no_utf8(base):
 
 def test_html_folds_passing_groups_and_opens_the_others(base):
     healthy_html = as_html(preflight(healthy_config(base, base / "run", epochs=4)))
-    assert healthy_html.count("<details>") == 8 and "<details open>" not in healthy_html
+    assert (
+        "<br>about " in healthy_html
+        and healthy_html.count("<details>") == 8
+        and "<details open>" not in healthy_html
+    )
     report = preflight(healthy_config(base, base / "run", epochs=4, seed=7))
     assert as_html(report).count("<details open>") == 1
     assert "<script" not in as_html(report)
@@ -637,17 +641,7 @@ def test_html_folds_passing_groups_and_opens_the_others(base):
 
 def test_the_command_says_no_go_with_status_3_and_training_refuses_unless_told_otherwise(base, capsys):
     config = healthy_config(base, base / "run", epochs=3)
-    words = []
-    for name in (
-        "data_dir",
-        "validation_dir",
-        "output_dir",
-        "epochs",
-        "embedding_dim",
-        "hidden_dim",
-        "output_dim",
-    ):
-        words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
+    words = flags(config)
     threads = ["--num-threads", str(config.num_threads)]
     assert main(["preflight", *words, *threads]) == 0
     assert "go: " in capsys.readouterr().out
@@ -669,7 +663,7 @@ def test_a_terminal_without_utf8_gets_ascii_from_the_real_command(base):
 
 # --- fuzz --------------------------------------------------------------------------------------
 
-FUZZ = int(os.environ.get("TREELSTM_FUZZ", "60"))  # `make fuzz` sets 2000
+FUZZ = int(os.environ.get("TREELSTM_FUZZ", "200"))  # `make fuzz` sets 2000
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:

@@ -276,11 +276,26 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     _check_format(path, content)
     try:
         encoder = build_encoder(content["config"], Vocabulary(content["vocabulary"]))
-        encoder.load_state_dict(content["model_state_dict"])
+        load_weights(encoder, content, path)
         encoder.threshold = float(content["threshold"])
     except KeyError as error:
         raise DamagedCheckpoint(f"{path} holds no encoder: it lacks {error}.") from error
     return encoder.to(device).eval()
+
+
+def load_weights(encoder: TreeEncoder, content: dict[str, Any], path: Path) -> None:
+    """
+    Raises:
+        CheckpointError: the weights are not this encoder's, in name or size; says which.
+    """
+    try:
+        encoder.load_state_dict(content["model_state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(": ")[2]
+        raise CheckpointError(
+            f"{path} holds the weights of another model ({reason}). Use the version of treelstm that "
+            f"wrote it, or start a new output_dir."
+        ) from error
 
 
 def build_encoder(config: dict[str, Any], vocabulary: Vocabulary) -> TreeEncoder:

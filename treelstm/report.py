@@ -120,8 +120,9 @@ def as_text(report: Report, encoding: str | None = None) -> str:
 
 
 def as_html(report: Report) -> str:
-    """A table that folds the groups in which nothing needs attention."""
+    """The verdict, the estimate, and a table that folds the groups in which nothing needs attention."""
     parts = [f"<b>{html.escape(summary(report))}</b>"]
+    parts += [f"<br>{html.escape(f.found)}" for f in report.findings.get("Resources", ())]
     for group, findings in report.findings.items():
         worst = max(findings, key=lambda finding: list(_SYMBOLS).index(finding.level), default=None)
         level = worst.level if worst else OK

@@ -360,7 +360,7 @@ def _restore(run: Run, start: Usable) -> None:
     """
     content = start.content
     _refuse_changes(run, content, start.checkpoint.path)
-    run.encoder.load_state_dict(content["model_state_dict"])
+    store.load_weights(run.encoder, content, start.checkpoint.path)
     run.optimizer.load_state_dict(content["optimizer_state_dict"])
     if run.scheduler is not None:
         run.scheduler.load_state_dict(content["scheduler_state_dict"])
