@@ -65,10 +65,7 @@ def kills_from_the_interpreters_start(work: Path, kills: int) -> None:
     while killed < kills:
         runs += 1
         run = f"commanded{runs}"
-        words = [sys.executable, "-m", "treelstm", "train"]
-        for setting, value in six_epochs(work, run).to_dict().items():
-            if not isinstance(value, list):
-                words += [f"--{setting.replace('_', '-')}", str(value)]
+        words = [sys.executable, "-m", "treelstm", "train", *six_epochs(work, run).flags()]
         status = None
         while status is None:
             process = subprocess.Popen(words, stdout=subprocess.DEVNULL)

@@ -55,21 +55,3 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """Caches of read-only data directories stay inside the test session."""
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
-
-
-def flags(config: Config, *names: str) -> list[str]:
-    """Settings as the command line takes them; by default those that tests set."""
-    usual = (
-        "data_dir",
-        "validation_dir",
-        "output_dir",
-        "epochs",
-        "embedding_dim",
-        "hidden_dim",
-        "output_dim",
-    )
-    return [
-        word
-        for name in names or usual
-        for word in (f"--{name.replace('_', '-')}", str(getattr(config, name)))
-    ]

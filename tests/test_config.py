@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from treelstm import Config
+from treelstm.__main__ import _parser, _value
 from treelstm.config import ConfigError, project_root
 
 
@@ -79,3 +80,22 @@ def test_an_injected_name_that_is_no_setting_is_refused():
 def test_a_corrected_parameters_cell_forgets_the_mistyped_one():
     cells = [OWN + "\nepohcs = 3", "config = ...", OWN]
     assert Config.from_notebook(namespace(*cells, epochs=50, seed=1, epohcs=3)).epochs == 50
+
+
+def test_flags_are_the_settings_that_differ_and_the_command_line_reads_them_back():
+    assert Config().flags() == []
+    config = Config(epochs=3, ignored_keys=["a", "b"], ignore_preflight=True, validation_dir="/v w")
+    words = [
+        "--validation-dir",
+        "/v w",
+        "--epochs",
+        "3",
+        "--ignored-keys",
+        "a",
+        "b",
+        "--ignore-preflight",
+    ]
+    assert config.flags() == words
+    options = vars(_parser().parse_args(["train", *words]))
+    del options["command"]
+    assert Config.from_parameters({name: _value(name, text) for name, text in options.items()}) == config

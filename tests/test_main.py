@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import flags, tiny_config
+from conftest import tiny_config
 
 from treelstm.__main__ import main
 
 
 @pytest.fixture
 def small(tiny, tmp_path) -> list[str]:
-    return flags(tiny_config(tiny, tmp_path / "run", epochs=1))
+    return tiny_config(tiny, tmp_path / "run", epochs=1).flags()
 
 
 def test_train_then_evaluate_print_metrics_beside_a_baseline(small, tiny, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import nbformat
 import papermill
 import pytest
 from conftest import REPOSITORY, tiny_config
+from jupyter_client.manager import start_new_kernel
 from papermill.exceptions import PapermillExecutionError
 from runs import assert_same_run
 
-from treelstm import train
+from treelstm import list_checkpoints, train
 
 SIZES = {"embedding_dim": 8, "hidden_dim": 12, "output_dim": 6}
 
@@ -76,9 +78,10 @@ def test_the_train_page_resumes_where_it_stopped(trained, tmp_path, parameters):
     assert "checkpoint_epoch_2.pt: epoch 2" in text(again) and results(again)["epochs"] == 3
 
 
-def test_an_unknown_injected_parameter_is_refused_by_name(tmp_path, parameters):
+@pytest.mark.parametrize("name", ["01_preflight", "02_train", "03_resume"])
+def test_an_unknown_injected_parameter_is_refused_by_name(tmp_path, parameters, name):
     with pytest.raises(PapermillExecutionError, match="epohcs: no such setting"):
-        execute("02_train", tmp_path, parameters | {"epohcs": 3})
+        execute(name, tmp_path, parameters | {"epohcs": 3})
     assert not (tmp_path / "run").exists()
 
 
@@ -139,3 +142,43 @@ def test_the_preflight_page_fails_on_a_no_go_after_recording_it(tmp_path, parame
         execute("01_preflight", tmp_path, parameters | {"validation_dir": str(tmp_path / "nowhere")})
     page = nbformat.read(tmp_path / "01_preflight.ipynb", as_version=4)
     assert results(page)["verdict"] == "no-go" and "nowhere" in results(page)["errors"][0]
+
+
+STOPPED = """
+import time, treelstm
+config = treelstm.Config(**{settings})
+history = treelstm.train(config)
+print(history.outcome, len(history.epochs) > 0)
+"""
+
+
+def test_the_stop_button_commits_stops_within_a_second_and_the_cell_goes_on_bit_identical(
+    tiny, tmp_path
+):
+    manager, client = start_new_kernel()
+    settings = tiny_config(tiny, tmp_path / "run", epochs=10_000).to_dict()
+    said: list[str] = []
+
+    def hear(message: Any) -> None:
+        said.append(message["content"].get("text", ""))
+        if "epoch " in said[-1] and len(said) < 1_000 and not stopped:
+            stopped.append(time.monotonic())
+            manager.interrupt_kernel()  # what JupyterLab's stop button asks its server to do
+
+    stopped: list[float] = []
+    try:
+        code = STOPPED.format(settings=settings)
+        reply = client.execute_interactive(code, allow_stdin=True, timeout=120, output_hook=hear)
+        took = time.monotonic() - stopped[0]
+        assert reply["content"]["status"] == "ok" and took < 1.5
+        assert "stopped by SIGINT True" in "".join(said)
+        client.execute_interactive("print('still alive')", timeout=10, output_hook=hear)
+        assert "still alive" in said[-1] or "still alive" in "".join(said)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    newest = list_checkpoints(tmp_path / "run")[-1]
+    epochs = newest.epoch + 1
+    train(tiny_config(tiny, tmp_path / "run", epochs=epochs))
+    train(tiny_config(tiny, tmp_path / "whole", epochs=epochs))
+    assert_same_run(tmp_path / "whole", tmp_path / "run")

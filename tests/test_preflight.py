@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import flags, tiny_config
+from conftest import tiny_config
 from runs import copy
 
 from treelstm import Config, checkpoint, load_corpus, preflight, train
@@ -641,9 +641,8 @@ def test_html_folds_passing_groups_and_opens_the_others(base):
 
 def test_the_command_says_no_go_with_status_3_and_training_refuses_unless_told_otherwise(base, capsys):
     config = healthy_config(base, base / "run", epochs=3)
-    words = flags(config)
-    threads = ["--num-threads", str(config.num_threads)]
-    assert main(["preflight", *words, *threads]) == 0
+    words = config.flags()
+    assert main(["preflight", *words]) == 0
     assert "go: " in capsys.readouterr().out
     assert main(["preflight", *words, "--seed", "7"]) == 3
     missing = [word.replace(str(base / "validation"), str(base / "nowhere")) for word in words]

@@ -202,6 +202,17 @@ class Config:
             names.remove("validation_fraction")
         return {name: plain(getattr(self, name)) for name in names}
 
+    def flags(self) -> list[str]:
+        """The settings that differ from the defaults, as words of the command line."""
+        words = []
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if value != setting.default:
+                words.append(f"--{setting.name.replace('_', '-')}")
+                if not isinstance(value, bool):
+                    words += map(str, value if isinstance(value, tuple) else [value])
+        return words
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, for checkpoints and logs."""
         return {setting.name: plain(getattr(self, setting.name)) for setting in dataclasses.fields(self)}

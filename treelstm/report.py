@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import shlex
 import sys
 from dataclasses import dataclass, field
 
@@ -81,19 +82,10 @@ class Report:
 
 def next_command(report: Report) -> str:
     """What to type now."""
+    flags = shlex.join(report.config.flags())
     if report.verdict == "no-go":
-        return "mend what is marked, then: python -m treelstm preflight" + _flags(report.config)
-    return "python -m treelstm train" + _flags(report.config)
-
-
-def _flags(config: Config) -> str:
-    """The settings that differ from the defaults, as flags."""
-    defaults, words = Config().to_dict(), ""
-    for name, value in config.to_dict().items():
-        if value != defaults[name]:
-            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            words += f" --{name.replace('_', '-')} {text}"
-    return words
+        return f"mend what is marked, then: python -m treelstm preflight {flags}"
+    return f"python -m treelstm train {flags}"
 
 
 def summary(report: Report) -> str:
