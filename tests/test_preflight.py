@@ -577,6 +577,11 @@ def test_the_real_corpus_gives_nothing_above_a_note(real, tmp_path):
     assert report.verdict == "go", str(report)
 
 
+def test_a_start_from_that_is_gone_is_no_matter_on_resume(base):
+    config = healthy_config(base, base / "run", epochs=4, start_from=str(base / "gone.pt"))
+    assert preflight(config).verdict == "go"
+
+
 def test_preflight_writes_nothing_that_stays(base, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (base / "run").iterdir()}
     preflight(healthy_config(base, base / "run", epochs=4))

@@ -424,7 +424,31 @@ def test_a_new_run_may_start_from_the_weights_of_another(tiny, finished, tmp_pat
     ours = load_encoder(tmp_path / "new" / "final_model.pt")
     theirs = load_encoder(source)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=1e-9)
-    assert train(dataclasses.replace(config, epochs=2)).resumed_at == (1, 0)
+    gone = dataclasses.replace(config, epochs=2, start_from=str(tmp_path / "gone.pt"))
+    assert train(gone).resumed_at == (1, 0)
+    with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file"):
+        train(dataclasses.replace(gone, output_dir=str(tmp_path / "newer")))
+
+
+def test_a_vocabulary_that_it_started_from_stays_with_the_run(tiny, finished, tmp_path):
+    data = copy(tiny, tmp_path / "data")
+    lines = (data / "training" / "positive_pairs.jsonl").read_text().splitlines(True)
+    (data / "training" / "positive_pairs.jsonl").write_text("".join(lines[:-4]))
+    source = finished / "final_model.pt"
+    config = tiny_config(data, tmp_path / "new", epochs=1, start_from=str(source))
+    train(config)
+    resumed = dataclasses.replace(config, epochs=2, start_from=None)
+    assert train(resumed).resumed_at == (1, 0)
+    symbols = load_encoder(source).vocabulary.symbols
+    assert load_encoder(tmp_path / "new" / "final_model.pt").vocabulary.symbols == symbols
+
+
+def test_another_version_of_torch_is_allowed_and_said(tiny, run, capsys):
+    path = run / "checkpoint_epoch_3.pt"
+    content = load_checkpoint(path)
+    store.write_sealed(path, content | {"versions": content["versions"] | {"torch": "2.0.0"}})
+    assert train(tiny_config(tiny, run, epochs=4)).finished
+    assert "torch was 2.0.0, is " in capsys.readouterr().out
 
 
 def test_starting_from_weights_of_another_size_is_refused(tiny, finished, tmp_path):

@@ -68,7 +68,7 @@ class Config:
         expected='"auto", the path of a .pt file, or None',
     )
     start_from: str | None = _setting(
-        None, "a checkpoint whose weights and vocabulary a fresh run starts from", computed=True
+        None, "a checkpoint whose weights and vocabulary a fresh run starts from; no matter on resume"
     )
     checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', **_NAME)
     epochs: int = _setting(50, "train until this epoch", **_at_least(1))

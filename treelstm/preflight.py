@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -60,14 +61,16 @@ def preflight(config: Config, quick: bool = False) -> Report:
             corpus = load_corpus(config)
             report.pairs = corpus.training
     if corpus is not None:
+        resuming = config.resume is not None and bool(store.list_checkpoints(config.output_path))
+        trained = replace(config, start_from=None) if resuming else config  # no matter on resume
         with threads(config.num_threads):
             add("Batches", _batches(config, corpus))
-            add("Model", _model(config, corpus))
+            add("Model", _model(trained, corpus))
             if not report.count(ERROR):
-                add("Resources", _resources(config, corpus, report))
+                add("Resources", _resources(trained, corpus, report))
             add("Output directory", _output_directory(config, corpus))
             if not report.count(ERROR):
-                add("Determinism", _determinism(config, corpus))
+                add("Determinism", _determinism(trained, corpus))
     else:
         add("Output directory", _output_directory(config, None))
     return report

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +33,7 @@ from treelstm.files import write_whole
 from treelstm.model import TreeEncoder, contrastive_loss, distances
 from treelstm.progress import Progress, logged
 from treelstm.randomness import dropout_mask, epoch_order
+from treelstm.trees import Vocabulary
 
 log = logging.getLogger("treelstm")
 
@@ -109,16 +110,45 @@ class Run:
 
 def new_run(config: Config, corpus: Corpus) -> Run:
     """The state before the first step, on the configured device."""
-    vocabulary = corpus.vocabulary
-    weights = None
-    if config.start_from is not None:
-        path = project_root() / config.start_from
-        weights = store.load_encoder(path)
-        vocabulary = weights.vocabulary
-        corpus = Corpus(corpus.training, corpus.validation, vocabulary, corpus.fingerprint)
-    encoder = store.build_encoder(config.to_dict(), vocabulary)
-    if weights is not None:
-        _take_weights(encoder, weights, path)
+    if config.start_from is None:
+        return _blank_run(config, corpus)
+    path = project_root() / config.start_from
+    weights = store.load_encoder(path)
+    run = _blank_run(config, replace(corpus, vocabulary=weights.vocabulary))
+    _take_weights(run.encoder, weights, path)
+    return run
+
+
+def resumed_run(config: Config, corpus: Corpus, start: Usable) -> Run:
+    """The state that a commit holds.
+
+    Raises:
+        SettingsChanged: settings or data decide differently what is computed; names all of them.
+        CheckpointError: the weights are of another model.
+    """
+    content, path = start.content, start.checkpoint.path
+    if changes := changed_settings(config, corpus, content):
+        raise SettingsChanged(
+            f"{path} was trained with other settings or data:\n  "
+            + "\n  ".join(changes)
+            + "\nPut back what it was trained with to resume it, or choose a new output_dir to start "
+            "another run (start_from takes its weights along)."
+        )
+    run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
+    store.load_weights(run.encoder, content, path)
+    run.optimizer.load_state_dict(content["optimizer_state_dict"])
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(content["scheduler_state_dict"])
+    run.running = torch.tensor(content["running"], dtype=torch.float64, device=run.device)
+    run.threshold, run.best = content["threshold"], content["best"]
+    run.history = list(content["history"])
+    run.step = content["step"]
+    run.epochs_done = content["epoch"] - (run.step > 0)
+    return run
+
+
+def _blank_run(config: Config, corpus: Corpus) -> Run:
+    encoder = store.build_encoder(config.to_dict(), corpus.vocabulary)
     device = _device(config.device)
     encoder.to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
@@ -342,7 +372,8 @@ def _clear_the_way(output_dir: Path, start: Usable | None, resume: str | None) -
             log.warning("kept aside in %s: %s", output_dir / store.DAMAGED, _names(later))
         return
     derived = [output_dir / name for name in (store.BEST, store.FINAL, store.HISTORY)]
-    files = later + [path for path in derived if path.exists()]
+    # Newest first: killed halfway, what is left ends earlier, and auto goes on from there.
+    files = later[::-1] + [path for path in derived if path.exists()]
     if files and (later or start is None):
         store.set_aside(files, store.SUPERSEDED)
         log.info("set aside in %s: %s", output_dir / store.SUPERSEDED, _names(files))
@@ -350,35 +381,6 @@ def _clear_the_way(output_dir: Path, start: Usable | None, resume: str | None) -
 
 def _names(paths: list[Path]) -> str:
     return ", ".join(path.name for path in paths)
-
-
-def _restore(run: Run, start: Usable) -> None:
-    """Puts a commit's state into a new run.
-
-    Raises:
-        SettingsChanged: settings or data decide differently what is computed; names all of them.
-    """
-    content = start.content
-    _refuse_changes(run, content, start.checkpoint.path)
-    store.load_weights(run.encoder, content, start.checkpoint.path)
-    run.optimizer.load_state_dict(content["optimizer_state_dict"])
-    if run.scheduler is not None:
-        run.scheduler.load_state_dict(content["scheduler_state_dict"])
-    run.running = torch.tensor(content["running"], dtype=torch.float64, device=run.device)
-    run.threshold, run.best = content["threshold"], content["best"]
-    run.history = list(content["history"])
-    run.step = content["step"]
-    run.epochs_done = content["epoch"] - (run.step > 0)
-    for name, now in (_versions() | {"device": run.device.type}).items():
-        before = content["versions"].get(name) or content[name]
-        if before != now:
-            log.warning(
-                "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
-                "promised across it",
-                name,
-                before,
-                now,
-            )
 
 
 def changed_settings(config: Config, corpus: Corpus, content: dict[str, Any]) -> list[str]:
@@ -398,21 +400,12 @@ def changed_settings(config: Config, corpus: Corpus, content: dict[str, Any]) ->
                 f"{name} with SHA-256 {was.get(name, 'none (no such file)')[:12]}, "
                 f"the file now has {now.get(name, 'none (no such file)')[:12]}"
             )
-    if not changes and content["vocabulary"] != list(corpus.vocabulary.symbols):
+    own_vocabulary = before.get("start_from") is None  # else it is the one it started from
+    if own_vocabulary and not changes and content["vocabulary"] != list(corpus.vocabulary.symbols):
         changes.append(
             f"{len(content['vocabulary'])} symbols, the trees now give {len(corpus.vocabulary)}"
         )
     return changes
-
-
-def _refuse_changes(run: Run, content: dict[str, Any], path: Path) -> None:
-    if changes := changed_settings(run.config, run.corpus, content):
-        raise SettingsChanged(
-            f"{path} was trained with other settings or data:\n  "
-            + "\n  ".join(changes)
-            + "\nPut back what it was trained with to resume it, or choose a new output_dir to start "
-            "another run (start_from takes its weights along)."
-        )
 
 
 # --- the loop ----------------------------------------------------------------------------------
@@ -438,9 +431,7 @@ def train(config: Config, resume: str | None = "auto") -> History:
     with store.only_writer(output_dir), logged(output_dir / "training.log"):
         start = _starting_point(config, resume)
         with threads(config.num_threads or (start.content["num_threads"] if start else None)):
-            run = new_run(config, corpus)
-            if start is not None:
-                _restore(run, start)
+            run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
             _clear_the_way(output_dir, start, resume)
             _say_start(run, start)
             if start is not None:
@@ -543,6 +534,16 @@ def _say_start(run: Run, start: Usable | None) -> None:
         if run.outcome is None
         else f"the run is {run.outcome}: nothing to do. Raise epochs (now {config.epochs}) to go on",
     )
+    for name, now in (_versions() | {"device": run.device.type}).items():
+        before = content["versions"].get(name) or content[name]
+        if before != now:
+            log.warning(
+                "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
+                "promised across it",
+                name,
+                before,
+                now,
+            )
 
 
 def _say_epoch(run: Run, record: dict[str, Any], progress: Progress) -> None:
