@@ -52,5 +52,9 @@ def checkpoint_choice(output_dir: Path, resume: str | None) -> ipywidgets.Dropdo
             'say "auto"; for a fresh start use 02_train.ipynb.'
         )
     return ipywidgets.Dropdown(
-        options=options, value=wanted, description="resume from", layout={"width": "60ch"}
+        options=options,
+        value=wanted,
+        description="resume from",
+        layout={"width": "60ch"},
+        style={"description_width": "initial"},
     )
