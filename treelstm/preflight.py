@@ -39,7 +39,7 @@ from treelstm.report import ERROR, NOTE, OK, WARNING, Finding, Report
 from treelstm.training import SettingsChanged, changed_settings, new_run, state_of, threads, train_step
 from treelstm.trees import Array, key_of
 
-_TIMED_STEPS = 40
+_WARM_UP_STEPS, _TIMED_STEPS = 10, 120
 
 
 def preflight(config: Config, quick: bool = False) -> Report:
@@ -432,9 +432,9 @@ def _resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findi
     del parts
 
     order, spent = epoch_order(config.seed, 1, len(corpus.training)), []
-    stride = max(1, (run.steps_per_epoch - 1) // _TIMED_STEPS)
-    for step in range(0, run.steps_per_epoch, stride):
-        run.step = step
+    stride = max(1, run.steps_per_epoch // _TIMED_STEPS)
+    every = list(range(0, run.steps_per_epoch, stride))
+    for run.step in every[:_WARM_UP_STEPS] + every:
         began = time.perf_counter()
         train_step(run, order, ids)
         if run.device.type == "cuda":
@@ -446,7 +446,7 @@ def _resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findi
     pair_distances(run.encoder, corpus.validation)
     validation_seconds = time.perf_counter() - began
     report.seconds_per_epoch = (
-        float(np.mean(spent)) * run.steps_per_epoch + validation_seconds + commit_seconds
+        float(np.mean(spent[-len(every) :])) * run.steps_per_epoch + validation_seconds + commit_seconds
     )
     done = _epochs_done(config)
     left = max(0, config.epochs - done)
