@@ -108,7 +108,7 @@ def checkpoint_name(epochs_done: int, steps_into_next: int) -> str:
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
     """All checkpoints of a run by position, oldest first; an empty list where there are none.
 
-    Judged by name alone; `verify` tells whether one is whole.
+    Judged by name alone; `load_checkpoint` tells whether one is whole.
     """
     found = []
     for path in Path(output_dir).glob("checkpoint_epoch_*.pt"):

@@ -28,15 +28,23 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from treelstm import checkpoint as store
-from treelstm.checkpoint import CheckpointError, DamagedCheckpoint
+from treelstm.checkpoint import CheckpointError
 from treelstm.config import Config, project_root
-from treelstm.data import Corpus, DataError, Pairs, load_corpus, pair_files
+from treelstm.data import Corpus, DataError, Pairs, load_corpus, load_pairs, pair_files
 from treelstm.evaluation import pair_distances
 from treelstm.files import write_whole
 from treelstm.progress import duration
 from treelstm.randomness import epoch_order
 from treelstm.report import ERROR, NOTE, OK, WARNING, Finding, Report
-from treelstm.training import SettingsChanged, changed_settings, new_run, state_of, threads, train_step
+from treelstm.training import (
+    SettingsChanged,
+    changed_settings,
+    new_run,
+    starting_point,
+    state_of,
+    threads,
+    train_step,
+)
 from treelstm.trees import Array, key_of
 
 _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
@@ -56,10 +64,13 @@ def preflight(config: Config, quick: bool = False) -> Report:
     add("Data files", _data_files(config))
     corpus = None
     if not quick and not report.count(ERROR):
-        add("Data content", _data_content(config, report))
-        if not report.count(ERROR):
+        try:
             corpus = load_corpus(config)
+        except DataError as error:
+            add("Data content", _problems(error))
+        else:
             report.pairs = corpus.training
+            add("Data content", _data_content(config, corpus))
     if corpus is not None:
         resuming = config.resume is not None and bool(store.list_checkpoints(config.output_path))
         trained = replace(config, start_from=None) if resuming else config  # no matter on resume
@@ -207,14 +218,8 @@ def _problems(error: DataError) -> Iterator[Finding]:
         yield Finding(ERROR, f"... and {more:,} more", "Mend those above, then look again")
 
 
-def _data_content(config: Config, report: Report) -> Iterator[Finding]:
-    """Every line of every file is read, or was when the cached forest was compiled."""
-    try:
-        corpus = load_corpus(config)
-    except DataError as error:
-        yield from _problems(error)
-        return
-    report.pairs = corpus.training
+def _data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """Every line of every file has been read, now or when the cached forest was compiled."""
     named = [("training", corpus.training, config.data_path)]
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
@@ -293,8 +298,6 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
         return
     similar, total = int(pairs.label.sum()), len(pairs)
     if config.validation_path is None:  # these pairs are what a split left
-        from treelstm.data import load_pairs
-
         whole = load_pairs(directory, config.ignored_keys)
         similar, total = int(whole.label.sum()), len(whole)
     true = {"num_positive_pairs": similar, "num_negative_pairs": total - similar, "total_pairs": total}
@@ -565,15 +568,7 @@ def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield Finding(OK, f"resume=None starts from scratch{aside}")
         return
     try:
-        if config.resume == "auto":
-            usable = store.newest_usable(config.output_path)
-        else:
-            path = project_root() / config.resume
-            found = [c for c in store.list_checkpoints(path.parent) if c.path.name == path.name]
-            content = store.load_checkpoint(path)
-            usable = store.Usable(found[0], content) if found else None
-            if path.parent.resolve() != config.output_path.resolve() or usable is None:
-                raise DamagedCheckpoint(f"{path} is no checkpoint of {config.output_path}.")
+        usable = starting_point(config, config.resume)
     except (CheckpointError, FileNotFoundError) as error:
         yield Finding(
             ERROR, str(error), "Name another checkpoint, restore one, or choose a new output_dir"

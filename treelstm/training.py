@@ -337,7 +337,7 @@ def derive(output_dir: Path, content: dict[str, Any], outcome: str | None) -> No
 # --- resuming ----------------------------------------------------------------------------------
 
 
-def _starting_point(config: Config, resume: str | None) -> Usable | None:
+def starting_point(config: Config, resume: str | None) -> Usable | None:
     """The checkpoint to go on from, verified, or None for a fresh start. Changes nothing on disk.
 
     Raises:
@@ -429,7 +429,7 @@ def train(config: Config, resume: str | None = "auto") -> History:
     store.refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
     with store.only_writer(output_dir), logged(output_dir / "training.log"):
-        start = _starting_point(config, resume)
+        start = starting_point(config, resume)
         with threads(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
             _clear_the_way(output_dir, start, resume)
