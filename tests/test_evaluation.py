@@ -5,10 +5,31 @@ import pytest
 from conftest import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from scipy.stats import spearmanr
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
-from treelstm.evaluation import bag_distances, calibrated_threshold, measure, pair_distances
+from treelstm.data import Pairs
+from treelstm.evaluation import (
+    Contestant,
+    _weighted_metrics,
+    bag_contestant,
+    bag_distances,
+    calibrated_threshold,
+    differences,
+    distinct_trees,
+    encoder_contestant,
+    graded_correlation,
+    interval,
+    measure,
+    most_wrong,
+    nearest,
+    pair_distances,
+    principal_components,
+    resampled,
+    retrieval,
+    scores,
+)
 from treelstm.model import distances
 
 
@@ -58,3 +79,95 @@ def test_the_bag_of_symbols_sees_symbols_and_no_structure(tiny):
     bag = bag_distances(pairs, "radiko")
     same_roots = pairs.similarity == 1
     assert np.allclose(bag[same_roots], 0, atol=1e-9) and (bag[~same_roots] > 0.01).all()
+
+
+def test_weighted_metrics_are_scikit_learns():
+    random = np.random.default_rng(1)
+    distance = np.sort(random.random(80).round(1))  # with ties
+    label = random.integers(2, size=80).astype(bool)
+    ends = np.flatnonzero(np.append(np.diff(distance) != 0, True))
+    weight = random.integers(4, size=(5, 80)).astype(float)
+    similar = distance < 0.45
+    found = _weighted_metrics(weight, label, similar, ends)
+    for row in range(5):
+        w = weight[row]
+        expected = {
+            "roc_auc": roc_auc_score(label, -distance, sample_weight=w),
+            "average_precision": average_precision_score(label, -distance, sample_weight=w),
+            "f1": f1_score(label, similar, sample_weight=w),
+            "accuracy": accuracy_score(label, similar, sample_weight=w),
+        }
+        assert {name: values[row] for name, values in found.items()} == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny) -> Pairs:
+    return load_pairs(tiny / "validation", ("plena_vorto",))
+
+
+def test_intervals_hold_the_metric_narrow_with_more_trees_and_are_reproducible(pairs):
+    bag = bag_contestant(pairs)
+    found = scores(bag, pairs)
+    assert set(found) == {"roc_auc", "average_precision", "f1", "accuracy"}
+    for value, low, high in found.values():
+        assert 0 <= low < high <= 1 and low - 0.1 < value < high + 0.1
+    assert scores(bag, pairs) == found
+    perfect = Contestant(1.0 - pairs.label, 0.5, bag.between)
+    assert scores(perfect, pairs)["roc_auc"] == (1, 1, 1)
+    assert all(each == (0, 0, 0) for each in differences(bag, bag, pairs).values())
+    assert differences(bag, perfect, pairs)["roc_auc"][0] > 0
+
+
+def test_resampling_sentences_is_more_cautious_than_resampling_pairs(pairs):
+    distance = bag_distances(pairs)
+    sentences = resampled(pairs, distance, 0.5)["average_precision"]
+    random, alone = np.random.default_rng(0), []
+    for _ in range(300):
+        rows = random.integers(len(pairs), size=len(pairs))
+        alone.append(average_precision_score(pairs.label[rows], -distance[rows]))
+    widths = [np.subtract(*interval(np.array(values))[::-1]) for values in (sentences, alone)]
+    assert widths[0] > 0.9 * widths[1]
+
+
+def test_retrieval_of_a_perfect_a_blind_and_a_reversed_distance(pairs):
+    trees, first, second = distinct_trees(pairs)
+    partner = np.zeros((len(trees), len(trees)), bool)
+    similar = pairs.label == 1
+    partner[first[similar], second[similar]] = partner[second[similar], first[similar]] = True
+    perfect = retrieval(Contestant(np.empty(0), 0, lambda rows: ~partner[rows]), pairs)
+    assert perfect.precision == perfect.possible and perfect.mean_reciprocal_rank == 1
+    assert perfect.queries == partner.any(axis=1).sum() and perfect.candidates == len(trees) - 1
+    blind = retrieval(Contestant(np.empty(0), 0, lambda rows: np.zeros_like(partner[rows])), pairs)
+    worst = retrieval(Contestant(np.empty(0), 0, lambda rows: partner[rows]), pairs)
+    assert blind == worst and worst.precision[1] == 0 and worst.mean_reciprocal_rank < 0.1
+
+
+def test_an_encoders_contestant_agrees_with_evaluate_and_with_itself(tiny, tmp_path, pairs):
+    train(tiny_config(tiny, tmp_path / "run", epochs=1))
+    encoder = load_encoder(tmp_path / "run" / "best_model.pt")
+    mine = encoder_contestant(encoder, pairs)
+    assert mine.metrics(pairs.label) == evaluate(encoder, pairs)
+    _, first, second = distinct_trees(pairs)
+    between = mine.between(first)[np.arange(len(pairs)), second]
+    assert between == pytest.approx(mine.distance, abs=1e-4)
+    tree = int(first[0])
+    found = nearest(mine, tree, 3)
+    assert [d for _, d in found] == sorted(mine.between(np.array([tree]))[0])[1:4]
+    points, share = principal_components(encoder, pairs)
+    assert points.shape == (len(distinct_trees(pairs)[0]), 2) and 0 < share <= 1
+    own = encoder_contestant(encoder, pairs, calibrate=True)
+    assert own.metrics(pairs.label).f1 >= mine.metrics(pairs.label).f1
+
+
+def test_the_most_wrong_pairs_are_far_similar_and_near_dissimilar_ones():
+    distance, label = np.array([0.1, 0.9, 0.5, 0.2, 0.8]), np.array([1, 1, 1, 0, 0])
+    assert most_wrong(distance, label).tolist() == [1, 2, 3, 4]
+    assert most_wrong(distance, label, 1).tolist() == [1, 3]
+
+
+def test_graded_similarity_is_correlated_where_it_is_given():
+    distance, similarity = np.array([0.1, 0.5, 0.3, 0.9]), np.array([0.9, 0.2, np.nan, 0.1])
+    found = graded_correlation(distance, similarity)
+    assert found["spearman"] == spearmanr([0.1, 0.5, 0.9], [0.9, 0.2, 0.1])[0] == -1
+    assert -1 < found["pearson"] < -0.8
+    assert graded_correlation(distance, np.full(4, np.nan)) is None

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from treelstm import figures, load_pairs
+from treelstm.evaluation import measure
 from treelstm.trees import Forest
 
 AST = {
@@ -26,17 +29,79 @@ def test_a_tree_is_drawn_with_roots_on_nodes_and_roles_on_edges():
     assert len(places) == 3
 
 
+def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
+    groups = [
+        {"radiko": f"grupo{k}", "kerno": [{"radiko": f"vorto{k}{j}"} for j in "ab"]} for k in range(20)
+    ]
+    figure = figures.tree_figure(
+        Forest.compile([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"]
+    )
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 61 + 60
+    frame = figure.bbox
+    for number, box in enumerate(boxes):
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_what_two_trees_share_is_filled():
+    other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
+    figure = figures.pair_figure(Forest.compile([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
+    white = (1.0, 1.0, 1.0, 1.0)
+    filled = [
+        {t.get_text() for t in ax.texts if t.get_bbox_patch().get_facecolor() != white}
+        for ax in figure.axes
+    ]
+    assert filled == [{"kat"}, {"kat"}]
+
+
+def test_curves_threshold_comparison_and_map_name_their_axes():
+    label, distance = np.array([1, 1, 0, 0]), np.array([0.1, 0.6, 0.5, 0.9])
+    for figure in (
+        figures.curves_figure(label, {"mine": distance, "other": 1 - distance}),
+        figures.threshold_figure(distance, label, 0.3),
+        figures.comparison_figure(distance, distance * 2, label, ("a", "b")),
+        figures.map_figure(np.eye(4)[:, :2], np.arange(4), {1: "Kato dormas."}, 0.5),
+    ):
+        assert all(ax.get_xlabel() or ax.get_label() == "<colorbar>" for ax in figure.axes)
+        assert all(ax.get_ylabel() for ax in figure.axes)
+
+
+def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold():
+    random = np.random.default_rng(0)
+    label, distance = random.integers(2, size=50), random.random(50).round(1)
+    ax = figures.threshold_figure(distance, label, 0.35).axes[0]
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    for name, value in (("F1", "f1"), ("accuracy", "accuracy")):
+        for cut, score in zip(*lines[name].get_data(), strict=True):
+            assert score == pytest.approx(getattr(measure(distance, label, cut + 1e-9), value))
+
+
 def test_a_node_without_the_named_keys_shows_its_symbols():
-    assert "1\nvera" in texts(figures.tree_figure(Forest.compile([{"a": 1, "b": "vera"}]), 0, ["name"]))
+    assert "1, vera" in texts(figures.tree_figure(Forest.compile([{"a": 1, "b": "vera"}]), 0, ["name"]))
 
 
 def test_history_marks_the_best_epoch_and_the_resumption():
-    names = ("train_loss", "validation_loss", "validation_roc_auc", "validation_average_precision")
-    epochs = [{"epoch": k, **dict.fromkeys(names, abs(k - 2) / 10)} for k in (1, 2, 3)]
-    figure = figures.history_figure(epochs, (1, 3))
+    figure = figures.history_figure(history(3), (1, 3))
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert labels == ["training", "validation", "best epoch 2", "resumed here"]
     assert all(ax.get_xlabel() == "epoch" and ax.get_ylabel() for ax in figure.axes)
+
+
+def history(epochs: int, rates: tuple[float, ...] = (0.1,)) -> list[dict[str, float]]:
+    names = ("train_loss", "validation_loss", "validation_roc_auc", "validation_average_precision")
+    return [
+        {"epoch": k, **dict.fromkeys(names, abs(k - 2) / 10), "learning_rate": rates[k % len(rates)]}
+        for k in range(1, epochs + 1)
+    ]
+
+
+def test_history_draws_the_learning_rate_where_it_changes():
+    figure = figures.history_figure(history(4, (0.1, 0.05)), words="epoch 4/9")
+    assert [ax.get_title() for ax in figure.axes] == ["loss", "unseen pairs", "schedule"]
+    assert figure.get_suptitle() == "epoch 4/9"
+    assert len(figures.history_figure(history(4), upright=True).axes) == 2
 
 
 def test_history_without_an_epoch_says_so():

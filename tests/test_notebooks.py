@@ -78,7 +78,7 @@ def test_the_train_page_resumes_where_it_stopped(trained, tmp_path, parameters):
     assert "checkpoint_epoch_2.pt: epoch 2" in text(again) and results(again)["epochs"] == 3
 
 
-@pytest.mark.parametrize("name", ["01_preflight", "02_train", "03_resume"])
+@pytest.mark.parametrize("name", ["01_preflight", "02_train", "03_resume", "04_evaluate"])
 def test_an_unknown_injected_parameter_is_refused_by_name(tmp_path, parameters, name):
     with pytest.raises(PapermillExecutionError, match="epohcs: no such setting"):
         execute(name, tmp_path, parameters | {"epohcs": 3})
@@ -98,10 +98,10 @@ def test_the_resume_page_shows_the_run_and_goes_on_with_the_runs_own_settings(
     resumed = execute("03_resume", tmp_path, page)
     assert "is finished: epoch 2" in results(resumed)["status"]
     assert results(resumed)["resumed_at"] == [2, 0] and results(resumed)["epochs"] == 4
-    assert "checkpoint_epoch_2.pt</td>" not in text(resumed)
     table = next(o.data["text/html"] for o in outputs(resumed) if "<table" in str(o.get("data")))
-    assert table.count("verified") == 2 and "★" in table
-    assert len([o for o in outputs(resumed) if "image/png" in o.get("data", {})]) == 2
+    assert table.count(">verified<") == 2 and "★" in table and table.count(">chosen<") == 1
+    assert str(resumed.cells).count("image/png") == 3  # the run, the choice, the run that went on
+    assert "widget-view" not in json.dumps(resumed.cells)
     train(tiny_config(tiny, tmp_path / "whole", epochs=4))
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -125,6 +125,42 @@ def test_the_resume_page_refuses_another_seed_and_a_directory_without_a_run(
         execute("03_resume", tmp_path, page | {"seed": 7})
     with pytest.raises(PapermillExecutionError, match=r"holds no checkpoint\. Start the run"):
         execute("03_resume", tmp_path, page | {"output_dir": str(tmp_path / "none")})
+
+
+def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_path, parameters):
+    page = execute("04_evaluate", tmp_path, {"output_dir": parameters["output_dir"]})
+    found = results(page)
+    assert set(found["scores"]) == {"this encoder", "bag of symbols", "untrained encoder"}
+    own = results(trained)["validation"]
+    for name, (value, low, high) in found["scores"]["this encoder"].items():
+        assert value == own[name] and 0 <= low <= high <= 1
+    assert found["threshold"] == own["threshold"]
+    assert set(found["retrieval"]["this encoder"]["precision"]) == {"1", "5", "10"}
+    assert -1 <= found["graded"]["this encoder"]["spearman"] <= 1
+    assert found["compared"]["difference"]["roc_auc"][1] <= found["compared"]["difference"]["roc_auc"][2]
+    images = [output for output in outputs(page) if "image/png" in output.get("data", {})]
+    assert len(images) == 10  # curves, distances, threshold, neighbours, 4 wrong pairs, map, comparison
+    assert "widget-view" not in json.dumps(page.cells)
+    assert len(json.dumps(page)) < 2_000_000
+
+
+def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_path, parameters, tiny):
+    run = tmp_path / "run"
+    given = {
+        "output_dir": str(run),
+        "checkpoint": str(run / "checkpoint_epoch_1.pt"),
+        "compare_with": str(run / "checkpoint_epoch_2.pt"),
+        "validation_dir": str(tiny / "training"),
+    }
+    page = execute("04_evaluate", tmp_path, given)
+    assert "trees that also occur in training: 100.0%" in text(page)
+    assert set(results(page)["compared"]) == {
+        "checkpoint_epoch_1.pt",
+        "checkpoint_epoch_2.pt",
+        "difference",
+    }
+    with pytest.raises(PapermillExecutionError, match=r"checkpoint_epoch_9\.pt is no file"):
+        execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})
 
 
 def test_the_preflight_page_gives_a_verdict_figures_and_estimates(tmp_path, parameters):

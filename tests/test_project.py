@@ -61,7 +61,7 @@ def test_imports_point_one_way():
     floors = [
         {"config", "trees", "sample", "randomness", "files", "progress"},
         {"data", "model", "checkpoint", "figures"},
-        {"evaluation", "widgets", "overnight", "report"},
+        {"evaluation", "widgets", "overnight", "report", "export"},
         {"training"},
         {"preflight"},
         {"__main__", "__init__"},

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny_config
 from runs import copy
 
-from treelstm import train, widgets
-from treelstm.checkpoint import CheckpointError, run_status
+from treelstm import load_checkpoint, load_pairs, train, widgets
+from treelstm.checkpoint import CheckpointError, only_writer, run_status, sealed
+from treelstm.evaluation import distinct_trees
+from treelstm.widgets import CheckpointPicker
 
 
 @pytest.fixture(scope="session")
@@ -19,28 +23,109 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output_dir
 
 
-def test_the_table_lists_every_checkpoint_newest_first_and_names_damage(finished, tmp_path):
+def verified(picker: CheckpointPicker) -> list[dict[str, Any]]:
+    picker._verifying.join(30)
+    return picker.rows
+
+
+def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(finished, tmp_path):
     run = copy(finished, tmp_path / "run")
     (run / "checkpoint_epoch_1.pt").write_bytes(b"<b>")
-    html = widgets.checkpoint_table(run).data
-    rows = html.split("<tr>")[2:]
-    assert "verified" in rows[0] and "<td>2 ★</td>" in rows[0]
-    assert "is damaged" in rows[1] and len(rows) == 2
+    first, second = verified(widgets.resume_picker(run, "auto"))
+    assert first["usable"] is False and "is damaged" in first["status"]
+    assert second["usable"] and second["status"] == "verified" and second["best"]
+    assert second["validation_loss"] == run_status(run).history[1]["validation_loss"]
+    assert "hidden_dim=12" in second["settings"] and "epochs=2" in second["settings"]
 
 
-def test_the_choices_value_is_what_train_takes(finished):
-    choice = widgets.checkpoint_choice(finished, "auto")
-    assert choice.value == "auto"
-    choice.label = "checkpoint_epoch_1.pt"
-    assert choice.value == str(finished / "checkpoint_epoch_1.pt")
-    given = widgets.checkpoint_choice(finished, str(finished / "checkpoint_epoch_2.pt"))
-    assert given.label == "checkpoint_epoch_2.pt"
+def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
+    content = load_checkpoint(finished / "checkpoint_epoch_2.pt")
+    for epoch in range(1, 1001):
+        path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
+        path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))
+    began = time.monotonic()
+    picker = widgets.resume_picker(tmp_path, "auto")
+    took = time.monotonic() - began
+    picker.close()
+    assert len(picker.rows) == 1000 and picker.value.name == "checkpoint_epoch_1000.pt"
+    assert [row["status"] for row in picker.rows].count("") > 0  # it did not wait for them
+    assert took < 3  # well under 1 s on an idle machine
 
 
-@pytest.mark.parametrize("resume", [None, "checkpoint_epoch_9.pt"])
-def test_a_default_that_is_no_choice_is_refused(finished, resume):
+def test_the_value_is_a_path_and_auto_stays_auto_until_somebody_chooses(finished):
+    picker = widgets.resume_picker(finished, "auto")
+    assert picker.value == finished / "checkpoint_epoch_2.pt" and picker.resume == "auto"
+    picker.chosen = str(finished / "checkpoint_epoch_1.pt")  # what a click sends
+    assert picker.value == finished / "checkpoint_epoch_1.pt"
+    assert picker.resume == str(picker.value)
+    given = widgets.resume_picker(finished, str(finished / "checkpoint_epoch_1.pt"))
+    assert given.value.name == "checkpoint_epoch_1.pt" and given.resume == str(given.value)
+
+
+@pytest.mark.parametrize("resume", [None, "checkpoint_epoch_9.pt", "damaged"])
+def test_a_default_that_is_no_choice_is_refused(finished, tmp_path, resume):
+    run = copy(finished, tmp_path / "run")
+    (run / "checkpoint_epoch_1.pt").write_bytes(b"")
+    if resume == "damaged":
+        resume = str(run / "checkpoint_epoch_1.pt")
     with pytest.raises(CheckpointError, match="names no whole checkpoint"):
-        widgets.checkpoint_choice(finished, resume)
+        widgets.resume_picker(run, resume)
+
+
+def test_models_are_picked_by_name_or_path_and_nothing_is_set_aside_for_them(finished, tmp_path):
+    picker = widgets.model_picker(finished, "best")
+    rows = {row["name"]: row for row in verified(picker)}
+    assert picker.value == finished / "best_model.pt" and not picker.resuming
+    assert rows["best_model.pt"]["epoch"] == 2 and rows["final_model.pt"]["status"] == "verified"
+    elsewhere = tmp_path / "mine.pt"
+    elsewhere.write_bytes((finished / "final_model.pt").read_bytes())
+    assert widgets.model_picker(tmp_path / "no_run", str(elsewhere)).value == elsewhere
+    with pytest.raises(CheckpointError, match=r'checkpoint="best".*best_model\.pt is no file'):
+        widgets.model_picker(tmp_path / "no_run", "best")
+
+
+def test_the_marks_on_the_curve_lie_where_the_epochs_are(finished):
+    curve = widgets.resume_picker(finished, "auto").curve
+    assert len(curve["axes"]) == 2
+    for place in curve["axes"]:
+        assert place["low"] < 1 and place["high"] > 2
+        assert 0 < place["left"] < place["left"] + place["width"] <= 1
+        assert 0 <= place["top"] < place["top"] + place["height"] <= 1
+
+
+def test_by_night_every_widget_is_plain_html(finished, tiny):
+    pairs = load_pairs(tiny / "validation")
+    for widget, words in (
+        (widgets.resume_picker(finished, "auto"), "checkpoint_epoch_1.pt"),
+        (widgets.RunMonitor(finished), "is finished: epoch 2"),
+        (widgets.TreeChoice(pairs), "chosen: "),
+    ):
+        bundle = widget._repr_mimebundle_()
+        assert set(bundle) == {"text/html", "text/plain"} and words in bundle["text/html"]
+
+
+def test_the_choice_of_a_tree_is_by_sentence(tiny):
+    pairs = load_pairs(tiny / "validation")
+    choice = widgets.TreeChoice(pairs)
+    assert choice.label == pairs.sentences[int(pairs.first[0])]
+    assert len(choice.options) == len(distinct_trees(pairs)[0])
+
+
+def test_a_live_figure_spends_little_of_the_training_on_itself(finished, monkeypatch):
+    shown: list[object] = []
+    monkeypatch.setattr(widgets, "display", lambda *_, **__: Shown(shown))
+    monitor, history = widgets.TrainingMonitor(), run_status(finished).history
+    began = time.monotonic()
+    while time.monotonic() - began < 2.0:
+        monitor.show(history, "epoch 2/2")
+    assert len(shown) <= 3
+
+
+class Shown:
+    """Stands for a display in a page."""
+
+    def __init__(self, shown: list[object]) -> None:
+        self.update = shown.append
 
 
 def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, tmp_path):
@@ -58,4 +143,11 @@ def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, 
     with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         assert f"being trained by process {process.pid} on " in str(run_status(run))
+        monitor = widgets.RunMonitor(run)
+        assert f"process {process.pid}" in monitor._repr_mimebundle_()["text/html"]
         process.kill()
+
+
+def test_a_run_without_a_commit_yet_says_who_trains_it(tmp_path):
+    with only_writer(tmp_path / "run"), pytest.raises(CheckpointError, match="has no commit yet"):
+        widgets.RunMonitor(tmp_path / "run")

@@ -9,6 +9,7 @@ from treelstm.checkpoint import (
 from treelstm.config import Config
 from treelstm.data import load_corpus, load_pairs
 from treelstm.evaluation import Metrics, evaluate
+from treelstm.export import export_encoder, import_encoder
 from treelstm.preflight import preflight
 from treelstm.report import Report
 from treelstm.sample import write_sample
@@ -20,7 +21,9 @@ __all__ = [
     "Metrics",
     "Report",
     "evaluate",
+    "export_encoder",
     "find_latest_checkpoint",
+    "import_encoder",
     "list_checkpoints",
     "load_checkpoint",
     "load_corpus",

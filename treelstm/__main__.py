@@ -105,7 +105,15 @@ def _sample(data_dir: str, unlike: str | None, **numbers: int) -> int:
 
 # --- flags -------------------------------------------------------------------------------------
 
-_PATHS = ("data_dir", "validation_dir", "output_dir", "start_from", "checkpoint", "resume")
+_PATHS = (
+    "data_dir",
+    "validation_dir",
+    "output_dir",
+    "start_from",
+    "checkpoint",
+    "compare_with",
+    "resume",
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import os
 import pickle
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +29,11 @@ import torch
 from treelstm.files import TEMPORARY_SUFFIX, WriteFailed, write_whole
 from treelstm.model import TreeEncoder
 from treelstm.trees import Vocabulary
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("treelstm")
 
@@ -263,6 +268,15 @@ def model_epoch(path: Path) -> int | None:
         return None
 
 
+def settings_of(path: Path | str) -> dict[str, Any]:
+    """The settings of the run that wrote a checkpoint or a model; raises as `load_encoder`."""
+    content = read_sealed(Path(path))
+    _check_format(Path(path), content)
+    if "config" not in content:
+        raise DamagedCheckpoint(f"{path} holds no settings of a run.")
+    return dict(content["config"])
+
+
 def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
 
@@ -318,6 +332,10 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
 
+    @property
+    def is_this_process(self) -> bool:
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+
 
 @contextmanager
 def only_writer(output_dir: Path) -> Iterator[None]:
@@ -332,7 +350,7 @@ def only_writer(output_dir: Path) -> Iterator[None]:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(output_dir / ".lock", timeout=0.5)
-        lock.acquire()  # half a second, since `holder` takes the lock for an instant to look
+        lock.acquire()  # half a second, since `holder` shares the lock for an instant to look
     except filelock.Timeout:
         refuse_if_held(output_dir)
         raise
@@ -365,18 +383,28 @@ def refuse_if_held(output_dir: Path) -> None:
 
 
 def holder(output_dir: Path) -> Holder | None:
-    """Who holds the directory now, or None where nobody does."""
-    if not (output_dir / ".lock").exists():
+    """Who holds the directory now, or None where nobody does. Any number may look at once."""
+    if not _locked(output_dir / ".lock"):
         return None
-    lock = filelock.FileLock(output_dir / ".lock", timeout=0)
     try:
-        with lock:
-            return None
-    except filelock.Timeout:
-        try:
-            return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return Holder("an unknown host", 0, "a moment ago")  # between its lock and its note
+        return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return Holder("an unknown host", 0, "a moment ago")  # between its lock and its note
+
+
+def _locked(path: Path) -> bool:
+    """Whether a writer holds this lock; a shared lock asks, so that lookers never meet as writers."""
+    try:
+        with path.open("rb") as file:
+            if fcntl is None:
+                with filelock.FileLock(path, timeout=0):
+                    return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except (BlockingIOError, filelock.Timeout):
+        return True
 
 
 @dataclass(frozen=True)
@@ -420,6 +448,10 @@ def run_status(output_dir: Path) -> RunStatus:
         CheckpointError: there is no checkpoint, or none that verifies.
     """
     newest = newest_usable(output_dir)
+    if newest is None and (by := holder(output_dir)):
+        raise CheckpointError(
+            f"{output_dir} is being trained by {by} and has no commit yet. Look again after its first."
+        )
     if newest is None:
         raise CheckpointError(
             f"{output_dir} holds no checkpoint. Start the run with notebooks/02_train.ipynb, "
@@ -432,31 +464,51 @@ def run_status(output_dir: Path) -> RunStatus:
     return RunStatus(output_dir, newest, holder(output_dir), finished, lines[-1] if lines else "")
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """One row of a table of checkpoints: what its name and file system say, and what it holds.
+def glance(path: Path, history: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """One row of a table of checkpoints, without reading the file: what its name, its file system and
+    the run's history say. `status` is "" until `describe` has read it.
+
+    Raises:
+        FileNotFoundError: it has been removed meanwhile.
+    """
+    stat = path.stat()
+    match = _NAME.fullmatch(path.name)
+    epoch, step = (int(match[1]), match[2]) if match else (None, None)
+    record = {} if epoch is None or step is not None else dict(enumerate(history, 1)).get(epoch, {})
+    return {
+        "path": path,
+        "epoch": epoch,
+        "step": None if step is None else int(step),
+        "train_loss": record.get("train_loss"),
+        "validation_loss": record.get("validation_loss"),
+        "average_precision": record.get("validation_average_precision"),
+        "bytes": stat.st_size,
+        "written": datetime.fromtimestamp(stat.st_mtime).astimezone(),
+        "config": {},
+        "status": "",
+    }
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """`glance`, and what the checkpoint or model file holds once it is read and verified.
 
     `status` is "verified", or says what is wrong; the numbers of a damaged one are None.
     """
-    stat = checkpoint.path.stat()
-    row: dict[str, Any] = {
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.steps_into_next or None,
-        "bytes": stat.st_size,
-        "written": datetime.fromtimestamp(stat.st_mtime).astimezone(),
-        "path": checkpoint.path,
-    }
+    row = glance(path)
     try:
-        content = load_checkpoint(checkpoint.path)
+        content = load_checkpoint(path) if _NAME.fullmatch(path.name) else read_sealed(path)
     except CheckpointError as error:
-        nothing = dict.fromkeys(("train_loss", "validation_loss", "average_precision"))
-        return {**row, **nothing, "best": False, "status": str(error)}
-    last = content["history"][-1] if content["history"] and not content["step"] else {}
+        return {**row, "status": str(error)}
+    inside = bool(content.get("step"))
+    history = content.get("history", ())
+    last = history[-1] if history and not inside else {}
     return {
         **row,
-        "train_loss": content["train_loss"],
+        "epoch": content["epoch"],
+        "train_loss": content.get("train_loss"),
         "validation_loss": last.get("validation_loss"),
         "average_precision": last.get("validation_average_precision"),
-        "best": bool(last) and content["best"]["epoch"] == content["epoch"],
+        "config": content["config"],
         "status": "verified",
     }
 

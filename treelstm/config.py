@@ -71,6 +71,9 @@ class Config:
         None, "a checkpoint whose weights and vocabulary a fresh run starts from; no matter on resume"
     )
     checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', **_NAME)
+    compare_with: str | None = _setting(
+        None, "path of a second checkpoint to evaluate beside it; None takes the run's newest"
+    )
     epochs: int = _setting(50, "train until this epoch", **_at_least(1))
     batch_size: int = _setting(16, "pairs per optimizer step", computed=True, **_at_least(1))
     learning_rate: float = _setting(1e-3, "of Adam, per step", computed=True, **_POSITIVE)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -25,19 +26,29 @@ def watched() -> bool:
 
     papermill and nbconvert tell the kernel that nobody is there to type, JupyterLab does not.
     """
-    if "IPython" in sys.modules:
-        from IPython.core.getipython import get_ipython
+    kernel = _kernel()
+    return sys.stderr.isatty() if kernel is None else bool(getattr(kernel, "_allow_stdin", False))
 
-        kernel = getattr(get_ipython(), "kernel", None)
-        if kernel is not None:
-            return bool(getattr(kernel, "_allow_stdin", False))
-    return sys.stderr.isatty()
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel, watched or not."""
+    return _kernel() is not None
+
+
+def _kernel() -> Any:
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None)
 
 
 class _Console(logging.Handler):
-    """Plain lines on standard output, above a bar where there is one."""
+    """Plain lines on standard output, above a bar where there is one; none for what a figure shows."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "drawn", False):
+            return
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()

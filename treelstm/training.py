@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,9 +31,12 @@ from treelstm.data import Corpus, load_corpus
 from treelstm.evaluation import calibrated_threshold, measure, pair_distances
 from treelstm.files import write_whole
 from treelstm.model import TreeEncoder, contrastive_loss, distances
-from treelstm.progress import Progress, logged
+from treelstm.progress import Progress, in_notebook, logged, watched
 from treelstm.randomness import dropout_mask, epoch_order
 from treelstm.trees import Vocabulary
+
+if TYPE_CHECKING:
+    from treelstm.widgets import TrainingMonitor
 
 log = logging.getLogger("treelstm")
 
@@ -238,7 +241,7 @@ def finish_epoch(run: Run) -> dict[str, Any]:
         "validation_acc": metrics.accuracy,
         "validation_roc_auc": metrics.roc_auc,
         "validation_average_precision": metrics.average_precision,
-        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "learning_rate": _learning_rate(run),
     }
     run.history.append(record)
     if run.best is None or record["validation_loss"] < run.best["validation_loss"]:
@@ -250,6 +253,10 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     run.step = 0
     run.running.zero_()
     return record
+
+
+def _learning_rate(run: Run) -> float:
+    return float(run.optimizer.param_groups[0]["lr"])
 
 
 # --- commits -----------------------------------------------------------------------------------
@@ -447,7 +454,7 @@ def _loop(run: Run) -> str:
     config, training = run.config, run.corpus.training
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     steps = (config.epochs - run.epochs_done) * run.steps_per_epoch - run.step
-    progress = Progress(steps, config.batch_size)
+    progress, monitor = Progress(steps, config.batch_size), _monitor()
     committed = time.monotonic()
     with _stop_signals() as stop, closing(progress):
         while run.outcome is None:
@@ -463,10 +470,24 @@ def _loop(run: Run) -> str:
             record = finish_epoch(run)
             derive(config.output_path, commit(run), run.outcome)
             committed = time.monotonic()
-            _say_epoch(run, record, progress)
+            _say_epoch(run, record, progress, drawn=monitor is not None)
+            if monitor is not None:
+                words = (
+                    f"epoch {run.epochs_done}/{config.epochs} · learning rate {_learning_rate(run):.3g}"
+                )
+                monitor.show(run.history, f"{words} · {progress.pace()}")
             if stop.signal and run.outcome is None:
                 return f"stopped by {stop.signal}"
         return run.outcome
+
+
+def _monitor() -> TrainingMonitor | None:
+    """The live figure, where somebody in front of a notebook looks on."""
+    if not (in_notebook() and watched()):
+        return None
+    from treelstm.widgets import TrainingMonitor  # ipywidgets and matplotlib, here only
+
+    return TrainingMonitor()
 
 
 @contextmanager
@@ -546,7 +567,7 @@ def _say_start(run: Run, start: Usable | None) -> None:
             )
 
 
-def _say_epoch(run: Run, record: dict[str, Any], progress: Progress) -> None:
+def _say_epoch(run: Run, record: dict[str, Any], progress: Progress, drawn: bool) -> None:
     best = run.best is not None and run.best["epoch"] == record["epoch"]
     log.info(
         "epoch %*d/%d  train %.4f acc %.3f | validation %.4f acc %.3f ROC-AUC %.4f AP %.4f%s | %s",
@@ -561,6 +582,7 @@ def _say_epoch(run: Run, record: dict[str, Any], progress: Progress) -> None:
         record["validation_average_precision"],
         " best" if best else "",
         progress.pace(),
+        extra={"drawn": drawn},
     )
     progress.line_written()
 

@@ -1,0 +1,235 @@
+"""The pages in a real JupyterLab in a real browser: watched, stopped, picked from, reloaded.
+
+Screenshots are left in .screenshots/ to be looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lab
+import pytest
+from conftest import tiny_config
+from lab import Page, until
+from runs import assert_same_run, copy
+
+from treelstm import list_checkpoints, train
+from treelstm.checkpoint import holder, load_checkpoint
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.filterwarnings("default"),  # what the browser's machinery warns of is not ours
+    pytest.mark.skipif(lab.missing() is not None, reason=str(lab.missing())),
+]
+ENDLESS = 100_000  # epochs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    with lab.jupyterlab(root) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with lab.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def parameters(tiny: Path, tmp_path: Path) -> dict[str, Any]:
+    config = tiny_config(tiny, tmp_path / "run", epochs=3).to_dict()
+    names = "data_dir validation_dir output_dir epochs batch_size embedding_dim hidden_dim output_dim"
+    return {name: config[name] for name in names.split()}
+
+
+@pytest.fixture(scope="module")
+def four_epochs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("picked") / "run"
+    train(tiny_config(tiny, run, epochs=4))
+    return run
+
+
+@pytest.fixture
+def opened(root: Path, address: str, browser: Any, request: Any) -> Iterator[Any]:
+    """Opens a notebook with these parameters; a screenshot is taken however the test ends."""
+    pages: list[Page] = []
+
+    def open_page(name: str, parameters: dict[str, Any]) -> Page:
+        lab.place(name, root, parameters)
+        pages.append(Page(browser, address, name))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.screenshot(f"{request.node.name}-{page.name}")
+        page.close()
+
+
+def test_every_page_runs_from_top_to_bottom_and_shows_its_results(opened, parameters):
+    # figures: the live one, two of the data, the curve and the distances; and so on
+    pages = {
+        "01_preflight": (parameters, 1, r'verdict"go'),
+        "02_train": (parameters, 5, r'outcome"finished"\s*epochs3'),
+        "03_resume": ({"output_dir": parameters["output_dir"], "epochs": 4}, 4, r"epochs4"),
+        "04_evaluate": ({"output_dir": parameters["output_dir"]}, 11, r"majority_rate0\.666"),
+    }
+    for name, (given, pictures, results) in pages.items():
+        page = opened(name, given)
+        page.run_all()
+        page.finished()
+        assert re.search(results, page.outputs().replace("\n", " ")), page.outputs()[-500:]
+        until(lambda page=page, least=pictures: page.pictures() >= least, 10, f"{pictures} pictures")
+        page.screenshot(f"page-{name}")
+
+
+def selected(page: Page) -> list[str]:
+    rows = page.tab.locator('.treelstm-picker tr[aria-selected="true"]')
+    return [Path(row.get_attribute("data-path")).name for row in rows.all()]
+
+
+def shown_epochs(page: Page) -> list[int]:
+    cells = page.tab.locator(".treelstm-picker tbody tr td:first-child").all_inner_texts()
+    return [int(cell.split()[0]) for cell in cells]
+
+
+def mark(page: Page) -> float:
+    return float(page.tab.locator(".treelstm-mark").first.bounding_box()["x"])
+
+
+@pytest.fixture
+def picking(opened, four_epochs, tmp_path) -> tuple[Page, Path]:
+    """The resume page of a run of four epochs, whose third commit is damaged."""
+    run = copy(four_epochs, tmp_path / "run")
+    (run / "checkpoint_epoch_3.pt").write_bytes(b"torn")
+    page = opened("03_resume", {"output_dir": str(run), "epochs": 4})
+    page.run_all()
+    page.finished()
+    page.tab.get_by_text("damaged", exact=True).wait_for()
+    return page, run
+
+
+def test_a_checkpoint_is_picked_by_mouse_and_training_goes_on_from_it(picking, four_epochs):
+    page, run = picking
+    assert selected(page) == ["checkpoint_epoch_4.pt"] and shown_epochs(page) == [4, 3, 2, 1]
+    page.tab.get_by_role("button", name="epoch", exact=True).click()
+    assert shown_epochs(page) == [1, 2, 3, 4]
+    page.tab.get_by_role("button", name="valid. loss").click()
+    losses = page.tab.locator(".treelstm-picker tbody tr td:nth-child(4)").all_inner_texts()
+    assert losses == [*sorted(filter(None, losses)), ""]
+    page.tab.locator("tr.treelstm-damaged").click(force=True)  # it is disabled
+    assert selected(page) == ["checkpoint_epoch_4.pt"]
+    was = mark(page)
+    page.tab.locator('tr[data-path$="checkpoint_epoch_2.pt"]').click()
+    assert selected(page) == ["checkpoint_epoch_2.pt"] and mark(page) < was - 20
+    details = page.tab.locator(".treelstm-details").inner_text()
+    assert "sets aside 2 later checkpoints (checkpoint_epoch_3.pt to checkpoint_epoch_4.pt" in details
+    assert "hidden_dim=12" in details
+    page.screenshot("picker")
+    page.run_from("treelstm.train(")
+    until(lambda: "checkpoint_epoch_2.pt: epoch 2, step 5 of 5" in page.outputs(), 60, "the resumption")
+    page.finished()
+    assert (run / "superseded" / "checkpoint_epoch_4.pt").is_file()
+    assert_same_run(four_epochs, run)
+
+
+def test_a_checkpoint_is_picked_by_keyboard_and_training_goes_on_from_it(picking, four_epochs):
+    page, run = picking
+    page.tab.locator('.treelstm-picker tr[aria-selected="true"]').focus()
+    page.tab.keyboard.press("ArrowDown")  # over the damaged one
+    assert selected(page) == ["checkpoint_epoch_2.pt"]
+    page.tab.keyboard.press("End")
+    assert selected(page) == ["checkpoint_epoch_1.pt"]
+    page.tab.keyboard.press("ArrowUp")
+    page.tab.keyboard.press("Home")
+    assert selected(page) == ["checkpoint_epoch_4.pt"]
+    page.tab.keyboard.press("End")
+    page.tab.locator(".treelstm-picker th button").first.focus()
+    page.tab.keyboard.press("Enter")
+    assert shown_epochs(page) == [1, 2, 3, 4] and selected(page) == ["checkpoint_epoch_1.pt"]
+    page.run_from("treelstm.train(")
+    until(lambda: "checkpoint_epoch_1.pt: epoch 1, step 5 of 5" in page.outputs(), 60, "the resumption")
+    page.finished()
+    assert_same_run(four_epochs, run)
+
+
+def ended_like_an_undisturbed_run(tiny: Path, run: Path, work: Path) -> None:
+    epochs = list_checkpoints(run)[-1].epoch + 1
+    train(tiny_config(tiny, run, epochs=epochs))
+    train(tiny_config(tiny, work / "undisturbed", epochs=epochs))
+    assert_same_run(work / "undisturbed", run)
+
+
+def test_the_stop_button_commits_and_running_the_cell_again_goes_on(
+    opened, parameters, tiny, tmp_path, root
+):
+    run = tmp_path / "run"
+    page = opened("02_train", parameters | {"epochs": ENDLESS})
+    page.run_all()
+    training = page.cell("treelstm.train(")
+    reached = 0
+    for again in (False, True):
+        if again:
+            page.run_from("treelstm.train(")
+        until(lambda: training.locator("img").count() == 1, 60, "the live figure")
+        until(lambda least=reached: _epochs(run) > least + 5, 60, "some epochs")
+        assert not holder(run).is_this_process
+        page.screenshot(f"training-{again}")
+        began = time.monotonic()
+        page.stop()
+        until(lambda: "stopped by SIGINT" in training.inner_text(), 30, "the end")
+        assert time.monotonic() - began < 2.5  # the button, a step, a commit, and the browser
+        page.finished()
+        assert _epochs(run) > reached
+        reached = _epochs(run)
+    assert training.locator("img").count() == 1
+    until(lambda: page.tab.locator(".jp-mod-dirty").count() == 0, 30, "the page's autosave")
+    assert (root / "02_train.ipynb").stat().st_size < 500_000
+    ended_like_an_undisturbed_run(tiny, run, tmp_path)
+
+
+def _epochs(run: Path) -> int:
+    checkpoints = list_checkpoints(run)
+    return checkpoints[-1].epoch if checkpoints else 0
+
+
+def test_a_page_reloaded_in_mid_training_loses_nothing_and_another_page_follows_the_run(
+    opened, parameters, tiny, tmp_path
+):
+    run = tmp_path / "run"
+    page = opened("02_train", parameters | {"epochs": ENDLESS})
+    page.run_all()
+    until(lambda: _epochs(run) > 3, 60, "some epochs")
+    kernel = page.kernel()
+    page.open(reset=False)
+    assert page.kernel()["id"] == kernel["id"] and holder(run) is not None
+
+    follower = opened("03_resume", {"output_dir": str(run), "epochs": ENDLESS})
+    follower.run_all()
+    words = follower.cell("RunMonitor").locator(".jp-OutputArea-output")
+    words.get_by_text(re.compile("is being trained by process")).wait_for()
+    before = _committed(words.inner_text())
+    until(lambda: _committed(words.inner_text()) > before, 30, "the page to follow the run")
+    until(lambda: "RunInUse" in follower.outputs(), 60, "the refusal to train beside another process")
+    follower.screenshot("following")
+
+    page.stop()  # of the reloaded page
+    until(lambda: holder(run) is None, 30, "the end of the training")
+    words.get_by_text(re.compile("is stopped by SIGINT")).wait_for()
+    assert load_checkpoint(list_checkpoints(run)[-1].path)["history"]
+    ended_like_an_undisturbed_run(tiny, run, tmp_path)
+
+
+def _committed(words: str) -> tuple[int, int]:
+    found = re.search(r"newest commit: epoch (\d+)(?:, step (\d+))?", words)
+    assert found, words
+    return int(found[1]), int(found[2] or 1_000)

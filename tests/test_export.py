@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+from safetensors.torch import load_file
+
+from treelstm import export_encoder, import_encoder, load_encoder, train
+from treelstm.checkpoint import CheckpointError, DamagedCheckpoint
+
+AST = {"tipo": "frazo", "verbo": {"radiko": "vid"}}
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("exported") / "run"
+    train(tiny_config(tiny, run, epochs=1))
+    return run / "best_model.pt"
+
+
+@pytest.fixture
+def exported(model: Path, tmp_path: Path) -> Path:
+    export_encoder(load_encoder(model), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_what_is_exported_comes_back_byte_for_byte(model, exported, tmp_path):
+    encoder, back = load_encoder(model), import_encoder(exported)
+    assert torch.equal(encoder.encode([AST]), back.encode([AST]))
+    assert back.threshold == encoder.threshold and back.ignored_keys == encoder.ignored_keys
+    export_encoder(back, tmp_path / "again")
+    for name in ("encoder.safetensors", "encoder.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
+
+
+def test_other_tools_read_the_weights_and_the_settings(model, exported):
+    weights = load_file(exported / "encoder.safetensors")
+    assert set(weights) == set(load_encoder(model).state_dict())
+    settings = json.loads((exported / "encoder.json").read_text())
+    assert settings["hidden_dim"] == 12 and "radiko=?" in settings["vocabulary"]
+
+
+def test_an_encoder_is_used_from_another_directory_and_process(model, exported, tmp_path):
+    code = (
+        "import sys, treelstm; ast = {'tipo': 'frazo', 'verbo': {'radiko': 'vid'}}\n"
+        "for e in (treelstm.load_encoder(sys.argv[1]), treelstm.import_encoder(sys.argv[2])):\n"
+        "    print(e.encode([ast]).double().sum().item())"
+    )
+    command = [sys.executable, "-c", code, str(model), str(exported)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = load_encoder(model).encode([AST]).double().sum().item()
+    assert [float(line) for line in done.stdout.split()] == [expected, expected]
+
+
+def test_damage_and_mismatch_are_named(exported):
+    weights, settings = exported / "encoder.safetensors", exported / "encoder.json"
+    good = settings.read_text()
+    settings.write_text(good.replace('"hidden_dim": 12', '"hidden_dim": 13'))
+    with pytest.raises(CheckpointError, match="holds the weights of another model"):
+        import_encoder(exported)
+    settings.write_text(good.replace('"format": 1', '"format": 2'))
+    with pytest.raises(CheckpointError, match="format 2, this version of treelstm reads up to 1"):
+        import_encoder(exported)
+    settings.write_text("[]")
+    with pytest.raises(DamagedCheckpoint, match="lacks embedding_dim"):
+        import_encoder(exported)
+    settings.write_text(good)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DamagedCheckpoint, match="is damaged"):
+        import_encoder(exported)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"encoder\.safetensors: no such file"):
+        import_encoder(exported)

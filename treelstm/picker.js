@@ -1,0 +1,168 @@
+// The table of CheckpointPicker: sorts by click, chooses by mouse or keyboard, marks the choice on the curve.
+
+const COLUMNS = {
+  epoch: "epoch",
+  step: "step",
+  train_loss: "train loss",
+  validation_loss: "valid. loss",
+  average_precision: "avg. precision",
+  bytes: "MB",
+  written: "written",
+  status: "status",
+};
+const FOUR_DIGITS = ["train_loss", "validation_loss", "average_precision"];
+
+function text(row, column) {
+  const value = row[column];
+  if (column === "status") return row.usable ? value : value ? "damaged" : "checking …";
+  if (value === null) return "";
+  if (column === "epoch") return row.best ? `${value} ★` : `${value}`;
+  if (column === "bytes") return (value / 1e6).toFixed(1);
+  if (column === "written") return value.replace("T", " ").slice(5, 16);
+  return FOUR_DIGITS.includes(column) ? value.toFixed(4) : `${value}`;
+}
+
+function make(tag, parent, properties = {}, attributes = {}) {
+  const element = Object.assign(document.createElement(tag), properties);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  parent.append(element);
+  return element;
+}
+
+function compare(a, b) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function render({ model, el }) {
+  const rows = new Map(model.get("rows").map((row) => [row.path, row]));
+  const lines = new Map();
+  let order = { column: "epoch", descending: true };
+
+  el.classList.add("treelstm-picker");
+  el.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
+  const frame = make("div", el, { className: "treelstm-rows" });
+  const table = make("table", frame, {}, { role: "grid", "aria-label": "checkpoints" });
+  const head = make("tr", make("thead", table));
+  const body = make("tbody", table);
+  const side = make("div", el, { className: "treelstm-side" });
+  const curve = make("div", side, { className: "treelstm-curve" });
+  const details = make("div", side, { className: "treelstm-details" }, { "aria-live": "polite" });
+
+  const { png, axes } = model.get("curve");
+  make("img", curve, { src: `data:image/png;base64,${png}`, alt: "loss and quality by epoch" });
+  const marks = axes.map(() => make("div", curve, { className: "treelstm-mark" }));
+
+  const headers = Object.entries(COLUMNS).map(([column, label]) => {
+    const cell = make("th", head, {}, { scope: "col" });
+    make("button", cell, {
+      textContent: label,
+      onclick: () => {
+        order = { column, descending: order.column === column && !order.descending };
+        sort();
+      },
+    });
+    return [column, cell];
+  });
+
+  function sort() {
+    const { column, descending } = order;
+    const key = (row) => (column === "epoch" ? row.position : row[column]);
+    const sorted = [...rows.values()].sort(
+      (a, b) => compare(key(a), key(b)) * (descending ? -1 : 1) || compare(a.position, b.position),
+    );
+    body.append(...sorted.map((row) => lines.get(row.path)));
+    for (const [name, cell] of headers) {
+      const here = name === column;
+      cell.setAttribute("aria-sort", here ? (descending ? "descending" : "ascending") : "none");
+    }
+  }
+
+  function fill(row) {
+    const line = lines.get(row.path) ?? make("tr", body, {}, { role: "row", "data-path": row.path });
+    lines.set(row.path, line);
+    line.replaceChildren();
+    for (const column of Object.keys(COLUMNS)) {
+      make("td", line, { textContent: text(row, column) }, { role: "gridcell" });
+    }
+    line.title = row.usable ? row.name : row.status || row.name;
+    line.classList.toggle("treelstm-damaged", !row.usable && row.status !== "");
+    line.setAttribute("aria-disabled", !row.usable && row.status !== "");
+  }
+
+  function choose(path) {
+    const row = rows.get(path);
+    if (!row || (!row.usable && row.status)) return;
+    model.set("chosen", path);
+    model.save_changes();
+  }
+
+  function show() {
+    const row = rows.get(model.get("chosen"));
+    for (const [path, line] of lines) {
+      line.setAttribute("aria-selected", path === row?.path);
+      line.tabIndex = path === row?.path ? 0 : -1;
+    }
+    details.replaceChildren();
+    marks.forEach((mark) => (mark.hidden = !row));
+    if (!row) return;
+    marks.forEach((mark, number) => {
+      const { left, width, top, height, low, high } = axes[number];
+      const share = (row.place - low) / (high - low);
+      mark.hidden = share < 0 || share > 1;
+      mark.style.cssText = `left:${100 * (left + width * share)}%;top:${100 * top}%;height:${100 * height}%`;
+    });
+    make("b", details, { textContent: row.name });
+    make("div", details, { textContent: row.usable || !row.status ? row.settings : row.status });
+    if (model.get("resuming")) make("div", details, { textContent: aside(row) });
+  }
+
+  function aside(chosen) {
+    const later = [...rows.values()].filter((row) => compare(row.position, chosen.position) > 0);
+    if (!later.length) return "It is the newest: going on from it sets nothing aside.";
+    later.sort((a, b) => compare(a.position, b.position));
+    const names = later.length > 1 ? `${later[0].name} to ${later.at(-1).name}` : later[0].name;
+    const bytes = later.reduce((sum, row) => sum + row.bytes, 0);
+    return (
+      `Going on from it sets aside ${later.length} later checkpoint${later.length > 1 ? "s" : ""} ` +
+      `(${names}, ${(bytes / 1e6).toFixed(1)} MB), best_model.pt, final_model.pt and ` +
+      `training_history.json in superseded/; nothing is deleted.`
+    );
+  }
+
+  body.onclick = (event) => {
+    const line = event.target.closest("tr");
+    choose(line.dataset.path);
+    line.focus();
+  };
+  body.onkeydown = (event) => {
+    const all = [...body.children].filter((line) => line.getAttribute("aria-disabled") !== "true");
+    const here = all.indexOf(event.target.closest("tr"));
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -all.length, End: all.length };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    const line = all[Math.min(Math.max(here + steps[event.key], 0), all.length - 1)];
+    choose(line.dataset.path);
+    line.focus();
+    line.scrollIntoView({ block: "nearest" });
+  };
+
+  const heard = ({ read }) => {
+    for (const row of read) {
+      rows.set(row.path, row);
+      fill(row);
+    }
+    show();
+  };
+  model.on("change:chosen", show);
+  model.on("msg:custom", heard);
+  for (const row of rows.values()) fill(row);
+  sort();
+  show();
+  return () => {
+    model.off("change:chosen", show);
+    model.off("msg:custom", heard);
+  };
+}
+
+export default { render };
