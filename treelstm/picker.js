@@ -147,21 +147,22 @@ function render({ model, el }) {
     line.scrollIntoView({ block: "nearest" });
   };
 
-  const heard = ({ read }) => {
-    for (const row of read) {
+  const heard = () => {
+    for (const row of model.get("rows")) {
+      if (row.status === rows.get(row.path)?.status) continue;
       rows.set(row.path, row);
       fill(row);
     }
     show();
   };
   model.on("change:chosen", show);
-  model.on("msg:custom", heard);
+  model.on("change:rows", heard);
   for (const row of rows.values()) fill(row);
   sort();
   show();
   return () => {
     model.off("change:chosen", show);
-    model.off("msg:custom", heard);
+    model.off("change:rows", heard);
   };
 }
 

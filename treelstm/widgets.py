@@ -30,7 +30,7 @@ from treelstm.figures import history_figure
 from treelstm.progress import watched
 
 _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot be updated later
-_SECONDS_BETWEEN_NEWS = 0.3
+_SECONDS_TO_FIRST_NEWS = 0.3
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SHARE_OF_DRAWING = 0.02  # of a training's time, at most
 
@@ -172,23 +172,21 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
         }
 
     def _verify(self) -> None:
-        """Reads every file and tells the page, a few rows at a time."""
-        news, told = [], time.monotonic()
-        for number in reversed(range(len(self._paths))):
-            began = time.monotonic()
+        """Reads every file, newest first, and tells the page: soon, then ever more seldom."""
+        rows, began, pause = list(self.rows), time.monotonic(), _SECONDS_TO_FIRST_NEWS
+        for number in reversed(range(len(rows))):
+            reading = time.monotonic()
             if self._closed.is_set():
                 return
             try:
-                row = self._row(describe(self._paths[number]))
+                rows[number] = self._row(describe(self._paths[number]))
             except FileNotFoundError:
-                row = {**self.rows[number], "usable": False, "status": "removed meanwhile"}
-            self.rows[number] = row  # in place: a page that opens later is given these rows
-            news.append(row)
-            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or number == 0:
-                self.send({"read": news})
-                news, told = [], time.monotonic()
+                rows[number] = {**rows[number], "usable": False, "status": "removed meanwhile"}
+            if number == 0 or time.monotonic() - began > pause:
+                self.rows = list(rows)
+                began, pause = time.monotonic(), 2 * pause
             # As long a rest: whatever else the kernel does comes first.
-            self._closed.wait(time.monotonic() - began)
+            self._closed.wait(time.monotonic() - reading)
 
     def _html(self) -> str:
         self._verifying.join(_SECONDS_TO_WAIT)
