@@ -30,6 +30,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/preflight.py
+	$(BIN)/python benchmarks/pages.py
 
 # 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
 fuzz: $(READY)

@@ -161,6 +161,16 @@ class Page:
         self.tab.get_by_role("menuitem", name="Run", exact=True).click()
         self.tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
+    def run_cells(self, count: int) -> None:
+        """Runs the next `count` code cells from where the page stands, as Shift+Enter does."""
+        for _ in range(count):
+            while "jp-MarkdownCell" in str(self._active().get_attribute("class")):
+                self.tab.keyboard.press("Shift+Enter")
+            self.tab.keyboard.press("Shift+Enter")
+
+    def _active(self) -> Any:
+        return self.tab.locator(".jp-Cell.jp-mod-active")
+
     def run_from(self, text: str) -> None:
         """Runs the cell that holds `text` and all below."""
         self.cell(text).locator(".jp-InputArea-editor").click()

@@ -76,6 +76,8 @@ class Report:
     def __str__(self) -> str:
         return as_text(self)
 
+    __repr__ = __str__  # a notebook keeps it beside the HTML: without the pairs
+
     def _repr_html_(self) -> str:
         return as_html(self)
 

@@ -213,8 +213,11 @@ def resume_picker(output_dir: Path, resume: str | None) -> CheckpointPicker:
     newest = store.newest_usable(output_dir)
     checkpoints = store.list_checkpoints(output_dir)
     paths = [checkpoint.path for checkpoint in checkpoints]
-    wanted = newest.checkpoint.path if newest and resume == "auto" else _among(paths, resume)
-    if newest is None or wanted is None or describe(wanted)["status"] != "verified":
+    named = _among(paths, resume)
+    if named is not None and describe(named)["status"] != "verified":
+        named = None
+    wanted = newest.checkpoint.path if newest and resume == "auto" else named
+    if newest is None or wanted is None:
         raise CheckpointError(
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'

@@ -1,0 +1,122 @@
+"""How long a person waits in a real browser: each page to its last figure, the picker with 1,000
+checkpoints, and an evaluation without a page.
+
+python benchmarks/pages.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from corpus import directories, workplace
+
+import treelstm
+from treelstm import evaluation
+from treelstm.checkpoint import build_encoder, sealed
+
+CHECKPOINTS = 1000
+
+
+def main() -> None:
+    import lab
+
+    if reason := lab.missing():
+        sys.exit(f"no browser: {reason}")
+    with workplace() as name:
+        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
+        root = Path(name)
+        training, validation = directories(root)
+        run = {"output_dir": str(root / "run")}
+        fresh = run | {"data_dir": str(training), "validation_dir": str(validation), "epochs": 2}
+        pages: dict[str, dict[str, Any]] = {
+            "01_preflight": fresh,
+            "02_train": fresh,
+            "03_resume": run | {"epochs": 2},
+            "04_evaluate": run,
+        }
+        with lab.jupyterlab(root) as address, lab.chromium() as browser:
+            for page, parameters in pages.items():
+                open_and_run(lab, browser, address, root, page, parameters)
+            pick_among_many(lab, browser, address, root)
+        evaluate(root / "run" / "best_model.pt", treelstm.Config.from_parameters(fresh))
+
+
+def open_and_run(
+    lab: Any, browser: Any, address: str, root: Path, name: str, parameters: dict[str, Any]
+) -> None:
+    """From opening the notebook to its last figure, then the size of the file with its outputs."""
+    path = lab.place(name, root, parameters)
+    began = time.perf_counter()
+    page = lab.Page(browser, address, name)
+    opened = time.perf_counter()
+    page.run_all()
+    page.finished(600)
+    done = time.perf_counter()
+    page.tab.keyboard.press("Control+s")
+    lab.until(lambda: b'"image/png"' in path.read_bytes(), 60, "the page to be saved")
+    print(
+        f"{name}: open {opened - began:.1f} s, run {done - opened:.1f} s, {page.pictures()} figures, "
+        f"{path.stat().st_size / 1e6:.2f} MB with outputs"
+    )
+    page.screenshot(f"bench-{name}")
+    page.close()
+
+
+def pick_among_many(lab: Any, browser: Any, address: str, root: Path) -> None:
+    """From asking for the picker to a click on its last row being shown as the choice."""
+    newest = treelstm.find_latest_checkpoint(root / "run")
+    assert newest is not None
+    content = treelstm.load_checkpoint(newest)
+    many = root / "many"
+    many.mkdir()
+    history = [{**content["history"][-1], "epoch": epoch + 1} for epoch in range(CHECKPOINTS)]
+    for epoch in range(1, CHECKPOINTS + 1):
+        part = {**content, "epoch": epoch, "history": history[:epoch], "model_state_dict": {}}
+        data = b"".join(sealed({**part, "optimizer_state_dict": {}}))
+        (many / f"checkpoint_epoch_{epoch}.pt").write_bytes(data)
+    lab.place("03_resume", root, {"output_dir": str(many), "epochs": CHECKPOINTS})
+    page = lab.Page(browser, address, "03_resume")
+    page.run_cells(3)  # parameters, status, the run so far
+    lab.until(lambda: page.pictures() >= 1, 60, "the run's curve")
+    began = time.perf_counter()
+    page.run_cells(1)
+    page.tab.locator(".treelstm-picker tbody tr").nth(CHECKPOINTS - 1).wait_for(state="attached")
+    shown = time.perf_counter()
+    page.tab.locator('tr[data-path$="checkpoint_epoch_1.pt"]').click()
+    page.tab.locator('tr[data-path$="checkpoint_epoch_1.pt"][aria-selected="true"]').wait_for()
+    picked = time.perf_counter()
+    page.tab.get_by_role("button", name="epoch", exact=True).click()
+    page.tab.locator('[aria-sort="ascending"]').wait_for()
+    print(
+        f"picker with {CHECKPOINTS:,} checkpoints: shown {shown - began:.2f} s after its cell was run, "
+        f"a click {picked - shown:.2f} s, a sort {time.perf_counter() - picked:.2f} s"
+    )
+    page.close()
+
+
+def evaluate(path: Path, config: treelstm.Config) -> None:
+    encoder = treelstm.load_encoder(path)
+    pairs = treelstm.load_corpus(config).validation
+    began = time.perf_counter()
+    contestants = [
+        evaluation.encoder_contestant(encoder, pairs),
+        evaluation.bag_contestant(pairs),
+        evaluation.encoder_contestant(
+            build_encoder(config.to_dict(), encoder.vocabulary), pairs, calibrate=True
+        ),
+    ]
+    for each in contestants:
+        evaluation.scores(each, pairs)
+        evaluation.retrieval(each, pairs)
+    print(
+        f"evaluation of {len(pairs):,} pairs, intervals, retrieval and both baselines: "
+        f"{time.perf_counter() - began:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
