@@ -1,14 +1,16 @@
-"""What a night costs: from a kernel's death to the first new step; throughput against another revision.
+"""What a night costs: from a kernel's death to the first new step, and what training pays.
 
     python benchmarks/overnight.py [REVISION]
 
-Without a revision only the first. The comparison trains both in turn, each in a process of its own.
+With a revision, the throughput is also compared with that revision's: both train at the same time, each
+on a core of its own, and change places from round to round.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,18 +45,33 @@ def mortal(*arguments):
 training.train_step = mortal
 """
 
-# Seconds of wall and of CPU from the end of the first epoch to the end of the last.
+# Prints the processor time of the whole loop, and of what only the nights need.
 TIMED = """
-import json, resource, sys, time
-from treelstm import training
+import json, os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[2])})
+from treelstm import checkpoint, training
 from treelstm.config import Config
-ends, finish = [], training._say_epoch
+ends, spent = [], [0.0]
+def count(owner, name):
+    function = getattr(owner, name, None)
+    def counted(*arguments):
+        began = time.process_time()
+        try:
+            return function(*arguments)
+        finally:
+            spent[0] += time.process_time() - began
+    if function is not None:
+        setattr(owner, name, counted)
+for name in ("_check_sound", "note_timing", "write_events"):
+    count(training, name)
+count(checkpoint, "prune")
+say = training._say_epoch
 def noted(*arguments):
-    finish(*arguments)
-    ends.append((time.perf_counter(), time.process_time()))
+    say(*arguments)
+    ends.append(time.process_time())
 training._say_epoch = noted
 training.train(Config(**json.loads(sys.argv[1])))
-print("TIMED", json.dumps([last - first for first, last in zip(ends[0], ends[-1])]))
+print("TIMED", json.dumps([ends[-1] - ends[0], spent[0]]))
 """
 
 
@@ -66,6 +83,8 @@ def main(revision: str | None) -> None:
         data, validation = directories(work)
         settings = {"data_dir": str(data), "validation_dir": str(validation), "num_threads": 1}
         deaths_to_steps(work, settings)
+        loop, nightly = timed(work, settings, REPOSITORY, cores=[0])[0]
+        print(f"soundness, curves, timings, clearing: {nightly / loop:.2%} of a run's processor time")
         if revision is not None:
             against(work, settings, revision)
 
@@ -106,22 +125,33 @@ def against(work: Path, settings: dict[str, object], revision: str) -> None:
         ["git", "-C", str(REPOSITORY), "archive", revision], capture_output=True, check=True
     ).stdout
     subprocess.run(["tar", "-x", "-C", str(base)], input=archive, check=True)
-    walls, processors = [], []
+    shares = []
     for number in range(ROUNDS):
-        spent = {}
-        for tree in (base, REPOSITORY)[:: 1 if number % 2 else -1]:
-            run = {**settings, "output_dir": f"{work}/{tree.name}{number}", "epochs": 4, "keep": 1}
-            words = [sys.executable, "-c", TIMED, json.dumps(run)]
-            environment = os.environ | {"PYTHONPATH": str(tree)}
-            done = subprocess.run(
-                words, cwd=tree, env=environment, capture_output=True, text=True, check=True
-            )
-            spent[tree] = json.loads(done.stdout.rpartition("TIMED ")[2])
-        walls.append(spent[REPOSITORY][0] / spent[base][0] - 1)
-        processors.append(spent[REPOSITORY][1] / spent[base][1] - 1)
-    print(f"three epochs against {revision}, {ROUNDS} rounds in turn:")
-    for what, shares in (("wall", walls), ("processor", processors)):
-        print(f"  {what} time {median(shares):+.2%} ({min(shares):+.1%} to {max(shares):+.1%})")
+        trees = (base, REPOSITORY)[:: 1 if number % 2 else -1]
+        spent = dict(zip(trees, timed(work, settings, *trees, cores=[0, 1]), strict=True))
+        shares.append(spent[REPOSITORY][0] / spent[base][0] - 1)
+    print(
+        f"processor time of three epochs against {revision}, {ROUNDS} rounds: median "
+        f"{median(shares):+.2%} ({', '.join(f'{share:+.1%}' for share in sorted(shares))})"
+    )
+
+
+def timed(
+    work: Path, settings: dict[str, object], *trees: Path, cores: list[int]
+) -> list[tuple[float, float]]:
+    """Four epochs by the package in each tree, all at once: loop from the first epoch's end; nightly."""
+    processes = []
+    for tree, core in zip(trees, cores, strict=True):
+        output_dir = work / f"on core {core}"
+        shutil.rmtree(output_dir, ignore_errors=True)
+        run = {**settings, "output_dir": str(output_dir), "epochs": 4, "keep": 1}
+        words = [sys.executable, "-c", TIMED, json.dumps(run), str(core)]
+        environment = os.environ | {"PYTHONPATH": str(tree)}
+        processes.append(
+            subprocess.Popen(words, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    outputs = [process.communicate()[0] for process in processes]
+    return [tuple(json.loads(output.rpartition("TIMED ")[2])) for output in outputs]
 
 
 if __name__ == "__main__":
