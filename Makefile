@@ -1,14 +1,16 @@
-# Everything on a bare machine: `make train`, `make test`, `make lab`. Needs Python 3.11+, make, git.
+# Everything on a bare machine: `make train`, `make overnight`, `make test`, `make lab`. Needs Python 3.11+, make, git.
 
 PYTHON ?= python3
 EPOCHS ?= 6
+MINUTES ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 DATA := data/training_pairs
 UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
+ENGINE :=
 
-.PHONY: train test lab preflight bench torture fuzz
+.PHONY: train overnight test lab preflight bench torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -16,8 +18,13 @@ train: $(READY)
 	test -e $(DATA) || { $(BIN)/python -m treelstm sample --data-dir $(DATA) && \
 		$(BIN)/python -m treelstm sample --data-dir $(UNSEEN) --seed 1 --unlike $(DATA); }
 	mkdir -p $(RUN)
-	$(BIN)/papermill notebooks/02_train.ipynb $(RUN)/02_train.ipynb --no-progress-bar --log-output \
+	$(BIN)/papermill notebooks/02_train.ipynb $(RUN)/02_train.ipynb --no-progress-bar --log-output $(ENGINE) \
 		$$(test ! -e $(UNSEEN) || echo -p validation_dir $(UNSEEN)) -p epochs $(EPOCHS)
+
+# The same, supervised: signals commit and stop, a kernel that dies is started again. For a night:
+# tmux new-session -d -s night "make overnight EPOCHS=300"; docs/training-guide.md says more.
+overnight: ENGINE := --engine treelstm
+overnight: train
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -39,6 +46,11 @@ fuzz: $(READY)
 # Kills and disk faults by the hundred, about 15 minutes; strace makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
+
+# An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, and its
+# undisturbed twin before: about 100 minutes. make soak MINUTES=6 is a trial.
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py $(MINUTES)
 
 preflight: $(READY)
 	$(BIN)/python -m treelstm preflight $$(test ! -e $(UNSEEN) || echo --validation-dir $(UNSEEN))

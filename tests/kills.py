@@ -32,7 +32,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sklearn.metrics  # noqa: F401  imported once here, not in every life
+# Imported once here, not in every life.
+import sklearn.metrics  # noqa: F401
+import tensorboard.compat.proto.event_pb2
+import tensorboard.summary.writer.record_writer  # noqa: F401
 
 from treelstm import Config, checkpoint, training
 from treelstm.__main__ import EXPECTED

@@ -13,6 +13,7 @@ import torch
 
 from treelstm import Config
 from treelstm.checkpoint import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint, read_sealed
+from treelstm.events import encoded
 
 
 def identical(first: Any, second: Any) -> bool:
@@ -27,9 +28,19 @@ def identical(first: Any, second: Any) -> bool:
 
 
 def assert_same_run(undisturbed: Path, other: Path) -> None:
-    """Weights, optimizer, history and derived files of two finished runs are byte for byte equal."""
+    """Weights, optimizer, history and derived files of two finished runs are byte for byte equal.
+
+    TensorBoard's files differ in their timings; each agrees with its own commits.
+    """
+    for run in (undisturbed, other):
+        content = load_checkpoint(find_latest_checkpoint(run))
+        (events,) = (run / "tensorboard").iterdir()
+        assert events.read_bytes() == encoded(content), f"{events} disagrees with the commits"
+        epochs = [timing["epoch"] for timing in content["timings"]]
+        assert epochs == [record["epoch"] for record in content["history"]]
     assert (undisturbed / HISTORY).read_bytes() == (other / HISTORY).read_bytes()
-    names = "model_state_dict optimizer_state_dict scheduler_state_dict history running best".split()
+    names = "model_state_dict optimizer_state_dict scheduler_state_dict warmup_state_dict".split()
+    names += "history running best first_loss".split()
     states = [load_checkpoint(find_latest_checkpoint(path)) for path in (undisturbed, other)]
     for name in (*names, "epoch", "step", "threshold", "train_loss"):
         assert identical(states[0][name], states[1][name]), f"{name} differs"

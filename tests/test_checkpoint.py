@@ -155,7 +155,7 @@ def test_a_checkpoint_under_another_epochs_name_is_refused(path):
 
 def test_a_checkpoint_from_a_newer_format_says_to_update(path):
     store.write_sealed(path, load_checkpoint(path) | {"format": store.FORMAT + 1})
-    with pytest.raises(CheckpointError, match=r"has format 2, .* reads up to 1\. Update treelstm"):
+    with pytest.raises(CheckpointError, match=r"has format 3, .* reads up to 2\. Update treelstm"):
         load_checkpoint(path)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from runs import assert_same_run, copy
+from runs import assert_same_run, copy, identical
 
 from treelstm import Config, load_checkpoint, load_corpus, load_encoder, train, training
 from treelstm import checkpoint as store
@@ -68,6 +69,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "final_model.pt",
         "training_history.json",
         "training.log",
+        "tensorboard",
     }
     history = json.loads((finished / "training_history.json").read_text())
     assert [record["epoch"] for record in history] == [1, 2, 3]
@@ -139,7 +141,146 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_last_good_commit(tiny, 
     load_checkpoint(run / "checkpoint_epoch_3.pt")
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [({"learning_rate": 1e30}, r"the loss is (nan|inf)"), ({"learning_rate": 1e4}, r"the loss is \d")],
+    ids=["not finite", "exploded"],
+)
+def test_a_diverged_run_names_the_step_the_pairs_and_the_norms_and_keeps_the_last_commit(
+    tiny, tmp_path, settings, what
+):
+    """A good run whose learning rate is raised by force in epoch 3, as only a fault could."""
+    config = tiny_config(tiny, tmp_path / "run", epochs=6, checkpoint_every_seconds=1e9)
+    step = training.train_step
+
+    def forced(state, *args):
+        if state.epochs_done == 2 and state.step == 2:
+            state.optimizer.param_groups[0]["lr"] = settings["learning_rate"]
+        step(state, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", forced)
+        with pytest.raises(TrainingDiverged, match=what) as caught:
+            train(config)
+    said = str(caught.value)
+    assert re.search(r"norm of the gradient \S+, of the weights \S+ before and \S+ after", said)
+    number = int(re.search(r"It went wrong in epoch 3, step (\d)", said)[1])
+    assert number == 3
+    corpus = load_corpus(config)
+    order = training.epoch_order(config.seed, 3, len(corpus.training))
+    expected = {corpus.training.where(k) for k in order[16 * (number - 1) : 16 * number].tolist()}
+    found = re.findall(r"(\S+pairs\.jsonl) line ([\d, ]+)", said)
+    assert {f"{path}:{line}" for path, lines in found for line in lines.split(", ")} == expected
+    assert list_checkpoints(tmp_path / "run")[-1].position == (2, 0)
+    assert said in (tmp_path / "run" / "training.log").read_text()
+    assert train(config).finished  # the cause gone, the same command goes on
+
+
+def test_a_fault_that_a_replay_does_not_repeat_is_laid_to_the_machine(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run")
+    step, faults = training.train_step, [1]
+
+    def faulty(state, *args):
+        step(state, *args)
+        if state.epochs_done == 1 and faults:
+            faults.pop()
+            state.encoder.embedding.data[3] = float("nan")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", faulty)
+        with pytest.raises(TrainingDiverged, match=r"A replay of the same steps .* suspect the memory"):
+            train(config)
+
+
+def test_weights_that_explode_in_an_epochs_last_step_are_not_committed(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run")
+    step = training.train_step
+
+    def last(state, *args):
+        if state.steps_done == 9:
+            state.optimizer.param_groups[0]["lr"] = 1e6
+        step(state, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", last)
+        with pytest.raises(TrainingDiverged, match="It went wrong in epoch 2, step 5: loss 0"):
+            train(config)
+    assert list_checkpoints(tmp_path / "run")[-1].position == (1, 0)
+
+
+def test_weights_that_went_bad_in_the_last_step_before_a_commit_are_not_committed(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", checkpoint_every_seconds=0)
+    step = training.train_step
+
+    def last(state, *args):
+        step(state, *args)
+        if state.steps_done == 8:  # its loss was fine, only the weights after it are not
+            state.encoder.sum_weight.data[0, 0] = float("inf")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_step", last)
+        with pytest.raises(TrainingDiverged, match=r"epoch 2, step 3: loss 0.* and inf after"):
+            train(config)
+    assert list_checkpoints(tmp_path / "run")[-1].position == (1, 2)
+
+
+@pytest.mark.parametrize("learning_rate", [1e-4, 1e-2, 0.1, 1.0])
+def test_a_rate_that_is_merely_too_high_is_no_divergence(tiny, tmp_path, learning_rate):
+    settings = {"learning_rate": learning_rate, "checkpoint_every_seconds": 0, "epochs": 4}
+    assert train(tiny_config(tiny, tmp_path / "run", **settings)).finished
+
+
 # --- resuming ----------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_warms_up_step_by_step_and_then_is_what_it_would_have_been(tiny, tmp_path):
+    rates: list[float] = []
+    step = training.train_step
+
+    def noting(state, *args):
+        rates.append(state.optimizer.param_groups[0]["lr"])
+        step(state, *args)
+
+    for schedule in (None, "cosine", "plateau"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "train_step", noting)
+            settings = {"lr_schedule": schedule, "epochs": 4}
+            train(tiny_config(tiny, tmp_path / f"warm {schedule}", warmup_steps=8, **settings))
+            warm, rates = rates, []
+            train(tiny_config(tiny, tmp_path / f"cold {schedule}", **settings))
+            cold, rates = rates, []
+        factors = [min(1.0, (k + 1) / 8) for k in range(20)]
+        assert warm == pytest.approx([r * f for r, f in zip(cold, factors, strict=True)], rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [None, "cosine", "plateau"])
+def test_a_run_stopped_inside_its_warm_up_ends_bit_identical(tiny, tmp_path, monkeypatch, schedule):
+    settings = {"lr_schedule": schedule, "warmup_steps": 12, "epochs": 4}
+    train(tiny_config(tiny, tmp_path / "whole", **settings))
+    config = tiny_config(tiny, tmp_path / "stopped", **settings)
+    for steps in (3, 4, 6):
+        with monkeypatch.context() as patch:
+            stop_after(patch, steps)
+            assert train(config).outcome == "stopped by SIGINT"
+    assert train(config).finished
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_checkpoint_from_before_warm_up_timings_and_first_loss_resumes(tiny, finished, run):
+    path = run / "checkpoint_epoch_2.pt"
+    content = load_checkpoint(path)
+    for name in ("warmup_state_dict", "timings", "seconds", "first_loss"):
+        del content[name]
+    for name in ("warmup_steps", "max_restarts"):
+        del content["config"][name]
+    store.write_sealed(path, content | {"format": 1})
+    with pytest.raises(SettingsChanged, match="warmup_steps=0, this run asks for 5"):
+        train(tiny_config(tiny, run, warmup_steps=5), str(path))
+    train(tiny_config(tiny, run), str(path))
+    ours, theirs = (load_checkpoint(each / "checkpoint_epoch_3.pt") for each in (run, finished))
+    assert identical(ours["model_state_dict"], theirs["model_state_dict"])
+    assert identical(ours["optimizer_state_dict"], theirs["optimizer_state_dict"])
+    assert ours["history"] == theirs["history"]
 
 
 @pytest.mark.parametrize(("threads", "schedule"), [(1, None), (2, None), (1, "plateau")])
@@ -353,6 +494,7 @@ def test_auto_with_only_damaged_checkpoints_stops_instead_of_burying_the_run(tin
         ("margin", 2.0, r"margin=1\.0, this run asks for 2\.0"),
         ("learning_rate", 0.01, r"learning_rate=0\.001, this run asks for 0\.01"),
         ("dropout", 0.2, r"dropout=0\.1, this run asks for 0\.2"),
+        ("warmup_steps", 10, "warmup_steps=0, this run asks for 10"),
         ("lr_schedule", "plateau", "lr_schedule=None, this run asks for 'plateau'"),
         ("ignored_keys", ("nombro",), r"ignored_keys=\['plena_vorto'"),
         ("num_threads", 7, r"num_threads=\d, this run asks for 7"),
@@ -417,6 +559,26 @@ def test_keep_leaves_the_last_ones_and_the_best(tiny, tmp_path):
     assert kept == {5, 6, history.best["epoch"]}
 
 
+def test_keep_does_not_remove_the_only_good_commit_when_the_disk_damages_the_newest(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    """From epoch 3 on, what is written is not what lands on the disk."""
+    write = store.write_sealed
+
+    def damaging(path, content):
+        write(path, content)
+        if path.name in ("checkpoint_epoch_3.pt", "checkpoint_epoch_4.pt"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_sealed", damaging)
+        train(tiny_config(tiny, tmp_path / "run", epochs=4, keep=1, learning_rate=0.01))
+    assert "no older checkpoint is removed: " in capsys.readouterr().out
+    history = train(tiny_config(tiny, tmp_path / "run", epochs=6, keep=1, learning_rate=0.01))
+    assert history.resumed_at == (2, 0) and history.finished
+    assert {c.epoch for c in list_checkpoints(tmp_path / "run")} == {6, history.best["epoch"]}
+
+
 def test_a_new_run_may_start_from_the_weights_of_another(tiny, finished, tmp_path):
     source = finished / "checkpoint_epoch_2.pt"
     config = tiny_config(tiny, tmp_path / "new", epochs=1, start_from=str(source), learning_rate=1e-12)
@@ -467,10 +629,35 @@ def test_a_headless_run_writes_plain_lines_with_an_eta_and_no_bar(tiny, tmp_path
     train(tiny_config(tiny, tmp_path / "run"))
     out, err = capsys.readouterr()
     assert "\r" not in out + err
-    assert "epoch 2/3  train 0." in out and "pairs/s, 0 s left" in out
+    assert "epoch 2/3  train 0." in out
+    assert re.search(r"epoch 3/3  train 0\.\d{4} \| [\d,]+ pairs/s, 0 s left, \d\.\d\d GB", out)
     log = (tmp_path / "run" / "training.log").read_text()
     assert all(line[:4].isdigit() for line in log.splitlines())
     assert out.splitlines() == [line.split("  ", 1)[1] for line in log.splitlines()]
+
+
+def test_a_watched_run_leaves_its_lines_in_the_log_and_not_beside_the_bar(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("treelstm.progress._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("treelstm.progress.watched", lambda: True)
+    train(tiny_config(tiny, tmp_path / "run"))
+    line = re.compile(r"epoch 2/3  train 0\.\d{4} \| .* left, .* GB")
+    assert line.search((tmp_path / "run" / "training.log").read_text())
+    assert not line.search(capsys.readouterr().out)
+
+
+def test_logs_rotate_and_the_status_is_right_just_after(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("treelstm.progress._LOG_BYTES", 700)
+    config = tiny_config(tiny, tmp_path / "run", epochs=20)
+    stop_after(monkeypatch, 70)
+    train(config)
+    names = sorted(path.name for path in (tmp_path / "run").glob("training.log*"))
+    assert names == ["training.log", "training.log.1", "training.log.2", "training.log.3"]
+    assert all((tmp_path / "run" / name).stat().st_size <= 700 for name in names)
+    (tmp_path / "run" / "training.log").replace(tmp_path / "run" / "training.log.1")
+    status = store.run_status(tmp_path / "run")
+    assert "stopped by SIGINT" in status.last_words and "stopped by SIGINT; newest" in str(status)
 
 
 def test_a_stop_comes_within_a_second_of_the_current_step(tiny, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from treelstm.checkpoint import BEST, CheckpointError, RunInUse, load_encoder
 from treelstm.config import Config, ConfigError
 from treelstm.data import DataError, load_pairs
 from treelstm.evaluation import bag_distances, calibrated_threshold, evaluate, measure
+from treelstm.notify import notify
 from treelstm.preflight import preflight
 from treelstm.report import PreflightRefused, as_text
 from treelstm.sample import write_sample
@@ -70,7 +71,11 @@ def _preflight(config: Config) -> int:
 
 def _train(config: Config) -> int:
     """Trains, after everything that can be checked in under a second."""
-    preflight(config, quick=True).require_go()
+    try:
+        preflight(config, quick=True).require_go()
+    except PreflightRefused as error:
+        notify("failed", config.output_path, str(error))
+        raise
     outcome = train(config, config.resume).outcome
     _, _, stopped_by = outcome.partition("stopped by ")
     return 128 + signal.Signals[stopped_by] if stopped_by else 0

@@ -37,7 +37,7 @@ except ImportError:  # Windows
 
 log = logging.getLogger("treelstm")
 
-FORMAT = 1  # raised whenever an older package could misread a newer checkpoint
+FORMAT = 2  # raised whenever an older package could misread a newer checkpoint
 BEST, FINAL, HISTORY = "best_model.pt", "final_model.pt", "training_history.json"
 SUPERSEDED, DAMAGED = "superseded", "damaged"
 
@@ -194,6 +194,21 @@ def read_sealed(path: Path) -> dict[str, Any]:
         FileNotFoundError: nothing is there.
         DamagedCheckpoint: the file is not byte for byte what was written; says how.
     """
+    data = _verified_bytes(path)
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        # torch's text is mostly advice on loading the file unsafely; the name it stumbled on is not.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {code[1]}" if code else str(error).partition("\n")[0]
+        raise DamagedCheckpoint(f"{path} is no checkpoint: torch refuses it ({reason}).") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds a {type(content).__name__}.")
+    return content
+
+
+def _verified_bytes(path: Path) -> bytes:
+    """The bytes of a sealed file that match their digest; raises as `read_sealed`."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -210,16 +225,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         )
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its bytes do not match their SHA-256.")
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        # torch's text is mostly advice on loading the file unsafely; the name it stumbled on is not.
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {code[1]}" if code else str(error).partition("\n")[0]
-        raise DamagedCheckpoint(f"{path} is no checkpoint: torch refuses it ({reason}).") from error
-    if not isinstance(content, dict):
-        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds a {type(content).__name__}.")
-    return content
+    return data
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -361,8 +367,9 @@ def only_writer(output_dir: Path) -> Iterator[None]:
             "Mend its permissions or choose another output_dir",
         ) from error
     try:
-        for leftover in output_dir.glob(f".*{TEMPORARY_SUFFIX}"):
-            leftover.unlink()
+        for depth in ("", "*/"):
+            for leftover in output_dir.glob(f"{depth}.*{TEMPORARY_SUFFIX}"):
+                leftover.unlink()
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         about = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
         write_whole(output_dir / ".holder.json", json.dumps(about).encode())
@@ -457,11 +464,20 @@ def run_status(output_dir: Path) -> RunStatus:
             f"{output_dir} holds no checkpoint. Start the run with notebooks/02_train.ipynb, "
             "or name another output_dir."
         )
-    content, log_file = newest.content, output_dir / "training.log"
-    lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+    content = newest.content
     at_an_epochs_end = content["step"] == 0
     finished = at_an_epochs_end and model_epoch(output_dir / FINAL) == content["epoch"]
-    return RunStatus(output_dir, newest, holder(output_dir), finished, lines[-1] if lines else "")
+    return RunStatus(output_dir, newest, holder(output_dir), finished, _last_words(output_dir))
+
+
+def _last_words(output_dir: Path) -> str:
+    """The last line of the run's log, which may just have been rotated."""
+    for name in ("training.log", "training.log.1"):
+        path = output_dir / name
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        if lines:
+            return lines[-1]
+    return ""
 
 
 def glance(path: Path, history: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -532,7 +548,8 @@ def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
     """Removes checkpoints that a newer commit made dispensable; call right after a commit.
 
     Of those inside an epoch the newest two stay until an epoch's commit follows them. Of the epochs'
-    own, the last `keep` and the best stay; `"all"` keeps them all.
+    own, the last `keep` and the best stay; `"all"` keeps them all. Nothing is removed before the
+    newest has been read back whole: the disk may have kept something else than was written.
     """
     checkpoints = list_checkpoints(output_dir)
     epochs = [c for c in checkpoints if not c.steps_into_next]
@@ -542,5 +559,12 @@ def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
     stale += [c for c in inside if c.position > newest_epoch][:-2]
     if keep != "all":
         stale += [c for c in epochs[: -int(keep)] if c.epochs_done != best_epoch]
+    if not stale:
+        return
+    try:
+        _verified_bytes(checkpoints[-1].path)
+    except DamagedCheckpoint as error:
+        log.warning("no older checkpoint is removed: %s Check the disk.", error)
+        return
     for checkpoint in stale:
         checkpoint.path.unlink(missing_ok=True)

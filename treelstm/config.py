@@ -84,6 +84,9 @@ class Config:
         valid=lambda value: value in _SCHEDULES,
         expected='None, "cosine" or "plateau"',
     )
+    warmup_steps: int = _setting(
+        0, "steps over which learning_rate rises from near 0", computed=True, **_at_least(0)
+    )
     margin: float = _setting(
         1.0, "distance beyond which dissimilar pairs cost nothing", computed=True, **_POSITIVE
     )
@@ -137,7 +140,9 @@ class Config:
         valid=lambda value: value == "all" or (isinstance(value, int) and value >= 1),
         expected='"all" or a number of at least 1',
     )
-
+    max_restarts: int = _setting(
+        20, "times papermill --engine treelstm starts a kernel that died again", **_at_least(0)
+    )
     ignore_preflight: bool = _setting(False, "train in spite of a preflight that says no-go")
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """How a run is watched: a bar where a person sits in front of it, plain lines where nobody does.
 
-By day, in a notebook or a terminal, tqdm draws a bar. Headless, one plain line every few seconds
-goes to standard output. What matters goes to `training.log` in both cases.
+By day, in a notebook or a terminal, tqdm draws a bar; headless, a plain line a period goes to standard
+output. `training.log` has the lines in both cases.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tqdm.auto import tqdm
 
 log = logging.getLogger("treelstm")
 
-_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_LINES = 30.0
+_LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
 
 
 def watched() -> bool:
@@ -44,10 +47,10 @@ def _kernel() -> Any:
 
 
 class _Console(logging.Handler):
-    """Plain lines on standard output, above a bar where there is one; none for what a figure shows."""
+    """Plain lines on standard output, above a bar where there is one; none for what is drawn anyway."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "drawn", False):
+        if getattr(record, "shown", False):
             return
         try:
             tqdm.write(self.format(record), file=sys.stdout)
@@ -56,14 +59,19 @@ class _Console(logging.Handler):
             self.handleError(record)
 
 
+def log_file(path: Path) -> logging.Handler:
+    """Appends lines with the time of day; a file of 5 MB becomes `training.log.1`, and so on."""
+    file = RotatingFileHandler(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return file
+
+
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Sends the package's log to the console, and with the time of day to the file at `path`.
-
     An error that ends the run is in the file too, for the morning after; the console shows it anyway.
     """
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    file = log_file(path)
     console = _Console()
     handlers = [file, console]
     level = log.level
@@ -92,6 +100,7 @@ class Progress:
         self._done = 0
         self._began = self._last_line = time.monotonic()
         self._bar = tqdm(total=steps_to_do, unit="step", leave=False) if watched() else None
+        self._process = psutil.Process()
 
     def step(self, epoch: int, epochs: int, loss: Callable[[], float]) -> None:
         """One optimizer step is done; `loss()` is the mean of the epoch so far.
@@ -103,15 +112,18 @@ class Progress:
             self._bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             if self._bar.update():
                 self._bar.set_postfix_str(f"train loss {loss():.4f}", refresh=False)
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            log.info("epoch %d/%d  train %.4f | %s", epoch, epochs, loss(), self.pace())
+            shown = {"shown": self._bar is not None}
+            log.info("epoch %d/%d  train %.4f | %s", epoch, epochs, loss(), self.pace(), extra=shown)
 
     def pace(self) -> str:
-        """Pairs per second, validation included, and the time left."""
+        """Pairs per second, validation included, the time left, and the memory held."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         left = seconds / max(self._done, 1) * (self._to_do - self._done)
-        return f"{self._done * self._batch_size / seconds:,.0f} pairs/s, {duration(left)} left"
+        pairs = self._done * self._batch_size / seconds
+        memory = self._process.memory_info().rss
+        return f"{pairs:,.0f} pairs/s, {duration(left)} left, {memory / 1e9:.2f} GB"
 
     def line_written(self) -> None:
         """Another line has just told how the run stands."""

@@ -13,7 +13,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm import checkpoint as store
 from treelstm.checkpoint import CheckpointError, Usable
 from treelstm.config import Config, project_root
-from treelstm.data import Corpus, load_corpus
+from treelstm.data import Corpus, Pairs, load_corpus
 from treelstm.evaluation import calibrated_threshold, measure, pair_distances
+from treelstm.events import write_events
 from treelstm.files import write_whole
 from treelstm.model import TreeEncoder, contrastive_loss, distances
+from treelstm.notify import notify, summary, wanted
 from treelstm.progress import Progress, in_notebook, logged, watched
 from treelstm.randomness import dropout_mask, epoch_order
 from treelstm.trees import Vocabulary
@@ -40,13 +42,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("treelstm")
 
+# Times what an untrained encoder has: losses (distances 100 times as large) and weights.
+_EXPLODED = 10_000.0
+
 
 class SettingsChanged(ValueError):
     """A run cannot be resumed with these settings or data; says which, both values, the way out."""
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a finite number; the last commit is the last good state."""
+    """Loss or weights are no longer finite, or beyond all measure; the last commit is good.
+
+    Beyond all measure: the epoch's mean loss is over 10,000 times that of the first step, and of an
+    encoder that maps all trees to one point (margin squared / 2); or the norm of the weights is over
+    10,000 times what it was when they were drawn.
+    """
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class History:
     """What `train` returns: one dict an epoch (as in training_history.json) and how it ended."""
 
     epochs: list[dict[str, Any]]
-    outcome: str  # "finished", "finished early" (by patience) or "stopped by SIGINT", "... SIGTERM"
+    outcome: str  # "finished", "finished early" (by patience) or "stopped by SIGTERM" (or another)
     output_dir: Path
     resumed_at: tuple[int, int] | None  # (epochs done, steps into the next), None: a fresh start
 
@@ -79,13 +89,18 @@ class Run:
     corpus: Corpus
     encoder: TreeEncoder
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | None
+    scheduler: LRScheduler | None  # steps once an epoch
+    warmup: LRScheduler | None  # steps once a step, and multiplies what the other decides
     running: torch.Tensor  # float64 [2] on the run's device: this epoch's loss sum, correct pairs
+    drawn_norm: float  # of the weights before anything was learned or loaded
     threshold: float  # of the newest validation; half the margin before the first
     epochs_done: int = 0
     step: int = 0  # steps done in the epoch after those
     best: dict[str, Any] | None = None  # epoch and validation_loss of the best epoch
     history: list[dict[str, Any]] = field(default_factory=list)
+    first_loss: torch.Tensor | None = None  # mean of the first step, on the run's device
+    seconds: float = 0.0  # that the running epoch's committed steps took, over all lives
+    timings: list[dict[str, Any]] = field(default_factory=list)  # one dict an epoch; no rerun repeats it
 
     @property
     def steps_per_epoch(self) -> int:
@@ -95,6 +110,11 @@ class Run:
     def pairs_seen(self) -> int:
         """Pairs of the running epoch that its steps have seen."""
         return min(self.step * self.config.batch_size, len(self.corpus.training))
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps since the run began."""
+        return self.epochs_done * self.steps_per_epoch + self.step
 
     @property
     def device(self) -> torch.device:
@@ -142,9 +162,14 @@ def resumed_run(config: Config, corpus: Corpus, start: Usable) -> Run:
     run.optimizer.load_state_dict(content["optimizer_state_dict"])
     if run.scheduler is not None:
         run.scheduler.load_state_dict(content["scheduler_state_dict"])
+    if run.warmup is not None:
+        run.warmup.load_state_dict(content["warmup_state_dict"])
     run.running = torch.tensor(content["running"], dtype=torch.float64, device=run.device)
     run.threshold, run.best = content["threshold"], content["best"]
     run.history = list(content["history"])
+    run.timings, run.seconds = list(content.get("timings", ())), content.get("seconds", 0.0)
+    if content.get("first_loss") is not None:
+        run.first_loss = torch.tensor(content["first_loss"], device=run.device)
     run.step = content["step"]
     run.epochs_done = content["epoch"] - (run.step > 0)
     return run
@@ -161,7 +186,9 @@ def _blank_run(config: Config, corpus: Corpus) -> Run:
         encoder=encoder,
         optimizer=optimizer,
         scheduler=_scheduler(config, optimizer),
+        warmup=_warmup(config, optimizer),
         running=torch.zeros(2, dtype=torch.float64, device=device),
+        drawn_norm=_norm(encoder.parameters()),
         threshold=config.margin / 2,
     )
 
@@ -194,6 +221,14 @@ def _scheduler(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler 
     return None
 
 
+def _warmup(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    """Step k of the first `warmup_steps` (1, 2, ...) has k / warmup_steps of the learning rate."""
+    steps = config.warmup_steps
+    if steps < 2:
+        return None
+    return LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+
+
 # --- one step, one validation ------------------------------------------------------------------
 
 
@@ -206,16 +241,20 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
     label = torch.from_numpy(pairs.label[indices]).to(run.device)
     mask = None
     if config.dropout:
-        global_step = run.epochs_done * run.steps_per_epoch + run.step
         shape = (len(trees), config.hidden_dim)
-        mask = dropout_mask(config.seed, global_step, shape, config.dropout).to(run.device)
+        mask = dropout_mask(config.seed, run.steps_done, shape, config.dropout).to(run.device)
 
     encoding = run.encoder(batch, mask)
     distance = distances(encoding[: len(indices)], encoding[len(indices) :])
     loss = contrastive_loss(distance, label, config.margin)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.mean().backward()
+    mean = loss.mean()
+    mean.backward()
     run.optimizer.step()
+    if run.warmup is not None and run.steps_done < config.warmup_steps:
+        run.warmup.step()
+    if run.first_loss is None:
+        run.first_loss = mean.detach()
 
     correct = (distance.detach() < run.threshold) == label.bool()
     run.running += torch.stack((loss.detach().double().sum(), correct.double().sum()))
@@ -266,10 +305,10 @@ def commit(run: Run) -> dict[str, Any]:
     """Writes the run's state as one checkpoint and clears the ones it makes dispensable.
 
     Raises:
-        TrainingDiverged: the state is not finite and not worth keeping.
+        TrainingDiverged: the state is not worth keeping; names the step that went wrong.
         WriteFailed: the disk refuses; earlier commits are intact.
     """
-    _check_finite(run)
+    _check_sound(run)
     content = state_of(run)
     output_dir = run.config.output_path
     store.write_sealed(output_dir / store.checkpoint_name(run.epochs_done, run.step), content)
@@ -286,11 +325,15 @@ def state_of(run: Run) -> dict[str, Any]:
         "model_state_dict": run.encoder.state_dict(),
         "optimizer_state_dict": run.optimizer.state_dict(),
         "scheduler_state_dict": run.scheduler.state_dict() if run.scheduler else None,
+        "warmup_state_dict": run.warmup.state_dict() if run.warmup else None,
         "train_loss": _train_loss(run),
         "running": run.running.tolist(),
         "threshold": run.threshold,
         "best": run.best,
         "history": run.history,
+        "first_loss": None if run.first_loss is None else float(run.first_loss),
+        "timings": run.timings,
+        "seconds": run.seconds,
         "vocabulary": list(run.corpus.vocabulary.symbols),
         "config": run.config.to_dict(),
         "fingerprint": run.corpus.fingerprint,
@@ -311,15 +354,93 @@ def _train_loss(run: Run) -> float:
     return float(run.history[-1]["train_loss"]) if run.history else math.nan
 
 
-def _check_finite(run: Run) -> None:
-    numbers = [*run.running.tolist(), *(run.history[-1].values() if run.history else ())]
-    if not all(math.isfinite(number) for number in numbers):
-        raise TrainingDiverged(
-            f"the loss is {_train_loss(run)} in epoch {run.epochs_done + (run.step > 0)}, step "
-            f"{run.step} of {run.steps_per_epoch}: training has diverged. The last commit in "
-            f"{run.config.output_path} is good. Start another run with a lower learning_rate "
-            f"(now {run.config.learning_rate})."
-        )
+def _shown_loss(run: Run) -> float:
+    """The loss for people to see; what is no number ends the run before the next commit would."""
+    loss = _train_loss(run)
+    if not math.isfinite(loss):
+        _check_sound(run)
+    return loss
+
+
+def _check_sound(run: Run) -> None:
+    """One look at sums and weights, at a commit: on a GPU, each look waits for the steps to end.
+
+    Raises:
+        TrainingDiverged: as `commit`.
+    """
+    first = 0.0 if run.first_loss is None else float(run.first_loss)
+    limit = _EXPLODED * max(run.config.margin**2 / 2, first)
+    losses = [_train_loss(run)] if run.step or run.history else []
+    if run.history and not run.step:
+        losses.append(run.history[-1]["validation_loss"])
+    loss = max(losses, key=lambda loss: (not math.isfinite(loss), loss), default=first)
+    if _sound(run, loss, limit) and math.isfinite(first):
+        return
+    raise TrainingDiverged(
+        f"the loss is {loss:.4g} in epoch {run.epochs_done + (run.step > 0)}, step "
+        f"{run.step or run.steps_per_epoch} of {run.steps_per_epoch}: training has diverged. "
+        f"{_what_went_wrong(run, limit)} The last commit in {run.config.output_path} is good. Start "
+        f"another run with a lower learning_rate (now {run.config.learning_rate}) or warmup_steps."
+    )
+
+
+def _sound(run: Run, loss: float, limit: float) -> bool:
+    norm = _norm(run.encoder.parameters())
+    return math.isfinite(loss + norm) and loss <= limit and norm <= _EXPLODED * run.drawn_norm
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    """The Euclidean norm of all numbers in all tensors."""
+    norms = [torch.linalg.vector_norm(tensor.detach()) for tensor in tensors]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
+
+
+def _what_went_wrong(run: Run, limit: float) -> str:
+    """Replays from the last commit, looking at every step, to the first that is not sound.
+
+    Steps are pure functions, so the replay takes the very same ones. Where the loss of none is out of
+    bounds yet, it names the step in which the weights grew most.
+    """
+    config, pairs = run.config, run.corpus.training
+    start = store.newest_usable(config.output_path)
+    again = resumed_run(config, run.corpus, start) if start else new_run(config, run.corpus)
+    order = epoch_order(config.seed, again.epochs_done + 1, len(pairs))
+    ids = run.corpus.vocabulary.ids(pairs.forest.symbols)
+    suspect, most, after = "", 0.0, math.nan
+    for step in range(again.step, run.step or run.steps_per_epoch):
+        indices = order[step * config.batch_size : (step + 1) * config.batch_size]
+        weights, before = _norm(again.encoder.parameters()), float(again.running[0])
+        train_step(again, order, ids)
+        loss = (float(again.running[0]) - before) / len(indices)
+        gradient = _norm(p.grad for p in again.encoder.parameters() if p.grad is not None)
+        after = _norm(again.encoder.parameters())
+        sound = _sound(again, loss, limit) and math.isfinite(gradient)
+        if not sound or after / weights > most:
+            most = after / weights
+            suspect = (
+                f"It went wrong in epoch {again.epochs_done + 1}, step {step + 1}: loss {loss:.4g}, "
+                f"norm of the gradient {gradient:.4g}, of the weights {weights:.4g} before and "
+                f"{after:.4g} after; its pairs: {_places(pairs, indices)}."
+            )
+        if not sound:
+            return suspect
+    if after == _norm(run.encoder.parameters()):
+        return suspect
+    return (
+        "A replay of the same steps from the last commit went well: suspect the memory or the "
+        "processor of this machine."
+    )
+
+
+def _places(pairs: Pairs, indices: np.ndarray) -> str:
+    """Files and lines of pairs, each file named once."""
+    lines: dict[str, list[int]] = {}
+    for where in map(pairs.where, indices.tolist()):
+        path, _, line = where.rpartition(":")
+        lines.setdefault(path, []).append(int(line))
+    return "; ".join(
+        f"{path} line {', '.join(map(str, sorted(found)))}" for path, found in sorted(lines.items())
+    )
 
 
 def derive(output_dir: Path, content: dict[str, Any], outcome: str | None) -> None:
@@ -392,11 +513,12 @@ def _names(paths: list[Path]) -> str:
 
 def changed_settings(config: Config, corpus: Corpus, content: dict[str, Any]) -> list[str]:
     """What this run would compute differently from a checkpoint's, each with both values."""
-    before = content["config"]
+    # A setting that is younger than the checkpoint had the effect of its default.
+    before = Config().to_dict() | content["config"]
     changes = [
-        f"{name}={before.get(name)!r}, this run asks for {now!r}"
+        f"{name}={before[name]!r}, this run asks for {now!r}"
         for name, now in config.computed().items()
-        if before.get(name) != now
+        if before[name] != now
     ]
     if config.num_threads not in (None, content["num_threads"]):
         changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
@@ -422,16 +544,38 @@ def train(config: Config, resume: str | None = "auto") -> History:
     """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
 
     `resume` is "auto" (the newest whole commit, else a fresh start), a checkpoint's path (later
-    commits are set aside), or None (whatever is there is set aside). SIGINT and SIGTERM commit and
-    stop.
+    commits are set aside), or None (whatever is there is set aside). SIGINT, SIGTERM and SIGHUP
+    commit and stop. How it ends is sent to the addresses in TREELSTM_NOTIFY_URLS.
 
     Raises:
         DataError: the pairs cannot be used; nothing has been written.
         SettingsChanged, CheckpointError, FileNotFoundError: cannot resume from there.
         RunInUse: another process writes to the output directory.
         WriteFailed: the disk refuses; the last commit is intact.
-        TrainingDiverged: the loss is not finite; the last commit is the last good state.
+        TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
+    try:
+        history, went_on = _train(config, resume)
+    except Exception as error:
+        _announce(config, "failed", f"{type(error).__name__}: {error}")
+        raise
+    if went_on:
+        _announce(config, history.outcome, summary(history.epochs))
+    return history
+
+
+def _announce(config: Config, event: str, text: str) -> None:
+    """Notifies; a notification that fails is in the log, unless the log is another process's."""
+    output_dir = config.output_path
+    if wanted() and output_dir.is_dir() and not store.holder(output_dir):
+        with logged(output_dir / "training.log"):
+            notify(event, output_dir, text)
+    else:
+        notify(event, output_dir, text)
+
+
+def _train(config: Config, resume: str | None) -> tuple[History, bool]:
+    """The history, and whether there was anything to do."""
     output_dir = config.output_path
     store.refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
@@ -443,10 +587,13 @@ def train(config: Config, resume: str | None = "auto") -> History:
             _say_start(run, start)
             if start is not None:
                 derive(output_dir, start.content, run.outcome)
+                if run.outcome is not None:  # else the next epoch's end brings the curves up to date
+                    write_events(output_dir, start.content)
+            went_on = run.outcome is None
             outcome = run.outcome or _loop(run)
             _say_end(run, outcome)
     resumed_at = start.checkpoint.position if start else None
-    return History(list(run.history), outcome, output_dir, resumed_at)
+    return History(list(run.history), outcome, output_dir, resumed_at), went_on
 
 
 def _loop(run: Run) -> str:
@@ -456,26 +603,36 @@ def _loop(run: Run) -> str:
     steps = (config.epochs - run.epochs_done) * run.steps_per_epoch - run.step
     progress, monitor = Progress(steps, config.batch_size), _monitor()
     committed = time.monotonic()
+
+    def count_seconds() -> None:
+        """Counts the time since the last commit to the epoch, of which it is a part with this one."""
+        nonlocal committed
+        now = time.monotonic()
+        run.seconds += now - committed
+        committed = now
+
     with _stop_signals() as stop, closing(progress):
         while run.outcome is None:
             order = epoch_order(config.seed, run.epochs_done + 1, len(training))
             while run.step < run.steps_per_epoch:
                 train_step(run, order, ids)
-                progress.step(run.epochs_done + 1, config.epochs, lambda: _train_loss(run))
+                progress.step(run.epochs_done + 1, config.epochs, lambda: _shown_loss(run))
                 if stop.signal or time.monotonic() - committed >= config.checkpoint_every_seconds:
+                    count_seconds()
                     commit(run)
-                    committed = time.monotonic()
                 if stop.signal:
                     return f"stopped by {stop.signal}"
+            _check_sound(run)  # metrics of what is no number would end in an error of their own
             record = finish_epoch(run)
-            derive(config.output_path, commit(run), run.outcome)
-            committed = time.monotonic()
-            _say_epoch(run, record, progress, drawn=monitor is not None)
+            count_seconds()
+            note_timing(run)
+            content = commit(run)
+            derive(config.output_path, content, run.outcome)
+            write_events(config.output_path, content)
+            _say_epoch(run, record, progress, shown=monitor is not None)
             if monitor is not None:
-                words = (
-                    f"epoch {run.epochs_done}/{config.epochs} · learning rate {_learning_rate(run):.3g}"
-                )
-                monitor.show(run.history, f"{words} · {progress.pace()}")
+                words = f"epoch {run.epochs_done}/{config.epochs} · {progress.pace()}"
+                monitor.show(run.history, f"{words} · learning rate {_learning_rate(run):.3g}")
             if stop.signal and run.outcome is None:
                 return f"stopped by {stop.signal}"
         return run.outcome
@@ -490,6 +647,20 @@ def _monitor() -> TrainingMonitor | None:
     return TrainingMonitor()
 
 
+def note_timing(run: Run) -> None:
+    """Closes the time of the epoch that has just ended: part of the commit, not of the history."""
+    pace = len(run.corpus.training) / max(run.seconds, 1e-9)
+    run.timings.append(
+        {
+            "epoch": run.epochs_done,
+            "ended": time.time(),  # seconds since 1970
+            "seconds": run.seconds,
+            "pairs_per_second": pace,
+        }
+    )
+    run.seconds = 0.0
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -501,22 +672,27 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 class StopRequest:
-    """Set by a signal, read between steps: a signal never interrupts a step or a commit."""
+    """Set by the first signal, read between steps: none ever interrupts a step or a commit."""
 
     signal: str | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
+        self.signal = self.signal or signal.Signals(number).name
 
 
 @contextmanager
 def _stop_signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM as a request to stop; outside the main thread Python delivers none."""
+    """SIGINT, SIGTERM and SIGHUP as a request to stop; outside the main thread Python delivers none.
+
+    A signal that is ignored, as nohup does with SIGHUP, stays ignored.
+    """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield stop
     finally:
@@ -567,7 +743,7 @@ def _say_start(run: Run, start: Usable | None) -> None:
             )
 
 
-def _say_epoch(run: Run, record: dict[str, Any], progress: Progress, drawn: bool) -> None:
+def _say_epoch(run: Run, record: dict[str, Any], progress: Progress, shown: bool) -> None:
     best = run.best is not None and run.best["epoch"] == record["epoch"]
     log.info(
         "epoch %*d/%d  train %.4f acc %.3f | validation %.4f acc %.3f ROC-AUC %.4f AP %.4f%s | %s",
@@ -582,7 +758,7 @@ def _say_epoch(run: Run, record: dict[str, Any], progress: Progress, drawn: bool
         record["validation_average_precision"],
         " best" if best else "",
         progress.pace(),
-        extra={"drawn": drawn},
+        extra={"shown": shown},
     )
     progress.line_written()
 

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+from runs import copy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from treelstm import load_checkpoint, train
+from treelstm.events import encoded, write_events
+
+pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's reader is not ours
+
+TAGS = {
+    "loss/train",
+    "loss/validation",
+    "accuracy/train",
+    "accuracy/validation",
+    "validation/roc_auc",
+    "validation/average_precision",
+    "pace/learning_rate",
+    "pace/pairs_per_second",
+    "pace/seconds",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("events") / "run"
+    train(tiny_config(tiny, run, epochs=4))
+    return run
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return copy(finished, tmp_path / "run")
+
+
+def event_file(run: Path) -> Path:
+    (path,) = (run / "tensorboard").iterdir()
+    return path
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard itself reads."""
+    reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    reader.Reload()
+    return {
+        tag: [(event.step, event.value) for event in reader.Scalars(tag)]
+        for tag in reader.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_reads_every_epoch_once_and_the_settings(finished):
+    found = curves(finished)
+    assert found.keys() == TAGS
+    for tag, points in found.items():
+        assert [step for step, _ in points] == [1, 2, 3, 4], tag
+    history = load_checkpoint(finished / "checkpoint_epoch_4.pt")["history"]
+    losses = [record["validation_loss"] for record in history]
+    assert [value for _, value in found["loss/validation"]] == pytest.approx(losses)
+    assert all(value > 0 for _, value in found["pace/pairs_per_second"])
+    reader = EventAccumulator(str(finished / "tensorboard"))
+    reader.Reload()
+    assert "settings/text_summary" in reader.Tags()["tensors"]
+    text = reader.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "| learning_rate | 0.001 |" in text
+
+
+def test_a_kill_in_the_middle_of_an_append_is_healed_wherever_it_came(run):
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    whole = event_file(run).read_bytes()
+    assert whole == encoded(content)
+    for size in (*range(0, len(whole), 61), len(whole) - 1):
+        event_file(run).write_bytes(whole[:size])
+        write_events(run, content)
+        assert event_file(run).read_bytes() == whole, size
+
+
+def test_a_growing_file_is_appended_to_and_any_other_is_replaced(run):
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    write_events(run, load_checkpoint(run / "checkpoint_epoch_2.pt"))
+    shorter = event_file(run).stat()
+    write_events(run, content)
+    assert event_file(run).stat().st_ino == shorter.st_ino  # a live TensorBoard reads on
+    event_file(run).write_bytes(b"x" + event_file(run).read_bytes())
+    write_events(run, content)
+    assert event_file(run).read_bytes() == encoded(content)
+
+
+def test_going_back_to_an_earlier_checkpoint_leaves_no_step_backwards(tiny, run):
+    config = tiny_config(tiny, run, epochs=5)
+    train(config, str(run / "checkpoint_epoch_2.pt"))
+    for points in curves(run).values():
+        assert [step for step, _ in points] == [1, 2, 3, 4, 5]
+
+
+def test_timings_travel_with_the_commit_but_are_no_part_of_the_history(tiny, run):
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    assert [timing["epoch"] for timing in content["timings"]] == [1, 2, 3, 4]
+    assert not {"seconds", "pairs_per_second", "ended"} & content["history"][0].keys()
+    train(tiny_config(tiny, run, epochs=5))
+    later = load_checkpoint(run / "checkpoint_epoch_5.pt")["timings"]
+    assert later[:4] == content["timings"] and len(later) == 5
+
+
+def test_a_disk_that_refuses_the_curves_is_said_and_harms_nothing(tiny, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tensorboard").write_text("in the way")
+    assert train(tiny_config(tiny, run)).finished
+    assert "TensorBoard's file is behind, the next epoch tries again: " in capsys.readouterr().out

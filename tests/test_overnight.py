@@ -1,0 +1,253 @@
+"""Real papermill, real kernels, really killed. `make soak` does the same for an hour."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import papermill
+import psutil
+import pytest
+from conftest import tiny_config
+from nbformat import NotebookNode
+from pages import Papermill, gone, parameters, send, write_page
+from papermill.exceptions import PapermillExecutionError
+from runs import assert_same_run
+from services import webhook
+
+from treelstm import Config, list_checkpoints, load_checkpoint, train
+
+pytestmark = pytest.mark.filterwarnings("default")  # what the kernel's machinery warns of is not ours
+
+ENGINE = ("--engine", "treelstm")
+EPOCHS = 14
+
+
+def night(tiny: Path, run: Path, **settings: Any) -> Config:
+    often = {"epochs": EPOCHS, "checkpoint_every_seconds": 0, "num_threads": 1, "patience": 40}
+    return tiny_config(tiny, run, **(often | settings))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(night(tiny, run))
+    return run
+
+
+def execute(page: Path, config: Config) -> NotebookNode:
+    """By the engine, in this process."""
+    output = page.with_suffix(".out.ipynb")
+    return papermill.execute_notebook(
+        page, output, parameters(config), engine_name="treelstm", progress_bar=False
+    )
+
+
+def text(nb: Any) -> str:
+    return "\n".join(
+        cell.source + "".join(output.get("text", "") for output in cell.get("outputs", ()))
+        for cell in nb.cells
+    )
+
+
+def log(run: Path) -> str:
+    return (run / "training.log").read_text()
+
+
+IN_A_COMMIT = """
+import os
+fsync, signs = os.fsync, Path({sign!r})
+def slow_fsync(descriptor):
+    if list_len() >= {checkpoints}:
+        signs.touch()
+        time.sleep(0.5)
+    fsync(descriptor)
+def list_len():
+    return len(treelstm.list_checkpoints(config.output_path))
+os.fsync = slow_fsync
+"""
+
+
+def test_signals_and_the_death_of_papermill_commit_and_the_same_line_ends_bit_identical(
+    tiny, undisturbed, tmp_path
+):
+    """SIGTERM; SIGINT twice, during a commit; SIGKILL of papermill; then nothing."""
+    run = tmp_path / "run"
+    config = night(tiny, run)
+    page = write_page(tmp_path / "page.ipynb")
+    with webhook() as hook:
+        secret = {"TREELSTM_NOTIFY_URLS": hook.address}
+
+        first = Papermill(page, config, *ENGINE, **secret)
+        first.until_epoch(3)
+        send(first.process, signal.SIGTERM)
+        assert first.wait(20) == 128 + signal.SIGTERM, first.console.read_text()
+        assert first.statuses() == ["completed"] * 5 + ["pending"]
+        assert first.notebook().metadata.treelstm.outcome == "stopped by SIGTERM"
+        assert "**Stopped by SIGTERM**. Cells after the stop were not executed" in text(first.notebook())
+        assert "stopped by SIGTERM: epoch" in log(run)
+
+        sign = tmp_path / "in a commit"
+        hooked = write_page(tmp_path / "hooked.ipynb", IN_A_COMMIT.format(sign=str(sign), checkpoints=6))
+        second = Papermill(hooked, config, *ENGINE, **secret)
+        second.until(sign.exists)
+        send(second.process, signal.SIGINT)
+        send(second.process, signal.SIGINT)
+        assert second.wait(20) == 128 + signal.SIGINT, second.console.read_text()
+        assert second.notebook().metadata.treelstm.outcome == "stopped by SIGINT"
+        newest = list_checkpoints(run)[-1]
+        assert load_checkpoint(newest.path)["step"] == newest.steps_into_next
+        assert not list(run.glob(".*.tmp"))
+
+        third = Papermill(page, config, *ENGINE, **secret)
+        third.until_epoch(9)
+        kernel = third.kernel()
+        send(third.process, signal.SIGKILL)
+        killed = time.monotonic()
+        third.wait()
+        while "stopped by" not in log(run).splitlines()[-1]:
+            assert time.monotonic() - killed < 1.5, "the kernel did not notice"
+            time.sleep(0.02)
+        while not gone(kernel):
+            assert time.monotonic() - killed < 3, "the kernel did not end"
+            time.sleep(0.02)
+        assert not (run / "final_model.pt").exists()
+
+        fourth = Papermill(page, config, *ENGINE, **secret)
+        assert fourth.wait() == 0, fourth.console.read_text()
+        assert fourth.notebook().metadata.treelstm.outcome == "finished"
+        assert set(fourth.statuses()) == {"completed"}
+        assert_same_run(undisturbed, run)
+
+        events = [message["title"].split(": ")[1] for message in hook.messages]
+        assert events == ["stopped by SIGTERM", "stopped by SIGINT", "finished"]
+        assert "14 epochs; best: epoch" in hook.messages[-1]["message"]
+        for path in tmp_path.rglob("*"):
+            assert not path.is_file() or hook.secret.encode() not in path.read_bytes(), path
+
+
+DIE_TWICE = """
+real = training.finish_epoch
+def mortal(state):
+    record = real(state)
+    sign = Path({sign!r} + str(state.epochs_done))
+    if state.epochs_done in (5, 10) and not sign.exists():
+        sign.touch()
+        os.kill(os.getpid(), signal.SIGKILL if state.epochs_done == 5 else signal.SIGSEGV)
+    return record
+training.finish_epoch = mortal
+"""
+
+
+def test_a_kernel_that_dies_is_started_again_and_goes_on_even_from_a_page_that_starts_afresh(
+    tiny, undisturbed, tmp_path
+):
+    config = night(tiny, tmp_path / "run", resume=None)
+    page = write_page(tmp_path / "page.ipynb", DIE_TWICE.format(sign=str(tmp_path / "died")))
+    with webhook() as hook:
+        process = Papermill(page, config, *ENGINE, TREELSTM_NOTIFY_URLS=hook.address)
+        assert process.wait() == 0, process.console.read_text()
+        events = [message["title"].split(": ")[1] for message in hook.messages]
+    assert_same_run(undisturbed, config.output_path)
+    nb = process.notebook()
+    assert nb.metadata.treelstm.outcome == "finished" and len(nb.metadata.treelstm.deaths) == 2
+    said = text(nb)
+    assert "**The kernel died and was started again.**" in said
+    assert "the kernel was killed by SIGKILL (out of memory?" in said and "SIGSEGV" in said
+    assert 'resume = "auto"' in said
+    assert "restart 1 of at most 20" in log(config.output_path)
+    assert sorted(events) == ["finished", "restarted", "restarted"] and events[-1] == "finished"
+    assert not (config.output_path / "superseded").exists()
+    lines = log(config.output_path).splitlines()
+    again = next(i for i, line in enumerate(lines) if "restart 1 of" in line)
+    assert "resuming" in "".join(lines[again : again + 3])
+
+
+def test_a_kernel_that_dies_before_it_commits_is_not_started_again(tiny, tmp_path):
+    page = write_page(tmp_path / "page.ipynb", "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(PapermillExecutionError, match=r"KernelDied: .*nothing new had been committed"):
+        execute(page, night(tiny, tmp_path / "run"))
+    nb = papermill.iorw.load_notebook_node(str(page.with_suffix(".out.ipynb")))
+    assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
+    statuses = [cell.metadata.papermill.status for cell in nb.cells if cell.cell_type == "code"]
+    assert statuses == ["completed"] * 4 + ["failed", "pending", "pending"]
+
+
+DIE_AT_EVERY_COMMIT = """
+commit = training.commit
+def mortal(state):
+    commit(state)
+    os.kill(os.getpid(), signal.SIGKILL)
+training.commit = mortal
+"""
+
+
+def test_restarts_end_at_max_restarts(tiny, tmp_path):
+    """Every life goes one step further, and would for ever."""
+    page = write_page(tmp_path / "page.ipynb", DIE_AT_EVERY_COMMIT)
+    with pytest.raises(PapermillExecutionError, match=r"after 1 restarts \(max_restarts\)"):
+        execute(page, night(tiny, tmp_path / "run", max_restarts=1))
+    assert list_checkpoints(tmp_path / "run")[-1].position == (0, 2)
+    assert "after 1 restarts (max_restarts): not started again" in log(tmp_path / "run")
+
+
+def test_a_run_that_diverges_fails_and_is_not_started_again(tiny, tmp_path):
+    page = write_page(tmp_path / "page.ipynb")
+    with pytest.raises(PapermillExecutionError, match="TrainingDiverged: the loss is"):
+        execute(page, night(tiny, tmp_path / "run", learning_rate=1e30))
+    nb = papermill.iorw.load_notebook_node(str(page.with_suffix(".out.ipynb")))
+    assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
+
+
+def test_a_hangup_in_a_cell_before_training_ends_at_once_and_leaves_nothing(tiny, tmp_path):
+    sign = tmp_path / "waiting"
+    page = write_page(tmp_path / "page.ipynb", f"Path({str(sign)!r}).touch(); time.sleep(100)")
+    process = Papermill(page, night(tiny, tmp_path / "run"), *ENGINE)
+    process.until(sign.exists)
+    kernels = psutil.Process(process.process.pid).children()
+    send(process.process, signal.SIGHUP)
+    assert process.wait(15) == 128 + signal.SIGHUP, process.console.read_text()
+    assert process.statuses() == ["completed"] * 4 + ["failed", "pending", "pending"]
+    assert "**Stopped by SIGHUP** (the kernel was killed by SIGTERM)" in text(process.notebook())
+    assert not (tmp_path / "run").exists() and all(map(gone, kernels))
+
+
+def test_a_kernel_that_is_itself_told_to_stop_is_no_finished_run(tiny, tmp_path):
+    page = write_page(tmp_path / "page.ipynb")
+    process = Papermill(page, night(tiny, tmp_path / "run", epochs=10_000), *ENGINE)
+    process.until_epoch(2)
+    send(process.kernel(), signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.notebook().metadata.treelstm.outcome == "stopped by SIGTERM"
+
+
+def test_plain_papermill_is_crash_only_safe(tiny, undisturbed, tmp_path):
+    """Its kernel killed, then papermill itself killed, then nothing: the same line each time."""
+    config = night(tiny, tmp_path / "run")
+    page = write_page(tmp_path / "page.ipynb")
+    first = Papermill(page, config)
+    first.until_epoch(4)
+    send(first.kernel(), signal.SIGKILL)
+    assert first.wait(30) == 138  # papermill's own status for this
+    second = Papermill(page, config)
+    second.until_epoch(9)
+    kernel = second.kernel()
+    send(second.process, signal.SIGKILL)
+    second.wait()
+    killed = time.monotonic()
+    while not gone(kernel):
+        assert time.monotonic() - killed < 5
+        time.sleep(0.05)
+    third = Papermill(page, config)
+    assert third.wait() == 0, third.console.read_text()
+    assert_same_run(undisturbed, config.output_path)
+
+
+def test_papermill_starts_without_torch():
+    code = "import papermill.cli, sys; print('torch' in sys.modules, 'treelstm.engine' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
