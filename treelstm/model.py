@@ -26,8 +26,8 @@ _TREES_PER_CALL = 2048  # distinct trees that `encode_trees` evaluates at once; 
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 # The derivatives that autograd itself uses: one pass over memory instead of three or four.
-_sigmoid_backward = torch.ops.aten.sigmoid_backward
-_tanh_backward = torch.ops.aten.tanh_backward
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _embedding_backward = torch.ops.aten.embedding_dense_backward
 
 
@@ -53,18 +53,18 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         h_sum = x.new_empty(len(x) - leaves, size)
         f, slope = x.new_empty(edges, size), x.new_empty(edges, size)
         own = torch.arange(edges, device=x.device)
+        all_children, parent, child_ptr = batch.child, batch.parent, batch.child_ptr
 
         for at, edge, _ in _levels(batch):
             inner = slice(at.start - leaves, at.stop - leaves)
             i, o, update = gates[at].split(size, dim=1)
             if at.start:
-                child, pointers = batch.child[edge], batch.child_ptr[at.start : at.stop + 1]
-                pointers = pointers - edge.start
+                child, pointers = all_children[edge], child_ptr[at.start : at.stop + 1] - edge.start
                 h_sum[inner] = _sum_rows(h, child, pointers)  # eq. 2
                 gates[at].addmm_(h_sum[inner], u.t())
                 # U_f h_k depends on the child alone: one product per child, gathered per edge.
                 torch.index_select(forget_h, 0, child, out=f[edge])
-                f[edge].add_(forget_x.index_select(0, batch.parent[edge] - leaves)).sigmoid_()  # eq. 4
+                f[edge].add_(forget_x.index_select(0, parent[edge] - leaves)).sigmoid_()  # eq. 4
                 kept = torch.mul(f[edge], c.index_select(0, child), out=slope[edge])
                 c[at] = _sum_rows(kept, own[: len(kept)], pointers)
                 kept.addcmul_(kept, f[edge], value=-1)  # f (1 - f) c_k, what the backward pass needs
@@ -94,6 +94,8 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         d_forget_x = torch.empty_like(h_sum)
         d_forget_h = h.new_empty(below, size)  # by U_f h_k, rows of children
         d_f, d_kept = torch.empty_like(f), torch.empty_like(f)  # by eq. 4's argument; by c_k
+        parent, child_ptr = batch.parent, batch.child_ptr
+        by_child, by_child_ptr = batch.by_child, batch.by_child_ptr
 
         for at, edge, up in reversed(_levels(batch)):
             inner = slice(at.start - leaves, at.stop - leaves)
@@ -101,10 +103,9 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             d_i, d_o, d_update = d_gates[at].split(size, dim=1)
             if at.stop <= below:
                 # Pull from the parents: the edges that leave these nodes upwards.
-                pointers = batch.by_child_ptr[at.start : at.stop + 1] - up.start
-                to = batch.by_child[up]
+                to, pointers = by_child[up], by_child_ptr[at.start : at.stop + 1] - up.start
                 d_forget_h[at] = _sum_rows(d_f, to, pointers)
-                d_h[at].add_(_sum_rows(d_h_sum, batch.parent.index_select(0, to) - leaves, pointers))
+                d_h[at].add_(_sum_rows(d_h_sum, parent.index_select(0, to) - leaves, pointers))
                 d_h[at].addmm_(d_forget_h[at], u_f)
             d_c = d_h[at] * o
             _tanh_backward(d_c, tanh_c[at], grad_input=d_c)
@@ -118,10 +119,10 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             _tanh_backward(d_update, update, grad_input=d_update)
             if at.start:
                 torch.mm(d_gates[at], u, out=d_h_sum[inner])
-                d_c_edge = d_c.index_select(0, batch.parent[edge] - at.start)
+                d_c_edge = d_c.index_select(0, parent[edge] - at.start)
                 torch.mul(d_c_edge, f[edge], out=d_kept[edge])
                 torch.mul(d_c_edge, slope[edge], out=d_f[edge])
-                pointers = batch.child_ptr[at.start : at.stop + 1] - edge.start
+                pointers = child_ptr[at.start : at.stop + 1] - edge.start
                 d_forget_x[inner] = _sum_rows(d_f[edge], own[: edge.stop - edge.start], pointers)
 
         d_x = None
