@@ -56,27 +56,28 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         all_children, parent, child_ptr = batch.child, batch.parent, batch.child_ptr
 
         for at, edge, _ in _levels(batch):
-            inner = slice(at.start - leaves, at.stop - leaves)
-            i, o, update = gates[at].split(size, dim=1)
+            gates_k, c_k = gates[at], c[at]
+            i, o, update = gates_k.split(size, dim=1)
             if at.start:
+                inner = slice(at.start - leaves, at.stop - leaves)
                 child, pointers = all_children[edge], child_ptr[at.start : at.stop + 1] - edge.start
-                h_sum[inner] = _sum_rows(h, child, pointers)  # eq. 2
-                gates[at].addmm_(h_sum[inner], u.t())
+                below = _sum_rows(h, child, pointers)  # eq. 2
+                h_sum[inner] = below
+                gates_k.addmm_(below, u.t())
                 # U_f h_k depends on the child alone: one product per child, gathered per edge.
-                torch.index_select(forget_h, 0, child, out=f[edge])
-                f[edge].add_(forget_x.index_select(0, parent[edge] - leaves)).sigmoid_()  # eq. 4
-                kept = torch.mul(f[edge], c.index_select(0, child), out=slope[edge])
-                c[at] = _sum_rows(kept, own[: len(kept)], pointers)
-                kept.addcmul_(kept, f[edge], value=-1)  # f (1 - f) c_k, what the backward pass needs
+                f_k = torch.index_select(forget_h, 0, child, out=f[edge])
+                f_k.add_(forget_x.index_select(0, parent[edge] - leaves)).sigmoid_()  # eq. 4
+                kept = torch.mul(f_k, c.index_select(0, child), out=slope[edge])
+                c_k.copy_(_sum_rows(kept, own[: len(kept)], pointers))
+                kept.addcmul_(kept, f_k, value=-1)  # f (1 - f) c_k, what the backward pass needs
             else:
-                c[at] = 0.0
-            gates[at, : 2 * size].sigmoid_()  # eqs. 3, 5
+                c_k.zero_()
+            gates_k[:, : 2 * size].sigmoid_()  # eqs. 3, 5
             update.tanh_()  # eq. 6
-            c[at].addcmul_(i, update)  # eq. 7
-            torch.tanh(c[at], out=tanh_c[at])
-            torch.mul(o, tanh_c[at], out=h[at])  # eq. 8
+            c_k.addcmul_(i, update)  # eq. 7
+            h_k = torch.mul(o, torch.tanh(c_k, out=tanh_c[at]), out=h[at])  # eq. 8
             if at.stop < len(x):
-                torch.mm(h[at], u_f.t(), out=forget_h[at])
+                torch.mm(h_k, u_f.t(), out=forget_h[at])
         ctx.save_for_backward(x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own)
         ctx.batch = batch
         return h.index_select(0, batch.root)
@@ -98,38 +99,44 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         by_child, by_child_ptr = batch.by_child, batch.by_child_ptr
 
         for at, edge, up in reversed(_levels(batch)):
-            inner = slice(at.start - leaves, at.stop - leaves)
-            i, o, update = gates[at].split(size, dim=1)
-            d_i, d_o, d_update = d_gates[at].split(size, dim=1)
+            gates_k, tanh_k, d_gates_k, d_h_k = gates[at], tanh_c[at], d_gates[at], d_h[at]
+            i, o, update = gates_k.split(size, dim=1)
+            d_i, d_o, d_update = d_gates_k.split(size, dim=1)
+            d_c_above: Tensor | None = None
             if at.stop <= below:
                 # Pull from the parents: the edges that leave these nodes upwards.
                 to, pointers = by_child[up], by_child_ptr[at.start : at.stop + 1] - up.start
-                d_forget_h[at] = _sum_rows(d_f, to, pointers)
-                d_h[at].add_(_sum_rows(d_h_sum, parent.index_select(0, to) - leaves, pointers))
-                d_h[at].addmm_(d_forget_h[at], u_f)
-            d_c = d_h[at] * o
-            _tanh_backward(d_c, tanh_c[at], grad_input=d_c)
-            if at.stop <= below:
-                d_c += _sum_rows(d_kept, to, pointers)
+                d_forget = _sum_rows(d_f, to, pointers)
+                d_forget_h[at] = d_forget
+                d_h_k.add_(_sum_rows(d_h_sum, parent.index_select(0, to) - leaves, pointers))
+                d_h_k.addmm_(d_forget, u_f)
+                d_c_above = _sum_rows(d_kept, to, pointers)
+            d_c = d_h_k * o
+            _tanh_backward(d_c, tanh_k, grad_input=d_c)
+            if d_c_above is not None:
+                d_c += d_c_above
             torch.mul(d_c, update, out=d_i)
-            torch.mul(d_h[at], tanh_c[at], out=d_o)
-            d_i_o = d_gates[at, : 2 * size]
-            _sigmoid_backward(d_i_o, gates[at, : 2 * size], grad_input=d_i_o)
+            torch.mul(d_h_k, tanh_k, out=d_o)
+            d_i_o = d_gates_k[:, : 2 * size]
+            _sigmoid_backward(d_i_o, gates_k[:, : 2 * size], grad_input=d_i_o)
             torch.mul(d_c, i, out=d_update)
             _tanh_backward(d_update, update, grad_input=d_update)
             if at.start:
-                torch.mm(d_gates[at], u, out=d_h_sum[inner])
+                inner = slice(at.start - leaves, at.stop - leaves)
+                torch.mm(d_gates_k, u, out=d_h_sum[inner])
                 d_c_edge = d_c.index_select(0, parent[edge] - at.start)
                 torch.mul(d_c_edge, f[edge], out=d_kept[edge])
-                torch.mul(d_c_edge, slope[edge], out=d_f[edge])
+                d_f_k = torch.mul(d_c_edge, slope[edge], out=d_f[edge])
                 pointers = child_ptr[at.start : at.stop + 1] - edge.start
-                d_forget_x[inner] = _sum_rows(d_f[edge], own[: edge.stop - edge.start], pointers)
+                d_forget_x[inner] = _sum_rows(d_f_k, own[: len(d_f_k)], pointers)
 
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = d_gates @ w[: 3 * size]
             d_x[leaves:].addmm_(d_forget_x, w[3 * size :])
-        d_w = torch.cat((d_gates.t() @ x, d_forget_x.t() @ x[leaves:]))
+        d_w = torch.empty_like(w)
+        torch.mm(d_gates.t(), x, out=d_w[: 3 * size])
+        torch.mm(d_forget_x.t(), x[leaves:], out=d_w[3 * size :])
         d_b = torch.cat((d_gates.sum(0), d_forget_x.sum(0)))
         d_u = d_gates[leaves:].t() @ h_sum
         d_u_f = d_forget_h.t() @ h[:below]
@@ -153,8 +160,9 @@ def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
 class TreeEncoder(nn.Module):
     """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
 
-    Weights are drawn from `seed` alone. The vocabulary and the ignored keys belong to the encoder:
-    with them it reads ASTs.
+    Weights are drawn from `seed` alone. With `precision="bfloat16"` the states and products inside
+    the trees are of that type; weights, their gradients and the projection stay as they are. The
+    vocabulary and the ignored keys belong to the encoder: with them it reads ASTs.
     """
 
     def __init__(
@@ -166,8 +174,10 @@ class TreeEncoder(nn.Module):
         output_dim: int = 512,
         ignored_keys: Iterable[str] = (),
         seed: int = 42,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.vocabulary = vocabulary
         self.ignored_keys = tuple(ignored_keys)
         random = generator(seed, WEIGHTS)
@@ -200,9 +210,10 @@ class TreeEncoder(nn.Module):
             mode="sum",
             include_last_offset=True,
         )
-        root: Tensor = ChildSumTreeLSTM.apply(
-            x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight, batch
-        )
+        inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
+        if self.precision == "bfloat16":
+            inside = [tensor.bfloat16() for tensor in inside]
+        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
         if dropout_mask is not None:
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)

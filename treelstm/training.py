@@ -393,11 +393,11 @@ def _names(paths: list[Path]) -> str:
 
 def changed_settings(config: Config, corpus: Corpus, content: dict[str, Any]) -> list[str]:
     """What this run would compute differently from a checkpoint's, each with both values."""
-    before = content["config"]
+    before = Config().to_dict() | content["config"]  # older checkpoints lack newer settings
     changes = [
-        f"{name}={before.get(name)!r}, this run asks for {now!r}"
+        f"{name}={before[name]!r}, this run asks for {now!r}"
         for name, now in config.computed().items()
-        if before.get(name) != now
+        if before[name] != now
     ]
     if config.num_threads not in (None, content["num_threads"]):
         changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
