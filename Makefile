@@ -8,7 +8,7 @@ DATA := data/training_pairs
 UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 
-.PHONY: train test lab preflight bench torture fuzz
+.PHONY: train test lab preflight bench speed torture fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -30,6 +30,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/preflight.py
+
+# The kernel beside other implementations and its floors (docs/speed.md, .png); bfloat16; growth.
+speed: $(READY)
+	$(BIN)/python benchmarks/contestants.py
+	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/growth.py
 
 # 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
 fuzz: $(READY)
