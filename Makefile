@@ -10,7 +10,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight test lab preflight bench torture soak fuzz
+.PHONY: train overnight test lab preflight bench speed torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -38,6 +38,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/preflight.py
 	$(BIN)/python benchmarks/pages.py
+
+# The kernel beside other implementations and its floors (docs/speed.md, .png); bfloat16; growth.
+speed: $(READY)
+	$(BIN)/python benchmarks/contestants.py
+	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/growth.py
 
 # 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
 fuzz: $(READY)

@@ -1,4 +1,7 @@
-"""How fast a corpus is compiled and trained on, against per-node recursion in the same run.
+"""How fast a corpus is compiled, batched, trained on and encoded, each against its measure.
+
+Training against per-node recursion, the loop against its own forward, backward and optimizer,
+encoding against encoding without sharing: ratios of interleaved runs.
 
 python benchmarks/speed.py
 """
@@ -8,17 +11,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from corpus import asts, directories, workplace
 
 import treelstm
-from treelstm.model import contrastive_loss, distances
+from treelstm.data import Corpus
+from treelstm.model import TreeEncoder, contrastive_loss, distances
 from treelstm.randomness import dropout_mask, epoch_order
-from treelstm.training import new_run, train_step
+from treelstm.training import Run, new_run, train_step
+from treelstm.trees import Forest
 
 ROUNDS, OUR_STEPS = 7, 60
 
@@ -85,6 +93,67 @@ def main() -> None:
             f"{median(paces):,.0f} pairs/s, {median(ratios):.0f} times the recursive loop "
             f"(ratios {min(ratios):.0f} to {max(ratios):.0f})"
         )
+        for size in (16, 256):
+            batches(corpus, ids, order, size)
+            outside(new_run(replace(config, batch_size=size), corpus), ids, order)
+        encoding(ours.encoder, forest, trees)
+
+
+def batches(corpus: Corpus, ids: np.ndarray, order: np.ndarray, size: int) -> None:
+    """Milliseconds to build a batch, each of other pairs."""
+    pairs, spent = corpus.training, []
+    for start in range(0, len(pairs) - size, size):
+        indices = order[start : start + size]
+        trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+        spent.append(seconds(partial(pairs.forest.batch, trees, ids)))
+    print(f"building a batch of {size} pairs: {1e3 * median(spent):.2f} ms")
+
+
+def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
+    """The share of a step that is neither forward nor backward pass nor optimizer."""
+    config, pairs = run.config, run.corpus.training
+    count = 960 // config.batch_size
+    prepared = []
+    for step in range(count):
+        indices = order[step * config.batch_size : (step + 1) * config.batch_size]
+        trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+        mask = dropout_mask(config.seed, step, (len(trees), config.hidden_dim), config.dropout)
+        prepared.append((pairs.forest.batch(trees, ids), torch.from_numpy(pairs.label[indices]), mask))
+
+    def core() -> None:
+        for batch, label, mask in prepared:
+            encoding = run.encoder(batch, mask)
+            distance = distances(*encoding.split(len(label)))
+            run.optimizer.zero_grad()
+            contrastive_loss(distance, label, config.margin).mean().backward()
+            run.optimizer.step()
+
+    def whole() -> None:
+        run.step = 0
+        for _ in range(count):
+            train_step(run, order, ids)
+
+    core(), whole()
+    shares = [1 - seconds(core) / seconds(whole) for _ in range(2 * ROUNDS + 1)]
+    print(
+        f"outside forward, backward and optimizer, batch of {config.batch_size} pairs: "
+        f"{median(shares):.1%} of a step"
+    )
+
+
+def encoding(encoder: TreeEncoder, forest: Forest, trees: list[dict[str, Any]]) -> None:
+    """All training trees, shared and not; the encodings must agree."""
+    unshared = Forest.compile(trees, encoder.ignored_keys, share=False)
+    everything = np.arange(len(trees))
+    shared, alone = (encoder.encode_trees(f, everything) for f in (forest, unshared))
+    assert float((shared - alone).abs().max()) < 1e-5
+    pairs = [
+        [seconds(partial(encoder.encode_trees, f, everything)) for f in (forest, unshared)]
+        for _ in range(ROUNDS)
+    ]
+    ratio = median(slow / fast for fast, slow in pairs)
+    spent = median(fast for fast, _ in pairs)
+    print(f"encoding {len(trees):,} trees: {spent:.2f} s, {ratio:.1f} times as fast as without sharing")
 
 
 def check_same_loss(config, corpus, order, ids, expected: float) -> None:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from importlib import metadata
@@ -24,7 +25,7 @@ from runs import copy
 
 from treelstm import Config, checkpoint, load_corpus, preflight, train
 from treelstm.__main__ import main
-from treelstm.report import ERROR, GROUPS, NOTE, WARNING, PreflightRefused, as_html, as_text
+from treelstm.report import ERROR, GROUPS, NOTE, OK, WARNING, PreflightRefused, as_html, as_text
 
 checks = sys.modules["treelstm.preflight"]  # the package exports its function by the same name
 
@@ -713,3 +714,28 @@ def test_preflight_never_crashes_and_what_it_passes_can_be_trained_on(tmp_path):
         path.write_bytes(healthy[path])
     assert 0.02 * FUZZ < passed < 0.9 * FUZZ
     assert len(load_corpus(config).training) == 10
+
+
+@pytest.mark.parametrize(("slow_at", "level"), [(2, NOTE), (1, OK)])
+def test_the_thread_count_that_was_fastest_is_proposed_and_never_taken(
+    base, tmp_path, monkeypatch, slow_at, level
+):
+    step = checks.train_step
+
+    def slower(*args: Any) -> None:
+        step(*args)
+        time.sleep(0.05 * (torch.get_num_threads() >= slow_at))
+
+    monkeypatch.setattr(checks, "train_step", slower)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    before = torch.get_num_threads()
+    report = preflight(healthy_config(base, tmp_path / "new", num_threads=2))
+    (finding,) = (f for f in report.findings["Resources"] if "pairs/s by threads" in f.found)
+    assert re.search(r"1: [\d,]+, 2: [\d,]+; this run takes 2", finding.found)
+    assert (finding.level, finding.remedy) == (level, "Set num_threads=1" if level == NOTE else "")
+    assert torch.get_num_threads() == before
+
+
+def test_a_resumed_run_keeps_its_thread_count_so_none_is_proposed(base):
+    report = preflight(healthy_config(base, base / "run", epochs=4))
+    assert not any("by threads" in finding.found for finding in report.findings["Resources"])

@@ -495,6 +495,7 @@ def test_auto_with_only_damaged_checkpoints_stops_instead_of_burying_the_run(tin
         ("learning_rate", 0.01, r"learning_rate=0\.001, this run asks for 0\.01"),
         ("dropout", 0.2, r"dropout=0\.1, this run asks for 0\.2"),
         ("warmup_steps", 10, "warmup_steps=0, this run asks for 10"),
+        ("precision", "bfloat16", "precision='float32', this run asks for 'bfloat16'"),
         ("lr_schedule", "plateau", "lr_schedule=None, this run asks for 'plateau'"),
         ("ignored_keys", ("nombro",), r"ignored_keys=\['plena_vorto'"),
         ("num_threads", 7, r"num_threads=\d, this run asks for 7"),
@@ -603,6 +604,19 @@ def test_a_vocabulary_that_it_started_from_stays_with_the_run(tiny, finished, tm
     assert train(resumed).resumed_at == (1, 0)
     symbols = load_encoder(source).vocabulary.symbols
     assert load_encoder(tmp_path / "new" / "final_model.pt").vocabulary.symbols == symbols
+
+
+def test_a_commit_from_before_a_setting_existed_resumes_with_its_default(tiny, finished, run):
+    for path in run.glob("*.pt"):
+        content = store.read_sealed(path)
+        del content["config"]["precision"]
+        store.write_sealed(path, content)
+    (run / "checkpoint_epoch_3.pt").unlink()
+    train(tiny_config(tiny, run))
+    assert_same_run(finished, run)
+    with pytest.raises(SettingsChanged, match="precision='float32', this run asks for 'bfloat16'"):
+        train(tiny_config(tiny, run, precision="bfloat16"))
+    assert load_encoder(run / "best_model.pt").precision == "float32"
 
 
 def test_another_version_of_torch_is_allowed_and_said(tiny, run, capsys):

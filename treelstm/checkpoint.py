@@ -26,6 +26,7 @@ from typing import Any
 import filelock
 import torch
 
+from treelstm.config import Config
 from treelstm.files import TEMPORARY_SUFFIX, WriteFailed, write_whole
 from treelstm.model import TreeEncoder
 from treelstm.trees import Vocabulary
@@ -321,7 +322,8 @@ def load_weights(encoder: TreeEncoder, content: dict[str, Any], path: Path) -> N
 def build_encoder(config: dict[str, Any], vocabulary: Vocabulary) -> TreeEncoder:
     """A fresh encoder with the sizes of `config` (plain values, as a checkpoint holds them)."""
     names = ["embedding_dim", "hidden_dim", "output_dim", "ignored_keys", "seed"]
-    return TreeEncoder(vocabulary, **{name: config[name] for name in names})
+    precision = config.get("precision", Config.precision)  # checkpoints of version 0.1 lack it
+    return TreeEncoder(vocabulary, precision=precision, **{name: config[name] for name in names})
 
 
 # --- a run's directory -------------------------------------------------------------------------

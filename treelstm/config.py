@@ -100,6 +100,13 @@ class Config:
         valid=lambda value: 0 <= value < 1,
         expected="at least 0 and under 1",
     )
+    precision: str = _setting(
+        "float32",
+        '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
+        computed=True,
+        valid=lambda value: value in ("float32", "bfloat16"),
+        expected='"float32" or "bfloat16"',
+    )
     validation_fraction: float = _setting(
         0.1,
         "share of the pairs held out where validation_dir is None",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,21 @@ from treelstm.trees import Forest, TreeBatch, Vocabulary
 _TREES_PER_CALL = 2048  # distinct trees that `encode_trees` evaluates at once; bounds its memory
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
+# The derivatives that autograd itself uses: one pass over memory instead of three or four.
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_embedding_backward = torch.ops.aten.embedding_dense_backward
+
 
 class ChildSumTreeLSTM(torch.autograd.Function):
     """Equations 2 to 8 for every subtree of a batch, with the backward pass written out.
 
     Plain autograd would keep a copy of the states for every level. Here the levels share one
-    buffer, and each weight's gradient is one product over all nodes.
+    buffer, activations are in place, and each weight's gradient is one product over all nodes.
 
     The gates lie in the order i, o, u, f along the first axis of the weights:
     `w` [4H, D] and `b` [4H] act on inputs, `u` [3H, H] on the sum of the children's states,
-    `u_f` [H, H] on each child's state. Returns h [N, H].
+    `u_f` [H, H] on each child's state. Returns h [B, H] of the trees' roots.
     """
 
     @staticmethod
@@ -43,101 +49,104 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         size, leaves, edges = u_f.shape[0], batch.node_cuts[1], len(batch.child)
         gates = torch.addmm(b[: 3 * size], x, w[: 3 * size].t())  # W x + b of eqs. 3, 5, 6
         forget_x = torch.addmm(b[3 * size :], x[leaves:], w[3 * size :].t())  # of eq. 4
-        i, o, update = gates.split(size, dim=1)
         h, c, tanh_c, forget_h = (x.new_empty(len(x), size) for _ in range(4))
         h_sum = x.new_empty(len(x) - leaves, size)
-        f = x.new_empty(edges, size)
+        f, slope = x.new_empty(edges, size), x.new_empty(edges, size)
         own = torch.arange(edges, device=x.device)
+        all_children, parent, child_ptr = batch.child, batch.parent, batch.child_ptr
 
-        for level, (at, edge) in enumerate(_levels(batch)):
-            if level > 0:
-                child, pointers = batch.child[edge], batch.child_ptr[at.start : at.stop + 1]
-                pointers = pointers - edge.start
+        for at, edge, _ in _levels(batch):
+            gates_k, c_k = gates[at], c[at]
+            i, o, update = gates_k.split(size, dim=1)
+            if at.start:
                 inner = slice(at.start - leaves, at.stop - leaves)
-                h_sum[inner] = _sum_rows(h, child, pointers)  # eq. 2
-                gates[at].addmm_(h_sum[inner], u.t())
+                child, pointers = all_children[edge], child_ptr[at.start : at.stop + 1] - edge.start
+                below = _sum_rows(h, child, pointers)  # eq. 2
+                h_sum[inner] = below
+                gates_k.addmm_(below, u.t())
                 # U_f h_k depends on the child alone: one product per child, gathered per edge.
-                torch.add(
-                    forget_h.index_select(0, child),
-                    forget_x.index_select(0, batch.parent[edge] - leaves),
-                    out=f[edge],
-                ).sigmoid_()  # eq. 4
-                kept = f[edge] * c.index_select(0, child)
-                c[at] = _sum_rows(kept, own[: len(kept)], pointers)
+                f_k = torch.index_select(forget_h, 0, child, out=f[edge])
+                f_k.add_(forget_x.index_select(0, parent[edge] - leaves)).sigmoid_()  # eq. 4
+                kept = torch.mul(f_k, c.index_select(0, child), out=slope[edge])
+                c_k.copy_(_sum_rows(kept, own[: len(kept)], pointers))
+                kept.addcmul_(kept, f_k, value=-1)  # f (1 - f) c_k, what the backward pass needs
             else:
-                c[at] = 0.0
-            gates[at, : 2 * size].sigmoid_()  # eqs. 3, 5
-            update[at].tanh_()  # eq. 6
-            c[at].addcmul_(i[at], update[at])  # eq. 7
-            torch.tanh(c[at], out=tanh_c[at])
-            torch.mul(o[at], tanh_c[at], out=h[at])  # eq. 8
+                c_k.zero_()
+            gates_k[:, : 2 * size].sigmoid_()  # eqs. 3, 5
+            update.tanh_()  # eq. 6
+            c_k.addcmul_(i, update)  # eq. 7
+            h_k = torch.mul(o, torch.tanh(c_k, out=tanh_c[at]), out=h[at])  # eq. 8
             if at.stop < len(x):
-                torch.mm(h[at], u_f.t(), out=forget_h[at])
-        ctx.save_for_backward(x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own)
+                torch.mm(h_k, u_f.t(), out=forget_h[at])
+        ctx.save_for_backward(x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own)
         ctx.batch = batch
-        return h
+        return h.index_select(0, batch.root)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own = ctx.saved_tensors
+        x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own = ctx.saved_tensors
         batch: TreeBatch = ctx.batch
-        size, leaves = u_f.shape[0], batch.node_cuts[1]
-        i, o, update = gates.split(size, dim=1)
-        d_h = grads[0].clone()
+        size, leaves, below = u_f.shape[0], batch.node_cuts[1], batch.node_cuts[-2]
+        # index_add would do, but on a GPU it adds equal roots up in any order.
+        d_h = _embedding_backward(grads[0], batch.root, len(h), -1, False)
         d_gates = torch.empty_like(gates)  # by W x + U h + b of i, o, u
-        d_i, d_o, d_update = d_gates.split(size, dim=1)
-        d_h_sum = torch.empty_like(h)  # by eq. 2's sum, rows of inner nodes
+        d_h_sum = torch.empty_like(h_sum)  # by eq. 2's sum
         d_forget_x = torch.empty_like(h_sum)
-        d_forget_h = torch.empty_like(h)  # by U_f h_k, rows of children
+        d_forget_h = h.new_empty(below, size)  # by U_f h_k, rows of children
         d_f, d_kept = torch.empty_like(f), torch.empty_like(f)  # by eq. 4's argument; by c_k
-        last = len(batch.node_cuts) - 2
+        parent, child_ptr = batch.parent, batch.child_ptr
+        by_child, by_child_ptr = batch.by_child, batch.by_child_ptr
 
-        for level, (at, edge) in reversed(list(enumerate(_levels(batch)))):
-            if level < last:
+        for at, edge, up in reversed(_levels(batch)):
+            gates_k, tanh_k, d_gates_k, d_h_k = gates[at], tanh_c[at], d_gates[at], d_h[at]
+            i, o, update = gates_k.split(size, dim=1)
+            d_i, d_o, d_update = d_gates_k.split(size, dim=1)
+            d_c_above: Tensor | None = None
+            if at.stop <= below:
                 # Pull from the parents: the edges that leave these nodes upwards.
-                pointers = batch.by_child_ptr[at.start : at.stop + 1]
-                first, stop = batch.up_cuts[level], batch.up_cuts[level + 1]
-                pointers, up = pointers - first, batch.by_child[first:stop]
-                d_forget_h[at] = _sum_rows(d_f, up, pointers)
-                d_h[at].add_(_sum_rows(d_h_sum, batch.parent.index_select(0, up), pointers))
-                d_h[at].addmm_(d_forget_h[at], u_f)
-                d_c = _sum_rows(d_kept, up, pointers)
-            else:
-                d_c = torch.zeros_like(c[at])
-            d_c += d_h[at] * o[at] * (1 - tanh_c[at].square())
-            torch.mul(d_h[at] * tanh_c[at], o[at] * (1 - o[at]), out=d_o[at])
-            torch.mul(d_c * update[at], i[at] * (1 - i[at]), out=d_i[at])
-            torch.mul(d_c * i[at], 1 - update[at].square(), out=d_update[at])
-            if level > 0:
-                torch.mm(d_gates[at], u, out=d_h_sum[at])
-                d_c_edge = d_c.index_select(0, batch.parent[edge] - at.start)
+                to, pointers = by_child[up], by_child_ptr[at.start : at.stop + 1] - up.start
+                d_forget = _sum_rows(d_f, to, pointers)
+                d_forget_h[at] = d_forget
+                d_h_k.add_(_sum_rows(d_h_sum, parent.index_select(0, to) - leaves, pointers))
+                d_h_k.addmm_(d_forget, u_f)
+                d_c_above = _sum_rows(d_kept, to, pointers)
+            d_c = d_h_k * o
+            _tanh_backward(d_c, tanh_k, grad_input=d_c)
+            if d_c_above is not None:
+                d_c += d_c_above
+            torch.mul(d_c, update, out=d_i)
+            torch.mul(d_h_k, tanh_k, out=d_o)
+            d_i_o = d_gates_k[:, : 2 * size]
+            _sigmoid_backward(d_i_o, gates_k[:, : 2 * size], grad_input=d_i_o)
+            torch.mul(d_c, i, out=d_update)
+            _tanh_backward(d_update, update, grad_input=d_update)
+            if at.start:
+                inner = slice(at.start - leaves, at.stop - leaves)
+                torch.mm(d_gates_k, u, out=d_h_sum[inner])
+                d_c_edge = d_c.index_select(0, parent[edge] - at.start)
                 torch.mul(d_c_edge, f[edge], out=d_kept[edge])
-                torch.mul(
-                    d_kept[edge] * (1 - f[edge]), c.index_select(0, batch.child[edge]), out=d_f[edge]
-                )
-                d_forget_x[at.start - leaves : at.stop - leaves] = _sum_rows(
-                    d_f[edge],
-                    own[: edge.stop - edge.start],
-                    batch.child_ptr[at.start : at.stop + 1] - edge.start,
-                )
+                d_f_k = torch.mul(d_c_edge, slope[edge], out=d_f[edge])
+                pointers = child_ptr[at.start : at.stop + 1] - edge.start
+                d_forget_x[inner] = _sum_rows(d_f_k, own[: len(d_f_k)], pointers)
 
-        below = batch.node_cuts[last]  # nodes that may be children
-        d_x = d_gates @ w[: 3 * size]
-        d_x[leaves:].addmm_(d_forget_x, w[3 * size :])
-        d_w = torch.cat((d_gates.t() @ x, d_forget_x.t() @ x[leaves:]))
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = d_gates @ w[: 3 * size]
+            d_x[leaves:].addmm_(d_forget_x, w[3 * size :])
+        d_w = torch.empty_like(w)
+        torch.mm(d_gates.t(), x, out=d_w[: 3 * size])
+        torch.mm(d_forget_x.t(), x[leaves:], out=d_w[3 * size :])
         d_b = torch.cat((d_gates.sum(0), d_forget_x.sum(0)))
         d_u = d_gates[leaves:].t() @ h_sum
-        d_u_f = d_forget_h[:below].t() @ h[:below]
+        d_u_f = d_forget_h.t() @ h[:below]
         return d_x, d_w, d_b, d_u, d_u_f, None
 
 
-def _levels(batch: TreeBatch) -> list[tuple[slice, slice]]:
-    """Nodes and edges of each height, leaves first."""
-    nodes, edges = batch.node_cuts, batch.edge_cuts
-    return [
-        (slice(nodes[k], nodes[k + 1]), slice(edges[k], edges[k + 1])) for k in range(len(nodes) - 1)
-    ]
+def _levels(batch: TreeBatch) -> list[tuple[slice, slice, slice]]:
+    """Nodes of each height, edges down from them and (sorted by child) up from them; leaves first."""
+    cuts = zip(batch.node_cuts, batch.edge_cuts, batch.up_cuts, strict=True)
+    return [(slice(n, n2), slice(e, e2), slice(p, p2)) for (n, e, p), (n2, e2, p2) in pairwise(cuts)]
 
 
 def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
@@ -151,8 +160,9 @@ def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
 class TreeEncoder(nn.Module):
     """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
 
-    Weights are drawn from `seed` alone. The vocabulary and the ignored keys belong to the encoder:
-    with them it reads ASTs.
+    Weights are drawn from `seed` alone. With `precision="bfloat16"` the states and products inside
+    the trees are of that type; weights, their gradients and the projection stay as they are. The
+    vocabulary and the ignored keys belong to the encoder: with them it reads ASTs.
     """
 
     def __init__(
@@ -164,8 +174,10 @@ class TreeEncoder(nn.Module):
         output_dim: int = 512,
         ignored_keys: Iterable[str] = (),
         seed: int = 42,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.vocabulary = vocabulary
         self.ignored_keys = tuple(ignored_keys)
         random = generator(seed, WEIGHTS)
@@ -198,10 +210,10 @@ class TreeEncoder(nn.Module):
             mode="sum",
             include_last_offset=True,
         )
-        h: Tensor = ChildSumTreeLSTM.apply(
-            x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight, batch
-        )
-        root = h.index_select(0, batch.root)
+        inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
+        if self.precision == "bfloat16":
+            inside = [tensor.bfloat16() for tensor in inside]
+        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
         if dropout_mask is not None:
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)

@@ -48,6 +48,7 @@ from treelstm.training import (
 from treelstm.trees import Array, key_of
 
 _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
+_THREAD_ROUNDS, _THREAD_STEPS = 3, 5
 
 
 def preflight(config: Config, quick: bool = False) -> Report:
@@ -79,6 +80,8 @@ def preflight(config: Config, quick: bool = False) -> Report:
             add("Model", _model(trained, corpus))
             if not report.count(ERROR):
                 add("Resources", _resources(trained, corpus, report))
+                if not resuming:  # a resumed run keeps its thread count
+                    report.findings["Resources"] += _thread_count(trained, corpus)
             add("Output directory", _output_directory(config, corpus))
             if not report.count(ERROR):
                 add("Determinism", _determinism(trained, corpus))
@@ -462,6 +465,38 @@ def _resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findi
     )
     yield _memory(report, run.device)
     yield from _disk(config, report, size, left)
+
+
+def _thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """How fast steps are with 1, 2, 4, ... threads, in turns: more of them do not always help.
+
+    Only proposed: the count decides the last bits, so a choice by the clock inside `train` would
+    make two equal runs differ.
+    """
+    run = new_run(config, corpus)
+    if run.device.type != "cpu":
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    used = torch.get_num_threads()
+    counts = sorted({used, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
+    order = epoch_order(config.seed, 1, len(corpus.training))
+    ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
+    spent: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(_THREAD_ROUNDS):
+        for count in counts:
+            with threads(count):
+                run.step = 0
+                for _ in range(min(_THREAD_STEPS, run.steps_per_epoch)):
+                    began = time.perf_counter()
+                    train_step(run, order, ids)
+                    spent[count].append(time.perf_counter() - began)
+    pace = {count: config.batch_size / float(np.median(spent[count])) for count in counts}
+    best = max(counts, key=pace.__getitem__)
+    text = "pairs/s by threads: " + ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
+    if best != used and pace[best] > 1.1 * pace[used]:
+        yield Finding(NOTE, f"{text}; this run takes {used}", f"Set num_threads={best}")
+    else:
+        yield Finding(OK, f"{text}; this run takes {used}")
 
 
 def _epochs_done(config: Config) -> int:

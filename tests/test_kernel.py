@@ -1,0 +1,140 @@
+"""The kernel beside its plain-autograd twin, in bfloat16, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import assert_same_run
+from test_model import chain, encoder_for, star, trees
+from twin import root_states
+
+from treelstm import load_corpus, load_encoder, train
+from treelstm.evaluation import pair_distances
+from treelstm.model import ChildSumTreeLSTM
+from treelstm.training import new_run, train_step
+from treelstm.trees import Forest
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(trees(), min_size=1, max_size=5))
+def test_the_hand_written_gradient_equals_plain_autograd_of_the_same_levels(asts):
+    encoder = encoder_for(asts)
+    forest = Forest.compile([*asts, chain(4), star(3)])
+    batch = forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols))
+    x = torch.randn(batch.num_nodes, 5, dtype=torch.float64, requires_grad=True)
+    inputs = [
+        x,
+        *(w for name, w in encoder.named_parameters() if name not in ("embedding", "output_weight")),
+    ]
+    ours, twin = ChildSumTreeLSTM.apply(*inputs, batch), root_states(*inputs, batch)
+    torch.testing.assert_close(ours, twin, rtol=1e-9, atol=1e-12)
+    weights = torch.linspace(-1, 1, ours.numel(), dtype=ours.dtype).reshape(ours.shape)
+    found = torch.autograd.grad((ours * weights).sum(), inputs, materialize_grads=True)
+    expected = torch.autograd.grad((twin * weights).sum(), inputs, materialize_grads=True)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_fixed_features_give_the_same_gradients_and_cost_none_of_their_own():
+    encoder = encoder_for([star(5), chain(3)])
+    forest = Forest.compile([star(5), chain(3)])
+    batch = forest.batch(np.arange(2), encoder.vocabulary.ids(forest.symbols))
+    x = torch.randn(batch.num_nodes, 5, dtype=torch.float64)
+    weights = [w for name, w in encoder.named_parameters() if name not in ("embedding", "output_weight")]
+    fixed = torch.autograd.grad(ChildSumTreeLSTM.apply(x, *weights, batch).sum(), weights)
+    x = x.clone().requires_grad_()
+    learned = torch.autograd.grad(ChildSumTreeLSTM.apply(x, *weights, batch).sum(), [*weights, x])
+    assert all(torch.equal(a, b) for a, b in zip(fixed, learned, strict=False))
+    assert learned[-1].any()
+
+
+# --- bfloat16 ----------------------------------------------------------------------------------
+
+
+def test_bfloat16_comes_close_to_float32_and_is_not_float32():
+    asts = [star(30), chain(20), {"kind": "n", "l": star(4), "r": chain(3)}]
+    full, half = encoder_for(asts, torch.float32), encoder_for(asts, torch.float32)
+    half.precision = "bfloat16"
+    expected, found = full.encode(asts), half.encode(asts)
+    assert found.dtype == torch.float32
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    assert 1e-5 < difference < 0.03
+
+
+def test_a_bfloat16_run_resumes_bit_identical_with_float32_weights(tiny, tmp_path):
+    whole = train(tiny_config(tiny, tmp_path / "whole", precision="bfloat16"))
+    for epochs in (1, 3):
+        train(tiny_config(tiny, tmp_path / "parts", precision="bfloat16", epochs=epochs))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    encoder = load_encoder(tmp_path / "parts" / "final_model.pt")
+    assert encoder.precision == "bfloat16"
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    float32 = train(tiny_config(tiny, tmp_path / "float32"))
+    assert float32.epochs != whole.epochs
+    assert abs(float32.epochs[-1]["train_loss"] - whole.epochs[-1]["train_loss"]) < 0.02
+
+
+# --- a GPU -------------------------------------------------------------------------------------
+
+
+@GPU
+def test_a_step_on_a_gpu_does_not_wait_for_it(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", device="cuda")
+    run = new_run(config, load_corpus(config))
+    ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
+    order = np.arange(len(run.corpus.training))
+    train_step(run, order, ids)  # the first one sets up libraries and memory
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(run, order, ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.step == 2
+
+
+@GPU
+def test_a_gpu_computes_what_the_cpu_computes(tiny, tmp_path):
+    runs = []
+    for device in ("cpu", "cuda"):
+        config = tiny_config(tiny, tmp_path / device, device=device)
+        run = new_run(config, load_corpus(config))
+        ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
+        for _ in range(run.steps_per_epoch):
+            train_step(run, np.arange(len(run.corpus.training)), ids)
+        runs.append(run)
+    cpu, gpu = (pair_distances(run.encoder, run.corpus.validation) for run in runs)
+    np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)
+    for name, gradient in runs[0].encoder.named_parameters():
+        found = dict(runs[1].encoder.named_parameters())[name].grad
+        torch.testing.assert_close(found.cpu(), gradient.grad, rtol=1e-3, atol=1e-4)
+
+
+@GPU
+def test_two_runs_on_a_gpu_are_bit_identical_with_deterministic_algorithms_demanded(tiny, tmp_path):
+    """In a process of its own: torch then refuses every operation that is not deterministic."""
+    config = tiny_config(tiny, tmp_path / "run", device="cuda")
+    code = (
+        "import sys, torch, treelstm\n"
+        "torch.use_deterministic_algorithms(True)\n"
+        "config = dict(zip(sys.argv[2::2], sys.argv[3::2]))\n"
+        "for output_dir in (sys.argv[1] + '/first', sys.argv[1] + '/second'):\n"
+        "    sizes = dict(embedding_dim=8, hidden_dim=12, output_dim=6, epochs=2)\n"
+        "    treelstm.train(treelstm.Config(**config, **sizes, output_dir=output_dir, device='cuda'))\n"
+    )
+    words = ["data_dir", config.data_dir, "validation_dir", str(config.validation_dir)]
+    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    command = [sys.executable, "-c", code, str(tmp_path), *words]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(Path(tmp_path / "first"), Path(tmp_path / "second"))
