@@ -30,7 +30,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 # Speed of compiling and training; cost of commits and of resuming.
 bench: $(READY)

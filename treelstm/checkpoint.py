@@ -410,7 +410,7 @@ def _locked(path: Path) -> bool:
                     return False
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except (BlockingIOError, filelock.Timeout):
         return True
