@@ -73,9 +73,9 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             else:
                 c_k.zero_()
             gates_k[:, : 2 * size].sigmoid_()  # eqs. 3, 5
-            update.tanh_()  # eq. 6
+            _tanh_(update)  # eq. 6
             c_k.addcmul_(i, update)  # eq. 7
-            h_k = torch.mul(o, torch.tanh(c_k, out=tanh_c[at]), out=h[at])  # eq. 8
+            h_k = torch.mul(o, _tanh_(tanh_c[at].copy_(c_k)), out=h[at])  # eq. 8
             if at.stop < len(x):
                 torch.mm(h_k, u_f.t(), out=forget_h[at])
         ctx.save_for_backward(x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own)
@@ -147,6 +147,13 @@ def _levels(batch: TreeBatch) -> list[tuple[slice, slice, slice]]:
     """Nodes of each height, edges down from them and (sorted by child) up from them; leaves first."""
     cuts = zip(batch.node_cuts, batch.edge_cuts, batch.up_cuts, strict=True)
     return [(slice(n, n2), slice(e, e2), slice(p, p2)) for (n, e, p), (n2, e2, p2) in pairwise(cuts)]
+
+
+def _tanh_(x: Tensor) -> Tensor:
+    """tanh in place. On a CPU as 2 sigmoid(2x) - 1: equal to 1e-7, in a fifth of the time."""
+    if x.is_cuda or x.dtype == torch.bfloat16:  # bfloat16 would lose what is near 0
+        return x.tanh_()
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
