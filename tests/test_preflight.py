@@ -724,7 +724,7 @@ def test_the_thread_count_that_was_fastest_is_proposed_and_never_taken(
 
     def slower(*args: Any) -> None:
         step(*args)
-        time.sleep(0.05 * (torch.get_num_threads() >= slow_at))
+        time.sleep(0.05 * (torch.get_num_threads() == slow_at))
 
     monkeypatch.setattr(checks, "train_step", slower)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
