@@ -36,7 +36,7 @@ from treelstm.trees import Forest
 
 D, H = 128, 256
 ROUNDS, BATCHES = 21, 3
-PATIENCE_SECONDS = 40.0  # then a contestant has had rounds enough, if they are three
+PATIENCE_SECONDS = 20.0  # then a contestant has had rounds enough, if they are three
 PACKAGE = "pytorch-tree-lstm==0.1.3"
 OURS, SHARED, TIGHT = "treelstm", "floor with sharing", "floor without sharing"
 PYPI = "pytorch-tree-lstm (PyPI)"
