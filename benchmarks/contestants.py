@@ -273,7 +273,7 @@ def rounds(
 def table(results: dict[int, dict[str, tuple[float, float]]], where: str) -> str:
     lines = [
         f"Forward and backward, float32, D = {D}, H = {H}, {where}, torch {torch.__version__}; medians "
-        f"over {ROUNDS} interleaved rounds. Ratio: this kernel's speed by theirs.\n",
+        f"over up to {ROUNDS} interleaved rounds. Ratio: this kernel's speed by theirs.\n",
         "| | " + " | ".join(f"trees/s, {size} pairs | ratio" for size in results) + " |",
         "|---|" + "---:|---:|" * len(results),
     ]
