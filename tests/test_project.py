@@ -59,7 +59,18 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
 
 def test_imports_point_one_way():
     floors = [
-        {"config", "trees", "sample", "randomness", "files", "progress", "guard", "notify", "engine"},
+        {
+            "config",
+            "trees",
+            "sample",
+            "randomness",
+            "files",
+            "progress",
+            "guard",
+            "notify",
+            "engine",
+            "signals",
+        },
         {"data", "model", "checkpoint", "figures", "events"},
         {"evaluation", "widgets", "overnight", "report", "export"},
         {"training"},

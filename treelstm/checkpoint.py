@@ -16,7 +16,7 @@ import os
 import pickle
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -482,9 +482,9 @@ def _last_words(output_dir: Path) -> str:
     return ""
 
 
-def glance(path: Path, history: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """One row of a table of checkpoints, without reading the file: what its name, its file system and
-    the run's history say. `status` is "" until `describe` has read it.
+def glance(path: Path) -> dict[str, Any]:
+    """One row of a table of checkpoints, without reading the file: what its name and its file system
+    say. `status` is "" and the numbers are None until `describe` has read it.
 
     Raises:
         FileNotFoundError: it has been removed meanwhile.
@@ -492,14 +492,13 @@ def glance(path: Path, history: Sequence[dict[str, Any]] = ()) -> dict[str, Any]
     stat = path.stat()
     match = _NAME.fullmatch(path.name)
     epoch, step = (int(match[1]), match[2]) if match else (None, None)
-    record = {} if epoch is None or step is not None else dict(enumerate(history, 1)).get(epoch, {})
     return {
         "path": path,
         "epoch": epoch,
         "step": None if step is None else int(step),
-        "train_loss": record.get("train_loss"),
-        "validation_loss": record.get("validation_loss"),
-        "average_precision": record.get("validation_average_precision"),
+        "train_loss": None,
+        "validation_loss": None,
+        "average_precision": None,
         "bytes": stat.st_size,
         "written": datetime.fromtimestamp(stat.st_mtime).astimezone(),
         "config": {},

@@ -84,8 +84,7 @@ def bag_distances(pairs: Pairs, key: str | None = None) -> Array:
     symbols, as in a bag of roots.
     """
     trees, first, second = distinct_trees(pairs)
-    vectors = _bag_vectors(pairs.forest, trees, key)
-    return np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
+    return _cosine_distances(_bag_vectors(pairs.forest, trees, key), first, second)
 
 
 def _bag_vectors(forest: Forest, trees: Array, key: str | None = None) -> Any:
@@ -103,6 +102,11 @@ def _bag_vectors(forest: Forest, trees: Array, key: str | None = None) -> Any:
         for tree in trees.tolist()
     ]
     return TfidfVectorizer(analyzer=list).fit_transform(bags)
+
+
+def _cosine_distances(vectors: Any, first: Array, second: Array) -> Array:
+    """Of rows `first` from rows `second` [P] of sparse unit vectors."""
+    return np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
 
 
 # --- an encoder beside its baselines -----------------------------------------------------------
@@ -141,7 +145,7 @@ def bag_contestant(pairs: Pairs) -> Contestant:
     """The bag of symbols, its threshold calibrated on these very pairs: it gets the benefit."""
     trees, first, second = distinct_trees(pairs)
     vectors = _bag_vectors(pairs.forest, trees)
-    distance = np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
+    distance = _cosine_distances(vectors, first, second)
     threshold = calibrated_threshold(distance, pairs.label)
     return Contestant(distance, threshold, lambda rows: 1 - (vectors[rows] @ vectors.T).toarray())
 

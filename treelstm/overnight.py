@@ -16,8 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -36,6 +35,7 @@ from treelstm.config import Config, ConfigError
 from treelstm.guard import GRACE_SECONDS
 from treelstm.notify import ADDRESSES, notify, summary
 from treelstm.progress import log_file
+from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
 
@@ -61,7 +61,8 @@ def execute_notebook(
     """
     nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
     record = _Record(nb, output_path, log_output, progress_bar, autosave_cell_every)
-    with _stop_signals() as stop:
+    stop = _Stop()
+    with stop_signals(stop), closing(stop):
         night = _Night(record, kernel_name, stop, log_output=log_output, **options)
         outcome = "failed"  # unless it returns
         try:
@@ -304,28 +305,13 @@ class _Stop:
         self.timer.daemon = True
         self.timer.start()
 
+    def close(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
     def pass_on(self, number: int) -> None:
         if self.page is not None:
             self.page.send(number)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """SIGINT, SIGTERM and SIGHUP as a request to stop, unless they are ignored (nohup)."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield stop
-    finally:
-        if stop.timer is not None:
-            stop.timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _environment() -> dict[str, str]:

@@ -13,7 +13,6 @@ import math
 import platform
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -37,6 +36,7 @@ from treelstm.model import TreeEncoder, contrastive_loss, distances
 from treelstm.notify import notify, summary, wanted
 from treelstm.progress import Progress, in_notebook, logged, watched
 from treelstm.randomness import dropout_mask, epoch_order
+from treelstm.signals import stop_signals
 from treelstm.trees import Vocabulary
 
 if TYPE_CHECKING:
@@ -618,7 +618,8 @@ def _loop(run: Run) -> str:
         run.seconds += now - committed
         committed = now
 
-    with _stop_signals() as stop, closing(progress):
+    stop = StopRequest()
+    with stop_signals(stop), closing(progress):
         while run.outcome is None:
             order = epoch_order(config.seed, run.epochs_done + 1, len(training))
             while run.step < run.steps_per_epoch:
@@ -698,26 +699,6 @@ class StopRequest:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or signal.Signals(number).name
-
-
-@contextmanager
-def _stop_signals() -> Iterator[StopRequest]:
-    """SIGINT, SIGTERM and SIGHUP as a request to stop; outside the main thread Python delivers none.
-
-    A signal that is ignored, as nohup does with SIGHUP, stays ignored.
-    """
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- what it says ------------------------------------------------------------------------------

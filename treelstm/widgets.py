@@ -129,7 +129,7 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
         self._paths, self._closed = paths, threading.Event()
         self._history = history
         self._default = (default, str(chosen))
-        rows = [self._row(glance(path, history)) for path in paths]
+        rows = [self._row(glance(path)) for path in paths]
         super().__init__(
             rows=rows, chosen=str(chosen), curve=_curve(history), resuming=default is not None
         )
@@ -292,10 +292,10 @@ class TrainingMonitor:
         self._handle: DisplayHandle | None = None
         self._ended = self._rest = 0.0
 
-    def show(self, history: Sequence[dict[str, Any]], words: str, last: bool = False) -> None:
+    def show(self, history: Sequence[dict[str, Any]], words: str) -> None:
         """Draws the curve so far, unless drawing has had its share of the time already."""
         began = time.monotonic()
-        if not last and began - self._ended < self._rest:
+        if began - self._ended < self._rest:
             return
         image = Image(_png(history_figure(history, words=words)))
         if self._handle is None:
