@@ -53,8 +53,8 @@ fuzz: $(READY)
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
 
-# An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, and its
-# undisturbed twin before: about 100 minutes. make soak MINUTES=6 is a trial.
+# An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, beside its
+# undisturbed twin: about 70 minutes on two cores. make soak MINUTES=6 is a trial.
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py $(MINUTES)
 
