@@ -30,6 +30,29 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _embedding_backward = torch.ops.aten.embedding_dense_backward
 
+_MINUS_ONE = torch.tensor(-1.0)  # as a tensor: turning a Python number into one takes 1 us a call
+
+
+class SymbolSum(torch.autograd.Function):
+    """x [N, D], for each subtree the sum of its symbols' rows of the embedding [symbols, D].
+
+    An embedding bag whose gradient is gathered by the symbols that occur; the rest of the table costs
+    no more than its zeros. (Adam then moves every row all the same: its moments decay.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, batch: TreeBatch) -> Tensor:
+        ctx.batch, ctx.rows = batch, len(embedding)
+        return _sum_rows(embedding, batch.symbol, batch.symbol_ptr[:-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        batch: TreeBatch = ctx.batch
+        d_embedding = grads[0].new_zeros(ctx.rows, grads[0].shape[1])
+        d_embedding[batch.used] = _sum_rows(grads[0], batch.user, batch.user_start)
+        return d_embedding, None
+
 
 class ChildSumTreeLSTM(torch.autograd.Function):
     """Equations 2 to 8 for every subtree of a batch, with the backward pass written out.
@@ -46,89 +69,97 @@ class ChildSumTreeLSTM(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: TreeBatch
     ) -> Tensor:
-        size, leaves, edges = u_f.shape[0], batch.node_cuts[1], len(batch.child)
+        size, nodes, leaves, edges = len(u_f), len(x), batch.node_cuts[1], len(batch.child)
         gates = torch.addmm(b[: 3 * size], x, w[: 3 * size].t())  # W x + b of eqs. 3, 5, 6
-        forget_x = torch.addmm(b[3 * size :], x[leaves:], w[3 * size :].t())  # of eq. 4
-        h, c, tanh_c, forget_h = (x.new_empty(len(x), size) for _ in range(4))
-        h_sum = x.new_empty(len(x) - leaves, size)
-        f, slope = x.new_empty(edges, size), x.new_empty(edges, size)
+        # U_f h_k of eq. 4 depends on the child alone: one product per child, in the first rows; one
+        # per parent, W x_j + b, in those below. An edge's forget gate adds up one of each.
+        terms = x.new_empty(2 * nodes - leaves, size)
+        torch.addmm(b[3 * size :], x[leaves:], w[3 * size :].t(), out=terms[nodes:])
+        h, c, tanh_c = (x.new_empty(nodes, size) for _ in range(3))
+        h_sum, f = x.new_empty(nodes - leaves, size), x.new_empty(edges, size)
+        child, child_start = batch.child, batch.child_start
+        two_terms = torch.stack((child, batch.parent + (nodes - leaves)), dim=1).flatten()
         own = torch.arange(edges, device=x.device)
-        all_children, parent, child_ptr = batch.child, batch.parent, batch.child_ptr
+        every_second = 2 * own
+        u_t, u_f_t = u.t(), u_f.t()
 
         for at, edge, _ in _levels(batch):
-            gates_k, c_k = gates[at], c[at]
-            i, o, update = gates_k.split(size, dim=1)
+            gates_k = gates[at]
+            i, o, update = gates_k.chunk(3, dim=1)
             if at.start:
-                inner = slice(at.start - leaves, at.stop - leaves)
-                child, pointers = all_children[edge], child_ptr[at.start : at.stop + 1] - edge.start
-                below = _sum_rows(h, child, pointers)  # eq. 2
-                h_sum[inner] = below
-                gates_k.addmm_(below, u.t())
-                # U_f h_k depends on the child alone: one product per child, gathered per edge.
-                f_k = torch.index_select(forget_h, 0, child, out=f[edge])
-                f_k.add_(forget_x.index_select(0, parent[edge] - leaves)).sigmoid_()  # eq. 4
-                kept = torch.mul(f_k, c.index_select(0, child), out=slope[edge])
-                c_k.copy_(_sum_rows(kept, own[: len(kept)], pointers))
-                kept.addcmul_(kept, f_k, value=-1)  # f (1 - f) c_k, what the backward pass needs
-            else:
-                c_k.zero_()
+                child_k, start, f_k = child[edge], child_start[at], f[edge]
+                count = len(child_k)
+                below = _sum_rows(h, child_k, start)  # eq. 2
+                h_sum[at.start - leaves : at.stop - leaves] = below
+                gates_k.addmm_(below, u_t)
+                both = two_terms[2 * edge.start : 2 * edge.stop]
+                torch.sigmoid(_sum_rows(terms, both, every_second[:count]), out=f_k)  # eq. 4
+                kept = c.index_select(0, child_k)
+                kept_sum = _sum_rows(torch.mul(kept, f_k, out=kept), own[:count], start)
             gates_k[:, : 2 * size].sigmoid_()  # eqs. 3, 5
-            _tanh_(update)  # eq. 6
-            c_k.addcmul_(i, update)  # eq. 7
-            h_k = torch.mul(o, _tanh_(tanh_c[at].copy_(c_k)), out=h[at])  # eq. 8
-            if at.stop < len(x):
-                torch.mm(h_k, u_f.t(), out=forget_h[at])
-        ctx.save_for_backward(x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own)
+            _tanh(update, out=update)  # eq. 6
+            if at.start:
+                c_k = torch.addcmul(kept_sum, i, update, out=c[at])  # eq. 7
+            else:
+                c_k = torch.mul(i, update, out=c[at])
+            h_k = torch.mul(o, _tanh(c_k, out=tanh_c[at]), out=h[at])  # eq. 8
+            if at.stop < nodes:
+                torch.mm(h_k, u_f_t, out=terms[at])
+        ctx.save_for_backward(x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own)
         ctx.batch = batch
         return h.index_select(0, batch.root)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, u, u_f, gates, f, slope, h, tanh_c, h_sum, own = ctx.saved_tensors
+        x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own = ctx.saved_tensors
         batch: TreeBatch = ctx.batch
-        size, leaves, below = u_f.shape[0], batch.node_cuts[1], batch.node_cuts[-2]
+        size, leaves, below = len(u_f), batch.node_cuts[1], batch.node_cuts[-2]
+        i, o, update = gates.chunk(3, dim=1)
         # index_add would do, but on a GPU it adds equal roots up in any order.
         d_h = _embedding_backward(grads[0], batch.root, len(h), -1, False)
-        d_gates = torch.empty_like(gates)  # by W x + U h + b of i, o, u
+        # First, for all nodes at once, the derivatives by which the loop multiplies what comes down:
+        # d_c, and d_gates by the arguments W x + U h + b of i, o and u.
+        d_c, d_gates = torch.empty_like(h), torch.empty_like(gates)
+        d_i, d_o, d_update = d_gates.chunk(3, dim=1)
+        _tanh_backward(o, tanh_c, grad_input=d_c)  # of eq. 8 by c
+        _sigmoid_backward(tanh_c, o, grad_input=d_o)
+        _sigmoid_backward(update, i, grad_input=d_i)  # of eq. 7
+        _tanh_backward(i, update, grad_input=d_update)
+        slope = c.index_select(0, batch.child)
+        _sigmoid_backward(slope, f, grad_input=slope)  # c_k f (1 - f) of each edge, and its sum
+        slope = _sum_rows(slope, own, batch.child_ptr[leaves:-1])  # over each parent's edges
+
+        d_kept, d_kept_f = torch.empty_like(f), torch.empty_like(f)  # by c_k, once and twice times f
         d_h_sum = torch.empty_like(h_sum)  # by eq. 2's sum
-        d_forget_x = torch.empty_like(h_sum)
         d_forget_h = h.new_empty(below, size)  # by U_f h_k, rows of children
-        d_f, d_kept = torch.empty_like(f), torch.empty_like(f)  # by eq. 4's argument; by c_k
-        parent, child_ptr = batch.parent, batch.child_ptr
-        by_child, by_child_ptr = batch.by_child, batch.by_child_ptr
+        parent, by_child, by_child_start = batch.parent, batch.by_child, batch.by_child_start
+        parent_by_child = parent.index_select(0, by_child) - leaves
 
         for at, edge, up in reversed(_levels(batch)):
-            gates_k, tanh_k, d_gates_k, d_h_k = gates[at], tanh_c[at], d_gates[at], d_h[at]
-            i, o, update = gates_k.split(size, dim=1)
-            d_i, d_o, d_update = d_gates_k.split(size, dim=1)
-            d_c_above: Tensor | None = None
+            d_gates_k, d_c_k, d_h_k = d_gates[at], d_c[at], d_h[at]
+            d_i, d_o, d_update = d_gates_k.chunk(3, dim=1)
             if at.stop <= below:
-                # Pull from the parents: the edges that leave these nodes upwards.
-                to, pointers = by_child[up], by_child_ptr[at.start : at.stop + 1] - up.start
-                d_forget = _sum_rows(d_f, to, pointers)
-                d_forget_h[at] = d_forget
-                d_h_k.add_(_sum_rows(d_h_sum, parent.index_select(0, to) - leaves, pointers))
+                # Pull from the parents, over the edges that leave these nodes upwards. Their sum of
+                # d_c f (1 - f) c_k is c_k times a difference of two sums, as c_k is the same in all.
+                start, to = by_child_start[at], by_child[up]
+                by_c = _sum_rows(d_kept, to, start)
+                d_forget = torch.sub(by_c, _sum_rows(d_kept_f, to, start), out=d_forget_h[at])
+                d_forget *= c[at]
+                d_h_k += _sum_rows(d_h_sum, parent_by_child[up], start)
                 d_h_k.addmm_(d_forget, u_f)
-                d_c_above = _sum_rows(d_kept, to, pointers)
-            d_c = d_h_k * o
-            _tanh_backward(d_c, tanh_k, grad_input=d_c)
-            if d_c_above is not None:
-                d_c += d_c_above
-            torch.mul(d_c, update, out=d_i)
-            torch.mul(d_h_k, tanh_k, out=d_o)
-            d_i_o = d_gates_k[:, : 2 * size]
-            _sigmoid_backward(d_i_o, gates_k[:, : 2 * size], grad_input=d_i_o)
-            torch.mul(d_c, i, out=d_update)
-            _tanh_backward(d_update, update, grad_input=d_update)
+                torch.addcmul(by_c, d_c_k, d_h_k, out=d_c_k)
+            else:
+                d_c_k *= d_h_k
+            d_i *= d_c_k
+            d_o *= d_h_k
+            d_update *= d_c_k
             if at.start:
-                inner = slice(at.start - leaves, at.stop - leaves)
-                torch.mm(d_gates_k, u, out=d_h_sum[inner])
-                d_c_edge = d_c.index_select(0, parent[edge] - at.start)
-                torch.mul(d_c_edge, f[edge], out=d_kept[edge])
-                d_f_k = torch.mul(d_c_edge, slope[edge], out=d_f[edge])
-                pointers = child_ptr[at.start : at.stop + 1] - edge.start
-                d_forget_x[inner] = _sum_rows(d_f_k, own[: len(d_f_k)], pointers)
+                torch.mm(d_gates_k, u, out=d_h_sum[at.start - leaves : at.stop - leaves])
+                f_k = f[edge]
+                d_kept_k = torch.mul(d_c.index_select(0, parent[edge]), f_k, out=d_kept[edge])
+                torch.mul(d_kept_k, f_k, out=d_kept_f[edge])
+        d_forget_x = slope.mul_(d_c[leaves:])
 
         d_x = None
         if ctx.needs_input_grad[0]:
@@ -149,19 +180,21 @@ def _levels(batch: TreeBatch) -> list[tuple[slice, slice, slice]]:
     return [(slice(n, n2), slice(e, e2), slice(p, p2)) for (n, e, p), (n2, e2, p2) in pairwise(cuts)]
 
 
-def _tanh_(x: Tensor) -> Tensor:
-    """tanh in place. On a CPU as 2 sigmoid(2x) - 1: equal to 1e-7, in a fifth of the time."""
+def _tanh(x: Tensor, out: Tensor) -> Tensor:
+    """tanh of x. On a CPU as 2 sigmoid(2x) - 1: equal to 1e-7, in a fifth of the time."""
     if x.is_cuda or x.dtype == torch.bfloat16:  # bfloat16 would lose what is near 0
-        return x.tanh_()
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        return torch.tanh(x, out=out)
+    torch.add(x, x, out=out).sigmoid_()
+    return torch.add(_MINUS_ONE, out, alpha=2, out=out)
 
 
-def _sum_rows(rows: Tensor, index: Tensor, pointers: Tensor) -> Tensor:
-    """Row k is the sum of rows[index[pointers[k]:pointers[k + 1]]]: gather and sum in one call.
+def _sum_rows(rows: Tensor, index: Tensor, start: Tensor) -> Tensor:
+    """Row k is the sum of rows[index[start[k]:start[k + 1]]], the last one's until the end of `index`.
 
-    An embedding bag does this without atomics, so its sums have one order on every device.
+    An embedding bag gathers and sums in one call, and without atomics: its sums have one order on
+    every device.
     """
-    return torch.embedding_bag(rows, index, pointers, False, 0, False, None, True)[0]
+    return torch.embedding_bag(rows, index, start, False, 0)[0]
 
 
 class TreeEncoder(nn.Module):
@@ -210,13 +243,7 @@ class TreeEncoder(nn.Module):
 
     def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:
         """Encodings [B, O] of the batch's trees; `dropout_mask` [B, H] acts on the root states."""
-        x = functional.embedding_bag(
-            batch.symbol,
-            self.embedding,
-            batch.symbol_ptr,
-            mode="sum",
-            include_last_offset=True,
-        )
+        x = SymbolSum.apply(self.embedding, batch)
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
         if self.precision == "bfloat16":
             inside = [tensor.bfloat16() for tensor in inside]

@@ -198,6 +198,11 @@ def _pointers(lengths: Array) -> Array:
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
+def _stable_order(values: Array, largest: int) -> Array:
+    """Positions that sort `values`; in the narrowest type, as numpy sorts up to 16 bits by radix."""
+    return np.argsort(values.astype(np.min_scalar_type(largest)), kind="stable")
+
+
 def _slices(pointers: Array, rows: Array) -> tuple[Array, Array]:
     """Positions of the entries of `rows` in a flat array, and how many each row has."""
     starts = pointers[rows]
@@ -276,22 +281,32 @@ class Forest:
         levels = np.flatnonzero(np.diff(self.height[subtrees])) + 1
         node_cuts = [0, *levels.tolist(), len(subtrees)]
         children = position[self.child[edges]]
-        # The narrowest type: up to 16 bits numpy sorts by radix.
-        by_child = np.argsort(children.astype(np.min_scalar_type(len(subtrees))), kind="stable")
+        by_child = _stable_order(children, len(subtrees))
         by_child_ptr = _pointers(np.bincount(children, minlength=len(subtrees)))
-        parents = np.repeat(np.arange(len(subtrees)), children_each)
+        edge_cuts, up_cuts = edge_ptr[node_cuts], by_child_ptr[node_cuts]
+        level_sizes = np.diff(node_cuts)
+        own = np.arange(len(subtrees))
+        parents = np.repeat(own, children_each)
+        symbol = vocabulary_ids[self.symbol[symbols]]
+        by_symbol = _stable_order(symbol, symbol.max(initial=0))
+        sorted_symbol = symbol[by_symbol]
+        first_use = np.flatnonzero(np.diff(sorted_symbol, prepend=-1))
         return TreeBatch(
-            symbol=torch.from_numpy(vocabulary_ids[self.symbol[symbols]]),
+            symbol=torch.from_numpy(symbol),
             symbol_ptr=torch.from_numpy(_pointers(symbols_each)),
+            used=torch.from_numpy(sorted_symbol[first_use]),
+            user=torch.from_numpy(np.repeat(own, symbols_each)[by_symbol]),
+            user_start=torch.from_numpy(first_use),
             child=torch.from_numpy(children),
             parent=torch.from_numpy(parents),
             child_ptr=torch.from_numpy(edge_ptr),
+            child_start=torch.from_numpy(edge_ptr[:-1] - np.repeat(edge_cuts[:-1], level_sizes)),
             by_child=torch.from_numpy(by_child),
-            by_child_ptr=torch.from_numpy(by_child_ptr),
+            by_child_start=torch.from_numpy(by_child_ptr[:-1] - np.repeat(up_cuts[:-1], level_sizes)),
             root=torch.from_numpy(position[self.root[trees]]),
             node_cuts=node_cuts,
-            edge_cuts=edge_ptr[node_cuts].tolist(),
-            up_cuts=by_child_ptr[node_cuts].tolist(),
+            edge_cuts=edge_cuts.tolist(),
+            up_cuts=up_cuts.tolist(),
             num_nodes=len(subtrees),
         )
 
@@ -324,10 +339,14 @@ class TreeBatch(Data):
     """Distinct subtrees of B trees, leaves first; a PyG `Data`, so `.to(device)` and pinning work.
 
     `symbol` [S] and `symbol_ptr` [N + 1]: vocabulary ids of each subtree, one bag each.
+    `used` [U]: the distinct ids among them, ascending; `user` [S]: the subtrees that they occur in,
+    sorted by id; `user_start` [U]: where the subtrees of each begin.
     `child`, `parent` [E]: edges, sorted by parent; `child_ptr` [N + 1]: edges of each parent.
-    `by_child` [E]: the same edges sorted by child; `by_child_ptr` [N + 1]: edges to each child.
+    `by_child` [E]: the same edges sorted by child.
     `root` [B]: positions of the roots. `node_cuts`, `edge_cuts`, `up_cuts` [levels + 1]: where a
     level begins among the nodes, the edges and the edges sorted by child.
+    `child_start`, `by_child_start` [N]: where a node's edges begin among those of its level, down in
+    `child` and up in `by_child`.
 
     Four nodes, root 3 with children 1 and 2, 2 with child 0, give levels {0, 1}, {2}, {3}:
     child = [0, 1, 2], parent = [2, 3, 3], child_ptr = [0, 0, 0, 1, 3], node_cuts = [0, 2, 3, 4],
