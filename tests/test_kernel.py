@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import assert_same_run
 from test_model import chain, encoder_for, star, trees
+from torch.nn import functional
 from twin import root_states
 
 from treelstm import load_corpus, load_encoder, train
 from treelstm.evaluation import pair_distances
-from treelstm.model import ChildSumTreeLSTM
+from treelstm.model import ChildSumTreeLSTM, SymbolSum
 from treelstm.training import new_run, train_step
 from treelstm.trees import Forest
 
@@ -44,6 +45,22 @@ def test_the_hand_written_gradient_equals_plain_autograd_of_the_same_levels(asts
     expected = torch.autograd.grad((twin * weights).sum(), inputs, materialize_grads=True)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_sums_of_symbols_are_an_embedding_bag_in_values_and_gradient():
+    asts = [star(5), chain(3), {"kind": ["n", "n", "m"], "name": "x"}]
+    forest = Forest.compile(asts)
+    batch = forest.batch(np.arange(3), encoder_for(asts).vocabulary.ids(forest.symbols))
+    table = torch.randn(40, 7, dtype=torch.float64, requires_grad=True)
+    bags = functional.embedding_bag(
+        batch.symbol, table, batch.symbol_ptr, mode="sum", include_last_offset=True
+    )
+    sums = SymbolSum.apply(table, batch)
+    assert torch.equal(sums, bags)
+    weights = torch.randn_like(bags)
+    (found,), (expected,) = (torch.autograd.grad(x, table, weights) for x in (sums, bags))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert expected.any() and not found[batch.symbol.max() + 1 :].any()
 
 
 def test_fixed_features_give_the_same_gradients_and_cost_none_of_their_own():

@@ -105,6 +105,17 @@ def test_a_batch_is_the_four_node_tree_of_its_docstring():
     assert batch.node_cuts == [0, 2, 3, 4] and batch.edge_cuts == [0, 0, 1, 3]
     assert batch.parent.tolist() == [2, 3, 3] and batch.root.tolist() == [3]
     assert sorted(batch.child.tolist()) == [0, 1, 2]
+    assert batch.child_start.tolist() == [0, 0, 0, 0]  # the only edges down of their levels
+    assert batch.child[batch.by_child].tolist() == [0, 1, 2]
+    assert batch.by_child_start.tolist() == [0, 1, 0, 0] and batch.up_cuts == [0, 2, 3, 3]
+
+
+def test_a_batch_says_which_subtrees_use_each_symbol():
+    forest = Forest.compile([{"k": 1, "x": [{"k": 1}, {"k": 2}]}])
+    batch = forest.batch(np.array([0]), np.array([3, 3, 5]))  # k=1 and k=2 are one symbol
+    assert batch.used.tolist() == [3, 5]
+    users = batch.user.tensor_split(batch.user_start[1:])
+    assert [part.tolist() for part in users] == [[0, 1, 2], [0, 1]]
 
 
 def test_a_batch_moves_like_any_pyg_data():

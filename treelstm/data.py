@@ -391,7 +391,7 @@ def _write_cache(path: Path, key: str, pairs: Pairs) -> None:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getbuffer())
     except OSError as error:
         log.warning("The compiled corpus is not cached; the next start compiles again. %s", error)
 

@@ -373,8 +373,9 @@ class Vocabulary:
         """The vocabulary of `trees`, each counted once however often it is named."""
         _, first = np.unique(forest.root[trees], return_index=True)
         under, _ = _slices(forest.under_ptr, trees[first])
-        symbols, _ = _slices(forest.symbol_ptr, forest.under[under])
-        frequency = np.bincount(forest.symbol[symbols], minlength=len(forest.symbols))
+        holders = np.bincount(forest.under[under], minlength=len(forest.height))  # trees over each
+        weights = np.repeat(holders, np.diff(forest.symbol_ptr))
+        frequency = np.bincount(forest.symbol, weights, minlength=len(forest.symbols))
         known = [int(i) for i in np.argsort(-frequency, kind="stable") if frequency[i] > 0]
         keys = sorted({key_of(forest.symbols[i]) for i in known})
         return cls([forest.symbols[i] for i in known] + [f"{key}={UNKNOWN}" for key in keys] + [UNKNOWN])
