@@ -198,6 +198,11 @@ def _pointers(lengths: Array) -> Array:
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
+def _firsts(ordered: Array) -> Array:
+    """Marks the first of each group of equal values."""
+    return np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+
+
 def _stable_order(values: Array, largest: int) -> Array:
     """Positions that sort `values`; in the narrowest type, as numpy sorts up to 16 bits by radix."""
     return np.argsort(values.astype(np.min_scalar_type(largest)), kind="stable")
@@ -271,7 +276,7 @@ class Forest:
         """
         under, _ = _slices(self.under_ptr, trees)
         subtrees = np.sort(self.under[under])  # np.unique hashes, which takes three times as long
-        subtrees = subtrees[np.append(True, subtrees[1:] != subtrees[:-1])]
+        subtrees = subtrees[_firsts(subtrees)]
         position = self._position
         position[subtrees] = np.arange(len(subtrees))
 
@@ -290,7 +295,7 @@ class Forest:
         symbol = vocabulary_ids[self.symbol[symbols]]
         by_symbol = _stable_order(symbol, symbol.max(initial=0))
         sorted_symbol = symbol[by_symbol]
-        first_use = np.flatnonzero(np.diff(sorted_symbol, prepend=-1))
+        first_use = np.flatnonzero(_firsts(sorted_symbol))
         return TreeBatch(
             symbol=torch.from_numpy(symbol),
             symbol_ptr=torch.from_numpy(_pointers(symbols_each)),
