@@ -619,12 +619,17 @@ def test_a_commit_from_before_a_setting_existed_resumes_with_its_default(tiny, f
     assert load_encoder(run / "best_model.pt").precision == "float32"
 
 
-def test_another_version_of_torch_is_allowed_and_said(tiny, run, capsys):
+def test_another_version_of_torch_or_of_the_kernel_is_allowed_and_said(tiny, run, capsys):
     path = run / "checkpoint_epoch_3.pt"
     content = load_checkpoint(path)
-    store.write_sealed(path, content | {"versions": content["versions"] | {"torch": "2.0.0"}})
+    versions = content["versions"] | {"torch": "2.0.0"}
+    del versions["treelstm's arithmetic"]  # a commit from before it was counted
+    store.write_sealed(path, content | {"versions": versions})
     assert train(tiny_config(tiny, run, epochs=4)).finished
-    assert "torch was 2.0.0, is " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "torch was 2.0.0, is " in said and "treelstm's arithmetic was 1, is 2 now" in said
+    assert train(tiny_config(tiny, run, epochs=5)).finished
+    assert "now: allowed" not in capsys.readouterr().out
 
 
 def test_starting_from_weights_of_another_size_is_refused(tiny, finished, tmp_path):

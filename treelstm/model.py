@@ -22,6 +22,8 @@ from torch.nn import functional
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees import Forest, TreeBatch, Vocabulary
 
+ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; commits hold it
+
 _TREES_PER_CALL = 2048  # distinct trees that `encode_trees` evaluates at once; bounds its memory
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 

@@ -32,7 +32,7 @@ from treelstm.data import Corpus, Pairs, load_corpus
 from treelstm.evaluation import calibrated_threshold, measure, pair_distances
 from treelstm.events import write_events
 from treelstm.files import write_whole
-from treelstm.model import TreeEncoder, contrastive_loss, distances
+from treelstm.model import ARITHMETIC, TreeEncoder, contrastive_loss, distances
 from treelstm.notify import notify, summary, wanted
 from treelstm.progress import Progress, in_notebook, logged, watched
 from treelstm.randomness import dropout_mask, epoch_order
@@ -352,7 +352,11 @@ def state_of(run: Run) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "treelstm's arithmetic": ARITHMETIC,
+    }
 
 
 def _train_loss(run: Run) -> float:
@@ -732,8 +736,9 @@ def _say_start(run: Run, start: Usable | None) -> None:
         if run.outcome is None
         else f"the run is {run.outcome}: nothing to do. Raise epochs (now {config.epochs}) to go on",
     )
+    before_all = {"treelstm's arithmetic": "1", "device": content["device"]} | content["versions"]
     for name, now in (_versions() | {"device": run.device.type}).items():
-        before = content["versions"].get(name) or content[name]
+        before = before_all[name]
         if before != now:
             log.warning(
                 "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
