@@ -24,7 +24,7 @@ from treelstm.trees import Forest, TreeBatch, Vocabulary
 
 ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; commits hold it
 
-_TREES_PER_CALL = 2048  # distinct trees that `encode_trees` evaluates at once; bounds its memory
+_SUBTREES_PER_CALL = 65_536  # of the distinct trees that are evaluated at once: about 1 GB
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 # The derivatives that autograd itself uses: one pass over memory instead of three or four.
@@ -257,14 +257,16 @@ class TreeEncoder(nn.Module):
     def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
         """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
         trees = np.asarray(trees, np.int64)
-        roots, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
         ids = self.vocabulary.ids(forest.symbols)
         device = self.embedding.device
-        parts = [self.output_weight.new_empty(0, len(self.output_weight))]
+        distinct = trees[first]
+        call = np.cumsum(np.diff(forest.under_ptr)[distinct]) // _SUBTREES_PER_CALL
         with torch.no_grad():
-            for start in range(0, len(roots), _TREES_PER_CALL):
-                batch = forest.batch(trees[first[start : start + _TREES_PER_CALL]], ids)
-                parts.append(self(batch.to(device)))
+            parts = [
+                self(forest.batch(some, ids).to(device))
+                for some in np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
+            ]
         return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
 
     def encode(self, asts: Iterable[Any]) -> Tensor:
