@@ -143,14 +143,14 @@ class ForestBuilder:
         symbol_id = np.empty(len(spelling), np.int64)
         symbol_id[[self._symbol_of[text] for text in spelling]] = np.arange(len(spelling))
 
-        digest = self._digests()
-        order = sorted(range(len(digest)), key=lambda i: (self._height[i], digest[i], i))
+        digest = np.array(self._digests(), "S32")
+        height, roots = np.array(self._height, np.int64), np.array(self._roots, np.int64)
+        order = np.lexsort((digest, height))
         new_id = np.empty(len(order), np.int64)
         new_id[order] = np.arange(len(order))
 
         symbol_ptr, symbol = _renumbered([self._content[i][0] for i in order], symbol_id)
         child_ptr, child = _renumbered([self._content[i][1] for i in order], new_id)
-        root = new_id[np.array(self._roots, np.int64)]
         under_ptr, under = _renumbered([self._under[i] for i in self._roots], new_id)
         return Forest(
             symbols=tuple(spelling),
@@ -158,12 +158,12 @@ class ForestBuilder:
             symbol=symbol,
             child_ptr=child_ptr,
             child=child,
-            height=np.array([self._height[i] for i in order], np.int64),
-            root=root,
+            height=height[order],
+            root=new_id[roots],
             under_ptr=under_ptr,
             under=under,
             tree_nodes=np.array(self._sizes, np.int64),
-            tree_digest=np.array([digest[i] for i in self._roots], "S32"),
+            tree_digest=digest[roots],
         )
 
     def _digests(self) -> list[bytes]:
