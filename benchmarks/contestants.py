@@ -117,7 +117,7 @@ def contestants(
     height = torch.from_numpy(forest.height)[subtree]
     x = features[subtree].to(device)
     roots = torch.tensor(starts[:-1], device=device)
-    below, leaves = batch.node_cuts[-2], batch.node_cuts[1]
+    below, leaves = batch.below_top, batch.leaves
     inner_nodes = int((height > 0).sum())
     batch = batch.to(device)
 

@@ -102,12 +102,18 @@ def test_a_batch_is_the_four_node_tree_of_its_docstring():
     forest = Forest.compile([ast])
     batch = forest.batch(np.array([0]), np.arange(len(forest.symbols)))
     assert batch.num_nodes == 4
-    assert batch.node_cuts == [0, 2, 3, 4] and batch.edge_cuts == [0, 0, 1, 3]
+    nodes, down, up = zip(*batch.levels, strict=True)
+    assert nodes == (slice(0, 2), slice(2, 3), slice(3, 4)) and (batch.leaves, batch.below_top) == (2, 3)
+    assert down == (slice(0, 0), slice(0, 1), slice(1, 3))
     assert batch.parent.tolist() == [2, 3, 3] and batch.root.tolist() == [3]
     assert sorted(batch.child.tolist()) == [0, 1, 2]
     assert batch.child_start.tolist() == [0, 0, 0, 0]  # the only edges down of their levels
     assert batch.child[batch.by_child].tolist() == [0, 1, 2]
-    assert batch.by_child_start.tolist() == [0, 1, 0, 0] and batch.up_cuts == [0, 2, 3, 3]
+    assert batch.by_child_start.tolist() == [0, 1, 0, 0] and up == (
+        slice(0, 2),
+        slice(2, 3),
+        slice(3, 3),
+    )
 
 
 def test_a_batch_says_which_subtrees_use_each_symbol():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -14,15 +12,14 @@ def root_states(x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: 
     """Equations 2 to 8 as `ChildSumTreeLSTM` computes them; h [B, H] of the roots."""
     size = u_f.shape[0]
     h, c, forget_h = (x.new_empty(0, size) for _ in range(3))
-    cuts = zip(batch.node_cuts, batch.edge_cuts, strict=True)
-    for (start, first), (stop, last) in pairwise(cuts):
-        gates = torch.addmm(b[: 3 * size], x[start:stop], w[: 3 * size].t())
+    for at, edge, _ in batch.levels:
+        gates = torch.addmm(b[: 3 * size], x[at], w[: 3 * size].t())
         c_sum: Tensor | float = 0.0
-        if last > first:
-            child, parent = batch.child[first:last], batch.parent[first:last] - start
-            zeros = x.new_zeros(stop - start, size)
+        if at.start:
+            child, parent = batch.child[edge], batch.parent[edge] - at.start
+            zeros = x.new_zeros(at.stop - at.start, size)
             gates = gates + zeros.index_add(0, parent, h.index_select(0, child)) @ u.t()  # eq. 2
-            forget_x = torch.addmm(b[3 * size :], x[start:stop], w[3 * size :].t())
+            forget_x = torch.addmm(b[3 * size :], x[at], w[3 * size :].t())
             f = torch.sigmoid(
                 forget_x.index_select(0, parent) + forget_h.index_select(0, child)
             )  # eq. 4
@@ -31,6 +28,6 @@ def root_states(x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: 
         level_c = torch.sigmoid(i) * torch.tanh(update) + c_sum  # eqs. 3, 6, 7
         level_h = torch.sigmoid(o) * torch.tanh(level_c)  # eqs. 5, 8
         h, c = torch.cat((h, level_h)), torch.cat((c, level_c))
-        if stop < len(x):
+        if at.stop < len(x):
             forget_h = torch.cat((forget_h, level_h @ u_f.t()))
     return h.index_select(0, batch.root)

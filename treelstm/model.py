@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: TreeBatch
     ) -> Tensor:
-        size, nodes, leaves, edges = len(u_f), len(x), batch.node_cuts[1], len(batch.child)
+        size, nodes, leaves, edges = len(u_f), len(x), batch.leaves, len(batch.child)
         gates = torch.addmm(b[: 3 * size], x, w[: 3 * size].t())  # W x + b of eqs. 3, 5, 6
         # U_f h_k of eq. 4 depends on the child alone: one product per child, in the first rows; one
         # per parent, W x_j + b, in those below. An edge's forget gate adds up one of each.
@@ -85,7 +84,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         every_second = 2 * own
         u_t, u_f_t = u.t(), u_f.t()
 
-        for at, edge, _ in _levels(batch):
+        for at, edge, _ in batch.levels:
             gates_k = gates[at]
             i, o, update = gates_k.chunk(3, dim=1)
             if at.start:
@@ -116,7 +115,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own = ctx.saved_tensors
         batch: TreeBatch = ctx.batch
-        size, leaves, below = len(u_f), batch.node_cuts[1], batch.node_cuts[-2]
+        size, leaves, below = len(u_f), batch.leaves, batch.below_top
         i, o, update = gates.chunk(3, dim=1)
         # index_add would do, but on a GPU it adds equal roots up in any order.
         d_h = _embedding_backward(grads[0], batch.root, len(h), -1, False)
@@ -138,7 +137,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         parent, by_child, by_child_start = batch.parent, batch.by_child, batch.by_child_start
         parent_by_child = parent.index_select(0, by_child) - leaves
 
-        for at, edge, up in reversed(_levels(batch)):
+        for at, edge, up in reversed(batch.levels):
             d_gates_k, d_c_k, d_h_k = d_gates[at], d_c[at], d_h[at]
             d_i, d_o, d_update = d_gates_k.chunk(3, dim=1)
             if at.stop <= below:
@@ -174,12 +173,6 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         d_u = d_gates[leaves:].t() @ h_sum
         d_u_f = d_forget_h.t() @ h[:below]
         return d_x, d_w, d_b, d_u, d_u_f, None
-
-
-def _levels(batch: TreeBatch) -> list[tuple[slice, slice, slice]]:
-    """Nodes of each height, edges down from them and (sorted by child) up from them; leaves first."""
-    cuts = zip(batch.node_cuts, batch.edge_cuts, batch.up_cuts, strict=True)
-    return [(slice(n, n2), slice(e, e2), slice(p, p2)) for (n, e, p), (n2, e2, p2) in pairwise(cuts)]
 
 
 def _tanh(x: Tensor, out: Tensor) -> Tensor:

@@ -380,7 +380,7 @@ def _batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield Finding(
             OK,
             f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {batch.num_nodes:,} distinct "
-            f"subtrees on {len(batch.node_cuts) - 1} heights",
+            f"subtrees on {len(batch.levels)} heights",
         )
     if config.batch_size > len(pairs):
         yield Finding(

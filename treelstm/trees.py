@@ -195,12 +195,22 @@ def _renumbered(rows: list[tuple[int, ...]], new_id: Array) -> tuple[Array, Arra
 
 
 def _pointers(lengths: Array) -> Array:
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    pointers = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=pointers[1:])
+    return pointers
 
 
 def _firsts(ordered: Array) -> Array:
-    """Marks the first of each group of equal values."""
-    return np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    """Positions of the first of each group of equal values."""
+    different = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=different[1:])
+    return np.flatnonzero(different)
+
+
+def _in_level(pointers: Array, cuts: Array) -> Array:
+    """Where each row begins, counted from where its level begins."""
+    starts: Array = pointers[:-1] - np.repeat(pointers[cuts[:-1]], np.diff(cuts))
+    return starts
 
 
 def _stable_order(values: Array, largest: int) -> Array:
@@ -277,43 +287,40 @@ class Forest:
         under, _ = _slices(self.under_ptr, trees)
         subtrees = np.sort(self.under[under])  # np.unique hashes, which takes three times as long
         subtrees = subtrees[_firsts(subtrees)]
+        own = np.arange(len(subtrees))
         position = self._position
-        position[subtrees] = np.arange(len(subtrees))
+        position[subtrees] = own
+        cuts = np.append(_firsts(self.height[subtrees]), len(subtrees))
 
-        symbols, symbols_each = _slices(self.symbol_ptr, subtrees)
         edges, children_each = _slices(self.child_ptr, subtrees)
-        edge_ptr = _pointers(children_each)
-        levels = np.flatnonzero(np.diff(self.height[subtrees])) + 1
-        node_cuts = [0, *levels.tolist(), len(subtrees)]
         children = position[self.child[edges]]
+        child_ptr = _pointers(children_each)
         by_child = _stable_order(children, len(subtrees))
         by_child_ptr = _pointers(np.bincount(children, minlength=len(subtrees)))
-        edge_cuts, up_cuts = edge_ptr[node_cuts], by_child_ptr[node_cuts]
-        level_sizes = np.diff(node_cuts)
-        own = np.arange(len(subtrees))
-        parents = np.repeat(own, children_each)
+        ends = [pointers.tolist() for pointers in (cuts, child_ptr[cuts], by_child_ptr[cuts])]
+        levels = zip(*(map(slice, part, part[1:]) for part in ends), strict=False)
+
+        symbols, symbols_each = _slices(self.symbol_ptr, subtrees)
         symbol = vocabulary_ids[self.symbol[symbols]]
         by_symbol = _stable_order(symbol, symbol.max(initial=0))
         sorted_symbol = symbol[by_symbol]
-        first_use = np.flatnonzero(_firsts(sorted_symbol))
-        return TreeBatch(
-            symbol=torch.from_numpy(symbol),
-            symbol_ptr=torch.from_numpy(_pointers(symbols_each)),
-            used=torch.from_numpy(sorted_symbol[first_use]),
-            user=torch.from_numpy(np.repeat(own, symbols_each)[by_symbol]),
-            user_start=torch.from_numpy(first_use),
-            child=torch.from_numpy(children),
-            parent=torch.from_numpy(parents),
-            child_ptr=torch.from_numpy(edge_ptr),
-            child_start=torch.from_numpy(edge_ptr[:-1] - np.repeat(edge_cuts[:-1], level_sizes)),
-            by_child=torch.from_numpy(by_child),
-            by_child_start=torch.from_numpy(by_child_ptr[:-1] - np.repeat(up_cuts[:-1], level_sizes)),
-            root=torch.from_numpy(position[self.root[trees]]),
-            node_cuts=node_cuts,
-            edge_cuts=edge_cuts.tolist(),
-            up_cuts=up_cuts.tolist(),
-            num_nodes=len(subtrees),
-        )
+        first_use = _firsts(sorted_symbol)
+        arrays = {
+            "symbol": symbol,
+            "symbol_ptr": _pointers(symbols_each),
+            "used": sorted_symbol[first_use],
+            "user": np.repeat(own, symbols_each)[by_symbol],
+            "user_start": first_use,
+            "child": children,
+            "parent": np.repeat(own, children_each),
+            "child_ptr": child_ptr,
+            "child_start": _in_level(child_ptr, cuts),
+            "by_child": by_child,
+            "by_child_start": _in_level(by_child_ptr, cuts),
+            "root": position[self.root[trees]],
+        }
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return TreeBatch(num_nodes=len(subtrees), levels=list(levels), **tensors)
 
     def graph(self, tree: int) -> Data:
         """One tree, shared subtrees unfolded, as a PyG graph: root first, edges parent to child.
@@ -348,15 +355,25 @@ class TreeBatch(Data):
     sorted by id; `user_start` [U]: where the subtrees of each begin.
     `child`, `parent` [E]: edges, sorted by parent; `child_ptr` [N + 1]: edges of each parent.
     `by_child` [E]: the same edges sorted by child.
-    `root` [B]: positions of the roots. `node_cuts`, `edge_cuts`, `up_cuts` [levels + 1]: where a
-    level begins among the nodes, the edges and the edges sorted by child.
+    `root` [B]: positions of the roots.
+    `levels`: slices of each height's nodes, its edges down in `child`, its edges up in `by_child`.
     `child_start`, `by_child_start` [N]: where a node's edges begin among those of its level, down in
     `child` and up in `by_child`.
 
     Four nodes, root 3 with children 1 and 2, 2 with child 0, give levels {0, 1}, {2}, {3}:
-    child = [0, 1, 2], parent = [2, 3, 3], child_ptr = [0, 0, 0, 1, 3], node_cuts = [0, 2, 3, 4],
-    edge_cuts = [0, 0, 1, 3], root = [3].
+    child = [0, 1, 2], parent = [2, 3, 3], child_ptr = [0, 0, 0, 1, 3], root = [3], and in levels
+    nodes 0:2, 2:3, 3:4, edges down 0:0, 0:1, 1:3, edges up 0:2, 2:3, 3:3.
     """
+
+    @property
+    def leaves(self) -> int:
+        """Subtrees without children."""
+        return int(self.levels[0][0].stop) if self.levels else 0
+
+    @property
+    def below_top(self) -> int:
+        """Subtrees below the highest level: whatever may be a child."""
+        return int(self.levels[-1][0].start) if self.levels else 0
 
 
 # --- the vocabulary ----------------------------------------------------------------------------
