@@ -25,11 +25,12 @@ from nbformat.v4 import new_code_cell
 
 DEATHS, ROUNDS = 5, 6
 
-# Put before the training cell: notes each life's first step, and kills each life but the last.
+# Put before the training cell: notes each life's first step, and kills each life but the last, after
+# more than the 15 s under which the engine would wait before it starts the next.
 MORTAL = """
 import os, signal, time
 from treelstm import training
-step, done = training.train_step, 0
+step, done, began = training.train_step, 0, time.time()
 def mortal(*arguments):
     global done
     step(*arguments)
@@ -38,7 +39,7 @@ def mortal(*arguments):
         with open({path!r}, "a") as file:
             print("step", time.time(), file=file)
     lives = open({path!r}).read().count("step")
-    if done == 60 and lives <= {deaths}:
+    if time.time() - began > 15 and lives <= {deaths}:
         with open({path!r}, "a") as file:
             print("death", time.time(), file=file)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -66,8 +67,8 @@ for name in ("_check_sound", "note_timing", "write_events"):
     count(training, name)
 count(checkpoint, "prune")
 say = training._say_epoch
-def noted(*arguments):
-    say(*arguments)
+def noted(*arguments, **named):
+    say(*arguments, **named)
     ends.append(time.process_time())
 training._say_epoch = noted
 training.train(Config(**json.loads(sys.argv[1])))
@@ -90,7 +91,7 @@ def main(revision: str | None) -> None:
 
 
 def deaths_to_steps(work: Path, settings: dict[str, object]) -> None:
-    """The training page, each life of which is killed after 60 steps."""
+    """The training page, each life of which is killed after 15 s."""
     events = work / "events.txt"
     nb = nbformat.read(REPOSITORY / "notebooks" / "02_train.ipynb", as_version=4)
     training = next(k for k, cell in enumerate(nb.cells) if "treelstm.train(" in cell.source)
