@@ -95,12 +95,18 @@ def sampled(process: psutil.Process, popen: subprocess.Popen[bytes]) -> list[int
     sizes = []
     while popen.poll() is None:
         try:
-            sizes.append(process.memory_info().rss)
+            sizes.append(held(process))
         except psutil.NoSuchProcess:
             break
         time.sleep(0.5)
     popen.wait()
     return sizes
+
+
+def held(process: psutil.Process) -> int:
+    """Bytes of memory that are a process's own: pages of files come and go as the system likes."""
+    memory = process.memory_info()
+    return memory.rss - memory.shared
 
 
 def flat(what: str, sizes: list[int]) -> None:
@@ -169,7 +175,7 @@ def largest(engine: subprocess.Popen[bytes], seconds: float) -> int:
     most, until = 0, time.monotonic() + seconds
     while time.monotonic() < until and engine.poll() is None:
         try:
-            sizes = [child.memory_info().rss for child in psutil.Process(engine.pid).children()]
+            sizes = [held(child) for child in psutil.Process(engine.pid).children()]
             most = max([most, *sizes])
         except psutil.NoSuchProcess:
             continue

@@ -23,7 +23,7 @@ from treelstm.trees import Forest, TreeBatch, Vocabulary
 
 ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; commits hold it
 
-_SUBTREES_PER_CALL = 65_536  # of the distinct trees that are evaluated at once: about 1 GB
+_SUBTREES_PER_CALL = 32_768  # of the distinct trees that are evaluated at once: half a GB
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 # The derivatives that autograd itself uses: one pass over memory instead of three or four.

@@ -674,15 +674,16 @@ def note_timing(run: Run) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep up to 1 GiB that is freed for the next step; no other C library has the call.
+    """Makes glibc keep what a step frees for the next one; no other C library has the call.
 
     By default it gives every buffer of some size back to the system, which hands it out again page
-    by page and zeroed: 15% of a step of 256 pairs.
+    by page and zeroed: 15% of a step of 256 pairs. Buffers over 32 MB, such as a validation's, still
+    go back: kept, they would leave gaps, and the process would grow from epoch to epoch.
     """
-    no_mappings, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(no_mappings, 0)
+        mallopt(mmap_threshold, 32 << 20)  # glibc's upper limit
         mallopt(trim_threshold, 1 << 30)
 
 
