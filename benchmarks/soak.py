@@ -79,7 +79,10 @@ def main(minutes: float) -> None:
         print("bit-identical to the undisturbed run", flush=True)
         nothing_left(work, killed)
         flat("undisturbed training process", sizes)
-        flat("largest kernel between two kills", peaks)
+        half = len(peaks) // 2
+        first, second = max(peaks[:half]), max(peaks[half:])
+        print(f"largest kernel: {first / 1e6:.0f} MB in the first half, {second / 1e6:.0f} MB after")
+        assert second < 1.02 * first, "memory grows from life to life"
 
 
 def undisturbed(config: Config) -> list[int]:
