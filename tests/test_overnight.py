@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -39,9 +40,9 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def execute(page: Path, config: Config) -> NotebookNode:
+def execute(page: Path, config: Config, output: Path | None = None) -> NotebookNode:
     """By the engine, in this process."""
-    output = page.with_suffix(".out.ipynb")
+    output = output or page.with_suffix(".out.ipynb")
     return papermill.execute_notebook(
         page, output, parameters(config), engine_name="treelstm", progress_bar=False
     )
@@ -175,6 +176,70 @@ def test_a_kernel_that_dies_before_it_commits_is_not_started_again(tiny, tmp_pat
     assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
     statuses = [cell.metadata.papermill.status for cell in nb.cells if cell.cell_type == "code"]
     assert statuses == ["completed"] * 4 + ["failed", "pending", "pending"]
+
+
+FULL_DISK = """
+import resource
+for process in {processes}:
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+def test_a_page_that_the_disk_refuses_stays_whole_and_harms_no_run(tiny, undisturbed, tmp_path):
+    config = night(tiny, tmp_path / "run")
+    page = write_page(tmp_path / "page.ipynb", FULL_DISK.format(processes="[os.getppid()]"))
+    with webhook() as hook:
+        process = Papermill(page, config, *ENGINE, TREELSTM_NOTIFY_URLS=hook.address)
+        assert process.wait() == 1
+    assert_same_run(undisturbed, config.output_path)
+    assert process.statuses()[-1] == "pending"  # the last page that could be written
+    said = process.console.read_text()
+    assert "Traceback" not in said
+    assert "finished: 14 epochs; best: epoch" in said
+    (message,) = hook.messages
+    assert ": finished: " in message["title"]
+    assert "The executed page could not be saved: [Errno 27] File too large" in message["message"]
+
+    again = Papermill(write_page(tmp_path / "page.ipynb"), config, *ENGINE)
+    assert again.wait() == 0, again.console.read_text()
+    assert set(again.statuses()) == {"completed"}
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+def test_a_disk_that_is_full_for_run_and_page_is_told_to_those_who_are_to_know(tiny, tmp_path):
+    config = night(tiny, tmp_path / "run")
+    full = FULL_DISK.format(processes="[os.getppid(), os.getpid()]")
+    page = write_page(tmp_path / "page.ipynb", full)
+    with webhook() as hook:
+        process = Papermill(page, config, *ENGINE, TREELSTM_NOTIFY_URLS=hook.address)
+        assert process.wait() == 1
+    assert "Traceback" not in process.console.read_text()
+    (message,) = hook.messages
+    assert ": failed: " in message["title"]
+    assert "WriteFailed: [Errno 27] File too large: " in message["message"]
+    assert "Make room or mend the directory, then run the same command" in message["message"]
+    process.notebook()  # whole
+
+
+def test_a_page_that_cannot_be_written_at_all_starts_nothing(tiny, tmp_path, monkeypatch):
+    page = write_page(tmp_path / "page.ipynb")
+    output = tmp_path / "missing" / "page.ipynb"
+    with webhook() as hook:
+        monkeypatch.setenv("TREELSTM_NOTIFY_URLS", hook.address)
+        with pytest.raises(SystemExit, match=r"failed: .*\n.* page could not be saved: .*missing"):
+            execute(page, night(tiny, tmp_path / "run"), output)
+    assert len(hook.messages) == 1 and not (tmp_path / "run").exists()
+
+
+def test_a_kernel_that_cannot_be_started_says_why(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "in"))
+    page = write_page(tmp_path / "page.ipynb")
+    with pytest.raises(
+        PapermillExecutionError, match=r"KernelDied: the kernel did not start .*Not a dir"
+    ):
+        execute(page, night(tiny, tmp_path / "run"))
 
 
 DIE_AT_EVERY_COMMIT = """

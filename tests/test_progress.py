@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from treelstm import train
 from treelstm.progress import duration
 
 LOOK = "from treelstm.progress import watched; print(watched())"
@@ -31,3 +34,13 @@ def test_a_notebook_in_jupyterlab_is_watched_and_one_under_papermill_is_not():
 )
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is the full disk here")
+def test_a_log_that_the_disk_refuses_is_said_once_and_harms_no_run(config, capsys):
+    config.output_path.mkdir()
+    (config.output_path / "training.log").symlink_to("/dev/full")
+    assert train(config).finished
+    said = capsys.readouterr().err
+    assert "training.log: [Errno 28] No space left on device" in said
+    assert len(said.splitlines()) == 1

@@ -22,16 +22,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import nbformat
 from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
+from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger as papermill_log
 from papermill.parameterize import parameterize_notebook
 
 from treelstm.config import Config, ConfigError
+from treelstm.files import write_whole
 from treelstm.guard import GRACE_SECONDS
 from treelstm.notify import ADDRESSES, notify, summary
 from treelstm.progress import log_file
@@ -57,7 +60,8 @@ def execute_notebook(
     Returns the executed page where it is finished or failed (papermill looks for errors itself).
 
     Raises:
-        SystemExit: stopped; its code is 128 + the signal's number.
+        SystemExit: stopped, its code is 128 + the signal's number; or the disk refuses the page, its
+            message says how the run stands (papermill itself would tear the last whole one).
     """
     nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
     record = _Record(nb, output_path, log_output, progress_bar, autosave_cell_every)
@@ -73,6 +77,8 @@ def execute_notebook(
             night.announce(outcome)
     if outcome.startswith("stopped by "):
         raise SystemExit(128 + signal.Signals[outcome.removeprefix("stopped by ")])
+    if record.refused:
+        raise SystemExit(f"{outcome}: {night.report()}")
     executed: NotebookNode = record.nb
     return executed
 
@@ -108,11 +114,15 @@ class _Night:
         while True:
             began, before = time.monotonic(), self.commits()
             self.record.notebook_start()
-            page = self.stop.page = _Page(self.record, self.stop, self.options)
+            if self.record.refused and not self.deaths:
+                return "failed"  # at once, not after a night of which nobody can read
+            self.stop.page = None
             try:
+                page = self.stop.page = _Page(self.record, self.stop, self.options)
                 page.execute(env=_environment(), independent=True)
-            except RuntimeError as error:  # nbclient's DeadKernelError, or the kernel did not start
-                how = page.death or f"the kernel did not start ({error})"
+            except (RuntimeError, OSError) as error:  # nbclient's DeadKernelError; a full disk
+                died = self.stop.page.death if self.stop.page else ""
+                how = died or f"the kernel did not start ({error})"
                 if self.stop.signal:
                     return self.stopped(how)
                 if self.commits() <= before:
@@ -206,7 +216,7 @@ class _Night:
             notify(event, self.config.output_path, self.report())
 
     def report(self) -> str:
-        """The page's error, if there is one, the deaths of its kernels, and the best epoch."""
+        """The page's error, the deaths of its kernels, the best epoch, why the page is not on disk."""
         errors = [
             f"{output.ename}: {output.evalue}"
             for cell in self.record.nb.cells
@@ -218,7 +228,9 @@ class _Night:
             best = summary(json.loads(path.read_bytes()))
         except (OSError, ValueError):
             best = summary([])
-        return "\n".join([*errors[:1], *self.deaths, best])
+        refused = self.record.refused
+        unsaved = [f"The executed page could not be saved: {refused}"] if refused else []
+        return "\n".join([*errors[:1], *self.deaths, best, *unsaved])
 
 
 class _Page(PapermillNotebookClient):
@@ -275,7 +287,25 @@ class _Page(PapermillNotebookClient):
 
 
 class _Record(NotebookExecutionManager):
-    """papermill's record of a page; a cell that was never reached stays "pending"."""
+    """papermill's record of a page; a cell that was never reached stays "pending".
+
+    It is saved whole or not at all, and a disk that refuses it does not end a night that has begun.
+    """
+
+    refused: OSError | None = None  # why the page on disk is not this one
+
+    def save(self, **kwargs: Any) -> None:
+        try:
+            if path := _local(self.output_path):
+                write_whole(path, nbformat.writes(self.nb).encode())
+            else:
+                super().save()
+            self.refused = None
+        except OSError as error:
+            if not self.refused:
+                log.warning("the executed page cannot be saved now: %s", error)
+            self.refused = error
+        self.last_save_time = self.now()
 
     def notebook_complete(self, **kwargs: Any) -> None:
         self.end_time = self.now()
@@ -312,6 +342,19 @@ class _Stop:
     def pass_on(self, number: int) -> None:
         if self.page is not None:
             self.page.send(number)
+
+
+def _local(path: str | None) -> Path | None:
+    """The file that papermill would write, or None: nowhere, or somewhere else than on a disk.
+
+    papermill's `cwd` is where the kernel works; its handler of files remembers where itself began.
+    """
+    handler = papermill_io.get_handler(path)
+    if not isinstance(handler, LocalHandler):
+        return None
+    began = handler.cwd(None)
+    handler.cwd(began)
+    return Path(began or "", str(path))
 
 
 def _environment() -> dict[str, str]:

@@ -59,9 +59,27 @@ class _Console(logging.Handler):
             self.handleError(record)
 
 
+class _LogFile(RotatingFileHandler):
+    """A file whose disk refuses it says so once, and harms no run."""
+
+    _refused = False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not self._refused:
+            print(f"no line can be added to {self.baseFilename}: {error}", file=sys.stderr)
+        self._refused = True
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # lines that were refused before are refused once more
+            self.handleError(None)
+
+
 def log_file(path: Path) -> logging.Handler:
     """Appends lines with the time of day; a file of 5 MB becomes `training.log.1`, and so on."""
-    file = RotatingFileHandler(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
+    file = _LogFile(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     return file
 
