@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,11 +38,28 @@ def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is the full disk here")
+needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a full disk")
+
+
+@needs_full_disk
 def test_a_log_that_the_disk_refuses_is_said_once_and_harms_no_run(config, capsys):
     config.output_path.mkdir()
     (config.output_path / "training.log").symlink_to("/dev/full")
     assert train(config).finished
-    said = capsys.readouterr().err
-    assert "training.log: [Errno 28] No space left on device" in said
-    assert len(said.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "training.log: [Errno 28] No space left on device" in line
+
+
+@needs_full_disk
+@pytest.mark.parametrize("errors", ["PIPE", "full"])
+def test_a_console_that_refuses_lines_is_said_once_and_harms_no_run(config, errors):
+    words = [sys.executable, "-m", "treelstm", "train", *config.flags()]
+    with Path("/dev/full").open("wb") as full:
+        where = subprocess.PIPE if errors == "PIPE" else full
+        done = subprocess.run(words, stdout=full, stderr=where, timeout=120)
+    assert "finished: epoch 3" in (config.output_path / "training.log").read_text()
+    assert done.returncode == 0
+    if errors == "PIPE":
+        assert done.stderr.decode().splitlines() == [
+            "no line can be added to the console: [Errno 28] No space left on device"
+        ]

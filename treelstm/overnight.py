@@ -37,7 +37,7 @@ from treelstm.config import Config, ConfigError
 from treelstm.files import write_whole
 from treelstm.guard import GRACE_SECONDS
 from treelstm.notify import ADDRESSES, notify, summary
-from treelstm.progress import log_file
+from treelstm.progress import LogFile
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
@@ -192,7 +192,7 @@ class _Night:
     def say(self, text: str) -> None:
         """A line in papermill's log and, where the run has one, in the run's."""
         path = self.config.output_path / "training.log"
-        file = log_file(path) if path.is_file() else logging.NullHandler()
+        file = LogFile(path) if path.is_file() else logging.NullHandler()
         log.addHandler(file)
         try:
             log.warning(text)

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,20 @@ def _kernel() -> Any:
     return getattr(get_ipython(), "kernel", None)
 
 
-class _Console(logging.Handler):
+class _Lasting(logging.Handler):
+    """Where lines go that a disk or a terminal may refuse: it says so once, and harms no run."""
+
+    place = "the console"
+    refused = False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
+        if not self.refused:
+            self.refused = True
+            with suppress(OSError):  # standard error may be of the same terminal
+                print(f"no line can be added to {self.place}: {sys.exc_info()[1]}", file=sys.stderr)
+
+
+class _Console(_Lasting):
     """Plain lines on standard output, above a bar where there is one; none for what is drawn anyway."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -55,20 +68,17 @@ class _Console(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
-        except OSError:  # a terminal that has gone away must not end the run
+        except OSError:
             self.handleError(record)
 
 
-class _LogFile(RotatingFileHandler):
-    """A file whose disk refuses it says so once, and harms no run."""
+class LogFile(_Lasting, RotatingFileHandler):
+    """Appends lines with the time of day; a file of 5 MB becomes `training.log.1`, and so on."""
 
-    _refused = False
-
-    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
-        error = sys.exc_info()[1]
-        if not self._refused:
-            print(f"no line can be added to {self.baseFilename}: {error}", file=sys.stderr)
-        self._refused = True
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
+        self.place = self.baseFilename
+        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
 
     def close(self) -> None:
         try:
@@ -77,19 +87,12 @@ class _LogFile(RotatingFileHandler):
             self.handleError(None)
 
 
-def log_file(path: Path) -> logging.Handler:
-    """Appends lines with the time of day; a file of 5 MB becomes `training.log.1`, and so on."""
-    file = _LogFile(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    return file
-
-
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Sends the package's log to the console, and with the time of day to the file at `path`.
     An error that ends the run is in the file too, for the morning after; the console shows it anyway.
     """
-    file = log_file(path)
+    file = LogFile(path)
     console = _Console()
     handlers = [file, console]
     level = log.level
