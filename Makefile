@@ -32,9 +32,10 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2
 
-# Speed of compiling and training; cost of commits and of resuming.
+# Speed of compiling and training, also beside busy processes; cost of commits and of resuming.
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/neighbours.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/preflight.py
 	$(BIN)/python benchmarks/pages.py

