@@ -216,7 +216,7 @@ class _Night:
             notify(event, self.config.output_path, self.report())
 
     def report(self) -> str:
-        """The page's error, the deaths of its kernels, the best epoch, why the page is not on disk."""
+        """The page's error, why it is not on disk, the deaths of its kernels, and the best epoch."""
         errors = [
             f"{output.ename}: {output.evalue}"
             for cell in self.record.nb.cells
@@ -230,7 +230,7 @@ class _Night:
             best = summary([])
         refused = self.record.refused
         unsaved = [f"The executed page could not be saved: {refused}"] if refused else []
-        return "\n".join([*errors[:1], *self.deaths, best, *unsaved])
+        return "\n".join([*errors[:1], *unsaved, *self.deaths, best])
 
 
 class _Page(PapermillNotebookClient):
@@ -297,6 +297,7 @@ class _Record(NotebookExecutionManager):
     def save(self, **kwargs: Any) -> None:
         try:
             if path := _local(self.output_path):
+                path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, nbformat.writes(self.nb).encode())
             else:
                 super().save()
