@@ -1,9 +1,9 @@
-"""How fast two or more threads train while other processes are busy, with OpenMP's waiting and ours.
+"""How fast training is on all cores while other processes are busy, with OpenMP's waiting and ours.
 
     python benchmarks/neighbours.py
 
 Each pace is that of a process of its own, since OpenMP reads once how its threads are to wait; the two
-ways take turns. With one thread a core and no neighbour they must be equally fast.
+ways take turns. With no neighbour at all, ours costs a few percent: that is its price.
 """
 
 from __future__ import annotations

@@ -178,6 +178,9 @@ def test_a_kernel_that_dies_before_it_commits_is_not_started_again(tiny, tmp_pat
     assert statuses == ["completed"] * 4 + ["failed", "pending", "pending"]
 
 
+limits_another_process = pytest.mark.skipif(
+    not hasattr(resource, "prlimit"), reason="only Linux lets a process limit another one's files"
+)
 FULL_DISK = """
 import resource
 for process in {processes}:
@@ -185,7 +188,7 @@ for process in {processes}:
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+@limits_another_process
 def test_a_page_that_the_disk_refuses_stays_whole_and_harms_no_run(tiny, undisturbed, tmp_path):
     config = night(tiny, tmp_path / "run")
     page = write_page(tmp_path / "page.ipynb", FULL_DISK.format(processes="[os.getppid()]"))
@@ -206,7 +209,7 @@ def test_a_page_that_the_disk_refuses_stays_whole_and_harms_no_run(tiny, undistu
     assert set(again.statuses()) == {"completed"}
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+@limits_another_process
 def test_a_disk_that_is_full_for_run_and_page_is_told_to_those_who_are_to_know(tiny, tmp_path):
     config = night(tiny, tmp_path / "run")
     full = FULL_DISK.format(processes="[os.getppid(), os.getpid()]")
