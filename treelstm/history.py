@@ -1,0 +1,183 @@
+"""What a run says of each epoch: the record, its metrics, the best epoch, and how the run ended.
+
+The log line, figures, tables, TensorBoard, notifications and the checkpoint picker all follow `METRICS`:
+to add a metric, compute it in `evaluation.Metrics` and give it a row here.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypedDict, cast
+
+
+class EpochRecord(TypedDict):
+    """One epoch, as training_history.json holds it. Every metric of `METRICS` with a key is in it."""
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    validation_loss: float
+    validation_acc: float
+    validation_roc_auc: float
+    validation_average_precision: float
+    learning_rate: float
+
+
+class BestEpoch(TypedDict):
+    """The best epoch so far and its validation loss."""
+
+    epoch: int
+    validation_loss: float
+
+
+class Timing(TypedDict):
+    """How long an epoch took: in the commit, not in the history, since no rerun repeats it."""
+
+    epoch: int
+    ended: float  # seconds since 1970
+    seconds: float
+    pairs_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number of an epoch or of an evaluation, and how it is shown everywhere."""
+
+    key: str = ""  # in an epoch's record; "": evaluations only
+    field: str = ""  # in evaluation.Metrics; "": not computed from distances and labels
+    label: str  # in figures, tables, notifications
+    short: str = ""  # in the log's line of an epoch
+    format: str = "{:.4f}"
+    better: Literal["lower", "higher", ""] = ""
+    tag: str = ""  # in TensorBoard
+    panel: Literal["loss", "quality", "schedule", ""] = ""  # of the history figure
+    column: str = ""  # heading in the checkpoint picker
+
+
+METRICS = (
+    Metric(
+        key="train_loss",
+        label="training loss",
+        short="train",
+        better="lower",
+        tag="loss/train",
+        panel="loss",
+        column="train loss",
+    ),
+    Metric(
+        key="train_acc",
+        label="training accuracy",
+        short="acc",
+        format="{:.3f}",
+        better="higher",
+        tag="accuracy/train",
+    ),
+    Metric(
+        key="validation_loss",
+        label="validation loss",
+        short="| validation",
+        better="lower",
+        tag="loss/validation",
+        panel="loss",
+        column="valid. loss",
+    ),
+    Metric(
+        key="validation_acc",
+        field="accuracy",
+        label="accuracy at the threshold",
+        short="acc",
+        format="{:.3f}",
+        better="higher",
+        tag="accuracy/validation",
+    ),
+    Metric(
+        key="validation_roc_auc",
+        field="roc_auc",
+        label="ROC-AUC",
+        short="ROC-AUC",
+        better="higher",
+        tag="validation/roc_auc",
+        panel="quality",
+    ),
+    Metric(
+        key="validation_average_precision",
+        field="average_precision",
+        label="average precision",
+        short="AP",
+        better="higher",
+        tag="validation/average_precision",
+        panel="quality",
+        column="avg. precision",
+    ),
+    Metric(field="f1", label="F1 at the threshold", better="higher"),
+    Metric(
+        key="learning_rate",
+        label="learning rate",
+        format="{:.3g}",
+        tag="pace/learning_rate",
+        panel="schedule",
+    ),
+)
+IN_HISTORY = tuple(metric for metric in METRICS if metric.key)
+IN_EVALUATION = tuple(metric for metric in METRICS if metric.field)
+
+
+def value(record: EpochRecord, metric: Metric) -> float:
+    """A metric's value in an epoch's record."""
+    return cast("dict[str, float]", record)[metric.key]
+
+
+def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
+    """The epoch with the lowest validation loss, the first of equals; None before any epoch."""
+    return min(history, key=lambda record: record["validation_loss"], default=None)
+
+
+def epoch_line(record: EpochRecord) -> str:
+    """The metrics of an epoch as the log shows them."""
+    shown = [metric for metric in IN_HISTORY if metric.short]
+    return " ".join(f"{metric.short} {metric.format.format(value(record, metric))}" for metric in shown)
+
+
+def summary(history: Sequence[EpochRecord]) -> str:
+    """The best epoch of a history in words."""
+    record = best(history)
+    if record is None:
+        return "No epoch is complete."
+    shown = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
+    numbers = [f"{metric.label} {metric.format.format(value(record, metric))}" for metric in shown]
+    return f"{len(history)} epochs; best: epoch {record['epoch']}, {', '.join(numbers)}"
+
+
+class Outcome(StrEnum):
+    """How a run ended. The text is what logs, pages and results hold."""
+
+    FINISHED = "finished"
+    FINISHED_EARLY = "finished early"  # by patience
+    STOPPED_BY_SIGINT = "stopped by SIGINT"
+    STOPPED_BY_SIGTERM = "stopped by SIGTERM"
+    STOPPED_BY_SIGHUP = "stopped by SIGHUP"
+
+    @classmethod
+    def stopped_by(cls, number: int) -> Outcome:
+        """The outcome of a run that this signal stopped after a commit."""
+        return cls[f"STOPPED_BY_{signal.Signals(number).name}"]
+
+    @classmethod
+    def in_text(cls, text: str) -> Outcome | None:
+        """The outcome that a line of a log tells, or None."""
+        return next((each for each in reversed(cls) if each in text), None)
+
+    @property
+    def finished(self) -> bool:
+        return self in (Outcome.FINISHED, Outcome.FINISHED_EARLY)
+
+    @property
+    def exit_status(self) -> int:
+        """0 where the run is finished, 128 + signal where one stopped it."""
+        return 0 if self.finished else 128 + signal.Signals[self.rpartition(" ")[2]]
+
+    def __repr__(self) -> str:
+        return repr(self.value)
