@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from treelstm import figures, load_pairs
-from treelstm.evaluation import measure
+from treelstm.evaluation import pair_metrics
 from treelstm.trees import Forest
 
 AST = {
@@ -75,7 +75,7 @@ def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold():
     lines = {line.get_label(): line for line in ax.get_lines()}
     for name, value in (("F1", "f1"), ("accuracy", "accuracy")):
         for cut, score in zip(*lines[name].get_data(), strict=True):
-            assert score == pytest.approx(getattr(measure(distance, label, cut + 1e-9), value))
+            assert score == pytest.approx(getattr(pair_metrics(distance, label, cut + 1e-9), value))
 
 
 def test_a_node_without_the_named_keys_shows_its_symbols():

@@ -16,7 +16,7 @@ from typing import Any
 from treelstm.checkpoint import BEST, CheckpointError, RunInUse, load_encoder
 from treelstm.config import Config, ConfigError
 from treelstm.data import DataError, load_pairs
-from treelstm.evaluation import bag_distances, calibrated_threshold, evaluate, measure
+from treelstm.evaluation import bag_distances, calibrated_threshold, evaluate, pair_metrics
 from treelstm.notify import notify
 from treelstm.preflight import preflight
 from treelstm.report import PreflightRefused, as_text
@@ -90,7 +90,7 @@ def _evaluate(config: Config) -> int:
     bag = bag_distances(pairs)
     rows = {
         "encoder": evaluate(encoder, pairs),
-        "bag of symbols": measure(bag, pairs.label, calibrated_threshold(bag, pairs.label)),
+        "bag of symbols": pair_metrics(bag, pairs.label, calibrated_threshold(bag, pairs.label)),
     }
     print(f"{path} on {len(pairs):,} pairs of {directory}")
     print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")

@@ -29,7 +29,7 @@ from treelstm import checkpoint as store
 from treelstm.checkpoint import CheckpointError, Usable
 from treelstm.config import Config, project_root
 from treelstm.data import Corpus, Pairs, load_corpus
-from treelstm.evaluation import calibrated_threshold, measure, pair_distances
+from treelstm.evaluation import calibrated_threshold, pair_distances, pair_metrics
 from treelstm.events import write_events
 from treelstm.files import write_whole
 from treelstm.model import ARITHMETIC, TreeEncoder, contrastive_loss, distances
@@ -278,7 +278,7 @@ def finish_epoch(run: Run) -> dict[str, Any]:
         torch.from_numpy(distance).double(), torch.from_numpy(pairs.label), config.margin
     )
     run.threshold = calibrated_threshold(distance, pairs.label)
-    metrics = measure(distance, pairs.label, run.threshold)
+    metrics = pair_metrics(distance, pairs.label, run.threshold)
     run.epochs_done += 1
     record = {
         "epoch": run.epochs_done,
