@@ -297,7 +297,7 @@ class TrainingMonitor:
         began = time.monotonic()
         if began - self._ended < self._rest:
             return
-        image = Image(_png(history_figure(history, words=words)))
+        image = Image(_png(history_figure(history, title=words)))
         if self._handle is None:
             self._handle = display(image, display_id=True)
         else:
