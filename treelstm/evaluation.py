@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from treelstm.data import Pairs
-from treelstm.model import TreeEncoder, distances
+from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.trees import UNKNOWN, Array, Forest, key_of
 
 
@@ -35,10 +35,10 @@ class Metrics:
 
 def evaluate(encoder: TreeEncoder, pairs: Pairs) -> Metrics:
     """Metrics of `encoder` on `pairs`, at the threshold that came with it."""
-    return measure(pair_distances(encoder, pairs), pairs.label, encoder.threshold)
+    return pair_metrics(pair_distances(encoder, pairs), pairs.label, encoder.threshold)
 
 
-def measure(distance: Array, label: Array, threshold: float) -> Metrics:
+def pair_metrics(distance: Array, label: Array, threshold: float) -> Metrics:
     """Metrics of distances [P] against labels [P], both classes present."""
     # scikit-learn takes 1.7 s to import; a start or resume need not wait for it.
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -129,7 +129,7 @@ class Contestant:
     between: Callable[[Array], Array]  # positions [Q] among the T trees -> distances [Q, T]
 
     def metrics(self, label: Array) -> Metrics:
-        return measure(self.distance, label, self.threshold)
+        return pair_metrics(self.distance, label, self.threshold)
 
 
 def encoder_contestant(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> Contestant:
@@ -141,7 +141,7 @@ def encoder_contestant(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = Fal
     return Contestant(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
 
 
-def bag_contestant(pairs: Pairs) -> Contestant:
+def tfidf_scorer(pairs: Pairs) -> Contestant:
     """The bag of symbols, its threshold calibrated on these very pairs: it gets the benefit."""
     trees, first, second = distinct_trees(pairs)
     vectors = _bag_vectors(pairs.forest, trees)

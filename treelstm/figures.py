@@ -16,6 +16,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.data import Pairs
+from treelstm.history import EpochRecord, value_of
 from treelstm.trees import Array, Forest, key_of
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
@@ -57,7 +58,7 @@ def corpus_figure(pairs: Pairs) -> Figure:
 
 
 def history_figure(
-    epochs: Sequence[dict[str, Any]],
+    epochs: Sequence[EpochRecord],
     resumed_at: tuple[int, int] | None = None,
     words: str = "",
     upright: bool = False,
@@ -83,7 +84,8 @@ def history_figure(
 
     def curve(ax: Axes, name: str, label: str, **style: Any) -> None:
         marker = "." if len(number) < 60 else ""
-        ax.plot(number, [record[name] for record in epochs], marker=marker, label=label, **style)
+        values = [value_of(record, name) for record in epochs]
+        ax.plot(number, values, marker=marker, label=label, **style)
 
     loss, quality = axes[:2]
     curve(loss, "train_loss", "training", color=TRAINING)
