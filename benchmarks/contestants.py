@@ -23,17 +23,17 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 
-import numpy as np
-import torch
-from corpus import REPOSITORY, directories, workplace
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence
-
 import treelstm
+from corpus import REPOSITORY, directories, workplace
 from treelstm.model import ChildSumTreeLSTM
 from treelstm.randomness import epoch_order
 from treelstm.training import keep_freed_memory
 from treelstm.trees import Forest
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 
 D, H = 128, 256
 ROUNDS, BATCHES = 21, 3

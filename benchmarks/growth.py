@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import torch
+import treelstm
 from corpus import workplace
 from speed import seconds
-
-import treelstm
 from treelstm.randomness import epoch_order
 from treelstm.training import Run, new_run, train_step
 from treelstm.trees import Forest, Vocabulary
+
+import numpy as np
+import torch
 
 TIMES, DEPTHS = (1, 4, 16), (1_000, 10_000)
 POSITIVES, NEGATIVES = 495, 5_000

@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from corpus import directories, workplace
-
 import treelstm
+from corpus import directories, workplace
 
 ROUNDS = 7
 OPENMPS = {"GOMP_SPINCOUNT": "300000"}  # what it takes where nothing is said

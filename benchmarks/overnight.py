@@ -19,8 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import nbformat
 from corpus import REPOSITORY, directories, workplace
+
+import nbformat
 from nbformat.v4 import new_code_cell
 
 DEATHS, ROUNDS = 5, 6

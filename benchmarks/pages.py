@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from corpus import directories, workplace
-
 import treelstm
+from corpus import directories, workplace
 from treelstm import evaluation
 from treelstm.checkpoint import sealed
 

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import treelstm
 from corpus import directories, workplace
 from speed import seconds
-
-import treelstm
 from treelstm.data import Corpus, load_corpus
 from treelstm.evaluation import pair_distances
 from treelstm.randomness import epoch_order

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from corpus import directories, workplace
-
 import treelstm
+from corpus import directories, workplace
 from treelstm import training
 from treelstm.checkpoint import list_checkpoints, load_checkpoint
 

@@ -23,11 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, median
 
-import psutil
 from corpus import REPOSITORY, directories, workplace
-
 from treelstm import Config, load_checkpoint
 from treelstm.checkpoint import list_checkpoints
+
+import psutil
 
 PROBE_EPOCHS = 3
 SHARE_LEFT_BY_KILLS = 0.85  # of the time, after start-ups and lost work; a little more than there is

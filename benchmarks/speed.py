@@ -17,16 +17,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import torch
-from corpus import asts, directories, workplace
-
 import treelstm
+from corpus import asts, directories, workplace
 from treelstm.data import Corpus
 from treelstm.model import TreeEncoder, contrastive_loss, distances
 from treelstm.randomness import dropout_mask, epoch_order
 from treelstm.training import Run, new_run, train_step
 from treelstm.trees import Forest
+
+import numpy as np
+import torch
 
 ROUNDS, OUR_STEPS = 7, 60
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from treelstm import Config, train, write_sample
+
 from conftest import tiny_config
 from kills import SYSCALLS
 from runs import assert_same_run, through_kills
-
-from treelstm import Config, train, write_sample
 
 
 def main(kills: int) -> None:

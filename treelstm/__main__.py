@@ -1,66 +1,63 @@
-"""`python -m treelstm`: preflight, train, evaluate or write a sample, for tmux and schedulers.
+"""`python -m treelstm`: preflight, train, evaluate, tell a run's status or write a sample.
 
-Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go, 128 + signal stopped by a signal
-after a commit.
+For terminals, tmux and schedulers.
+
+Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go, 128 + signal: stopped by it after
+a commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from treelstm.checkpoint import BEST, CheckpointError, RunInUse, load_encoder
-from treelstm.config import Config, ConfigError
-from treelstm.data import DataError, load_pairs
-from treelstm.evaluation import bag_distances, calibrated_threshold, evaluate, pair_metrics
+from treelstm.checks.groups import preflight
+from treelstm.checks.report import PreflightRefused, as_text
+from treelstm.config import Config, ConfigError, did_you_mean
+from treelstm.data import load_pairs
+from treelstm.errors import UserError
+from treelstm.evaluation import evaluate, tfidf_scorer
+from treelstm.listeners import train
+from treelstm.model.files import load_encoder
 from treelstm.notify import notify
-from treelstm.preflight import preflight
-from treelstm.report import PreflightRefused, as_text
+from treelstm.run.directory import BEST
+from treelstm.run.status import run_status
 from treelstm.sample import write_sample
-from treelstm.training import SettingsChanged, TrainingDiverged, train
-from treelstm.trees import TreeError
 
 # What a user can get wrong or a machine can do to them: one message, no traceback.
-EXPECTED = (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    OSError,
-    RunInUse,
-    SettingsChanged,
-    TrainingDiverged,
-    TreeError,
-)
+EXPECTED = (UserError, OSError)
+
+# Settings that training does not read, and those that evaluation does.
+_NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}
+_OF_EVALUATION = {"output_dir", "checkpoint", "data_dir", "validation_dir", "device"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("command")
+    parsed, unknown = parser.parse_known_args(arguments)
+    options = vars(parsed)
+    command, run, flags = (options.pop(name) for name in ("command", "run", "flags"))
+    if unknown:
+        guess = did_you_mean(unknown[0].partition("=")[0], flags)
+        parser.error(f"{unknown[0]}: {command} has no such flag. {guess}")
+    if command in ("preflight", "train", "evaluate"):
+        try:
+            options = {name: _value(name, text) for name, text in options.items()}
+            options = {"config": Config.from_parameters(options)}
+        except ConfigError as error:
+            parser.error(str(error))
     try:
-        if command == "sample":
-            return _sample(**options)
-        config = Config.from_parameters({name: _value(name, text) for name, text in options.items()})
-    except ConfigError as error:
-        parser.error(str(error))
-    except EXPECTED as error:
-        return _failed(error)
-    try:
-        return {"preflight": _preflight, "train": _train, "evaluate": _evaluate}[command](config)
+        status: int = run(**options)
     except PreflightRefused as error:
         print(error, file=sys.stderr)
         return 3
     except EXPECTED as error:
-        return _failed(error)
-
-
-def _failed(error: BaseException) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return 1
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return status
 
 
 def _preflight(config: Config) -> int:
@@ -76,21 +73,18 @@ def _train(config: Config) -> int:
     except PreflightRefused as error:
         notify("failed", config.output_path, str(error))
         raise
-    outcome = train(config, config.resume).outcome
-    _, _, stopped_by = outcome.partition("stopped by ")
-    return 128 + signal.Signals[stopped_by] if stopped_by else 0
+    return train(config).outcome.exit_status
 
 
 def _evaluate(config: Config) -> int:
     """Metrics on `validation_dir`, else on `data_dir`, beside the bag of symbols."""
     path = config.output_path / BEST if config.checkpoint == "best" else Path(config.checkpoint)
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, config.device)
     directory = config.validation_path or config.data_path
-    pairs = load_pairs(directory, encoder.ignored_keys)
-    bag = bag_distances(pairs)
+    pairs = load_pairs(directory, encoder.settings.ignored_keys)
     rows = {
         "encoder": evaluate(encoder, pairs),
-        "bag of symbols": pair_metrics(bag, pairs.label, calibrated_threshold(bag, pairs.label)),
+        "bag of symbols": tfidf_scorer(pairs).metrics(pairs.label),
     }
     print(f"{path} on {len(pairs):,} pairs of {directory}")
     print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")
@@ -99,6 +93,11 @@ def _evaluate(config: Config) -> int:
             f"{label:16}  {metrics.roc_auc:7.4f}  {metrics.average_precision:17.4f}  "
             f"{metrics.f1:5.3f}  {metrics.accuracy:8.3f}"
         )
+    return 0
+
+
+def _status(directory: Path | str) -> int:
+    print(run_status(directory))
     return 0
 
 
@@ -124,19 +123,20 @@ _PATHS = (
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m treelstm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help in (
-        ("preflight", "find every problem before the night"),
-        ("train", "train, or resume training"),
-        ("evaluate", "metrics of a checkpoint on unseen pairs"),
+    every = {setting.name for setting in dataclasses.fields(Config)}
+    for name, run, settings, help in (
+        ("preflight", _preflight, every - _NOT_OF_TRAINING, "find every problem before the night"),
+        ("train", _train, every - _NOT_OF_TRAINING, "train, or resume training"),
+        ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
     ):
         command = commands.add_parser(name, help=help, argument_default=argparse.SUPPRESS)
-        for setting in dataclasses.fields(Config):
-            flag = f"--{setting.name.replace('_', '-')}"
-            shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
-            many: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
-            if setting.type == "bool":
-                many = {"action": "store_true"}
-            command.add_argument(flag, help=shown, **many)
+        flags = [
+            _add_flag(command, each) for each in dataclasses.fields(Config) if each.name in settings
+        ]
+        command.set_defaults(run=run, flags=flags)
+    status = commands.add_parser("status", help="how a run stands, from its files")
+    status.add_argument("directory", nargs="?", default=Config().output_path, help="its output_dir")
+    status.set_defaults(run=_status, flags=[])
     sample = commands.add_parser("sample", help="write a sample corpus")
     sample.add_argument("--data-dir", default=Config().data_dir, help="directory to write to")
     sample.add_argument("--positives", type=int, default=495, help="similar pairs")
@@ -145,7 +145,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
     sample.add_argument("--unlike", help="directory of a sample whose sentences to avoid")
+    flags = ["--data-dir", "--positives", "--negatives", "--seed", "--unlike"]
+    sample.set_defaults(run=_sample, flags=flags)
     return parser
+
+
+def _add_flag(command: argparse.ArgumentParser, setting: dataclasses.Field[Any]) -> str:
+    """Adds the flag of a setting; returns its name."""
+    flag = f"--{setting.name.replace('_', '-')}"
+    shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
+    form: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
+    if setting.type == "bool":
+        form = {"action": "store_true"}
+    command.add_argument(flag, help=shown, **form)
+    return flag
 
 
 def _value(name: str, text: Any) -> Any:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from treelstm.errors import UserError
+
+Value = bool | int | float | str | list[str] | None  # of a setting, as JSON holds it
+Settings = dict[str, Value]
 
 PARAMETERS_MARK = "# Parameters"  # first line of a notebook's parameters cell and of papermill's
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting has an unknown name, a wrong type or a value out of range."""
 
 
@@ -47,8 +53,73 @@ _NAME: dict[str, Any] = {"valid": lambda value: bool(value.strip()), "expected":
 _SCHEDULES = (None, "cosine", "plateau")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the closest of the known names, closest first; "" where none is close."""
+    close = difflib.get_close_matches(name, known)
+    return f"Did you mean {' or '.join(close)}? " if close else ""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class EncoderSettings:
+    """What an encoder is besides its weights and vocabulary. Building, saving, exporting, importing and
+    checking an encoder follow these fields: a new one is listed here and nowhere else.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range; names the setting, the value
+            and what is expected; or there is no setting of a name, which may be misspelt.
+    """
+
+    embedding_dim: int = _setting(128, "size of a symbol's embedding", computed=True, **_at_least(1))
+    hidden_dim: int = _setting(256, "size of a node's state", computed=True, **_at_least(1))
+    output_dim: int = _setting(512, "size of a tree's encoding", computed=True, **_at_least(1))
+    precision: str = _setting(
+        "float32",
+        '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
+        computed=True,
+        valid=lambda value: value in ("float32", "bfloat16"),
+        expected='"float32" or "bfloat16"',
+    )
+    ignored_keys: tuple[str, ...] = _setting(
+        ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
+        "keys of the ASTs that the model must not see",
+        computed=True,
+    )
+
+    def __new__(cls, **parameters: Any) -> Self:
+        known = [setting.name for setting in dataclasses.fields(cls)]
+        for name in parameters:
+            if name not in known:
+                guess = did_you_mean(name, known)
+                raise ConfigError(
+                    f"{name}: no such setting. {guess}The settings are {', '.join(sorted(known))}."
+                )
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = _converted(setting, getattr(self, setting.name))
+            valid = setting.metadata.get("valid", lambda value: True)
+            if not valid(value):
+                expected = setting.metadata["expected"]
+                raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
+            object.__setattr__(self, setting.name, value)
+
+    @classmethod
+    def among(cls, settings: Mapping[str, Any]) -> Self:
+        """These settings, picked from among others, such as a checkpoint's.
+
+        Raises:
+            KeyError: one is not among them.
+        """
+        return cls(**{setting.name: settings[setting.name] for setting in dataclasses.fields(cls)})
+
+    def to_dict(self) -> Settings:
+        """All settings as plain values, for checkpoints and logs."""
+        return {setting.name: plain(getattr(self, setting.name)) for setting in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(EncoderSettings):
     """The settings of one run; relative paths mean the repository's root.
 
     Raises:
@@ -68,7 +139,7 @@ class Config:
         expected='"auto", the path of a .pt file, or None',
     )
     start_from: str | None = _setting(
-        None, "a checkpoint whose weights and vocabulary a fresh run starts from; no matter on resume"
+        None, "a checkpoint whose weights and vocabulary a fresh run starts from; ignored on resume"
     )
     checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', **_NAME)
     compare_with: str | None = _setting(
@@ -90,9 +161,6 @@ class Config:
     margin: float = _setting(
         1.0, "distance beyond which dissimilar pairs cost nothing", computed=True, **_POSITIVE
     )
-    embedding_dim: int = _setting(128, "size of a symbol's embedding", computed=True, **_at_least(1))
-    hidden_dim: int = _setting(256, "size of a node's state", computed=True, **_at_least(1))
-    output_dim: int = _setting(512, "size of a tree's encoding", computed=True, **_at_least(1))
     dropout: float = _setting(
         0.1,
         "share of the root state set to 0 in training",
@@ -100,24 +168,12 @@ class Config:
         valid=lambda value: 0 <= value < 1,
         expected="at least 0 and under 1",
     )
-    precision: str = _setting(
-        "float32",
-        '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
-        computed=True,
-        valid=lambda value: value in ("float32", "bfloat16"),
-        expected='"float32" or "bfloat16"',
-    )
     validation_fraction: float = _setting(
         0.1,
         "share of the pairs held out where validation_dir is None",
         computed=True,
         valid=lambda value: 0 < value < 1,
         expected="more than 0 and under 1",
-    )
-    ignored_keys: tuple[str, ...] = _setting(
-        ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
-        "keys of the ASTs that the model must not see",
-        computed=True,
     )
     seed: int = _setting(42, "of weights, order, dropout and split", computed=True, **_at_least(0))
     device: str = _setting(
@@ -152,15 +208,6 @@ class Config:
     )
     ignore_preflight: bool = _setting(False, "train in spite of a preflight that says no-go")
 
-    def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            value = _converted(setting, getattr(self, setting.name))
-            valid = setting.metadata.get("valid", lambda value: True)
-            if not valid(value):
-                expected = setting.metadata["expected"]
-                raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
-            object.__setattr__(self, setting.name, value)
-
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Config:
         """The settings named in `parameters`, defaults for the others.
@@ -168,12 +215,6 @@ class Config:
         Raises:
             ConfigError: a name is no setting; says which names come closest.
         """
-        known = {setting.name for setting in dataclasses.fields(cls)}
-        unknown = sorted(set(parameters) - known)
-        if unknown:
-            raise ConfigError(
-                f"{', '.join(unknown)}: no such setting. The settings are {', '.join(sorted(known))}."
-            )
         return cls(**parameters)
 
     @classmethod
@@ -205,7 +246,7 @@ class Config:
     def output_path(self) -> Path:
         return project_root() / self.output_dir
 
-    def computed(self) -> dict[str, Any]:
+    def fixed_on_resume(self) -> Settings:
         """The settings that decide what is computed, as plain values; a resume must find them equal.
 
         A cosine schedule's shape depends on `epochs`, which then counts among them.
@@ -228,12 +269,8 @@ class Config:
                     words += map(str, value if isinstance(value, tuple) else [value])
         return words
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values, for checkpoints and logs."""
-        return {setting.name: plain(getattr(self, setting.name)) for setting in dataclasses.fields(self)}
 
-
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Value:
     """`value` as JSON and a restricted unpickler would give it back."""
     return list(value) if isinstance(value, tuple) else value
 

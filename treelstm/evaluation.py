@@ -15,7 +15,7 @@ import torch
 
 from treelstm.data import Pairs
 from treelstm.history import IN_EVALUATION
-from treelstm.model import TreeEncoder, distances
+from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.trees import UNKNOWN, Array, Forest, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
@@ -154,15 +154,7 @@ def tfidf_scorer(pairs: Pairs) -> PairScorer:
 
 def untrained_encoder(encoder: TreeEncoder, seed: int) -> TreeEncoder:
     """An encoder with fresh weights, and the vocabulary, settings and device of `encoder`."""
-    fresh = TreeEncoder(
-        encoder.vocabulary,
-        embedding_dim=encoder.embedding.shape[1],
-        hidden_dim=encoder.hidden_dim,
-        output_dim=encoder.output_weight.shape[0],
-        ignored_keys=encoder.ignored_keys,
-        precision=encoder.precision,
-        seed=seed,
-    )
+    fresh = TreeEncoder(encoder.vocabulary, encoder.settings, seed=seed)
     return fresh.to(encoder.embedding.device).eval()
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.data import Pairs
-from treelstm.history import IN_HISTORY, EpochRecord, best, value
+from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.trees import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
@@ -86,7 +86,7 @@ def history_figure(
         for metric in (metric for metric in IN_HISTORY if metric.panel == panel):
             color = VALIDATION if metric.key.startswith("validation_") else TRAINING
             style = ("-", "--", ":", "-.")[drawn.count(color) % 4]
-            values = [value(record, metric) for record in epochs]
+            values = [value_of(record, metric.key) for record in epochs]
             ax.plot(number, values, style, color=color, marker=marker, label=metric.label)
             drawn.append(color)
         ax.set(**_PANELS[panel])

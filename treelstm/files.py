@@ -6,10 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+from treelstm.errors import UserError
+
 TEMPORARY_SUFFIX = ".tmp"
 
 
-class WriteFailed(OSError):
+class WriteFailed(UserError, OSError):
     """A file could not be written; the file system is as it was before."""
 
 
@@ -36,7 +38,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise WriteFailed(
             error.errno,
             f"{error.strerror}: {path} needs {sum(map(len, parts)):,} bytes, {_free(path.parent)}. "
-            "What was there before is intact. Make room or mend the directory, then run the same "
+            "What was there before is intact. Make room or correct the directory, then run the same "
             "command again",
         ) from error
 
@@ -55,7 +57,7 @@ def _remove_if_there(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        return  # the directory itself is gone or read-only: the first error says so
+        return  # the directory itself is gone or read-only, as the first error says
 
 
 def _free(directory: Path) -> str:
@@ -63,3 +65,8 @@ def _free(directory: Path) -> str:
         return f"{shutil.disk_usage(directory).free:,} are free"
     except OSError:
         return "the directory cannot be reached"
+
+
+def nearest_existing(path: Path) -> Path:
+    """The directory itself, or its nearest parent that exists."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())

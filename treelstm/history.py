@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, TypedDict, cast
 
 
@@ -55,6 +56,10 @@ class Metric:
     tag: str = ""  # in TensorBoard
     panel: Literal["loss", "quality", "schedule", ""] = ""  # of the history figure
     column: str = ""  # heading in the checkpoint picker
+
+    def text(self, record: EpochRecord) -> str:
+        """Its value in an epoch's record, as people read it."""
+        return self.format.format(value_of(record, self.key))
 
 
 METRICS = (
@@ -125,9 +130,9 @@ IN_HISTORY = tuple(metric for metric in METRICS if metric.key)
 IN_EVALUATION = tuple(metric for metric in METRICS if metric.field)
 
 
-def value(record: EpochRecord, metric: Metric) -> float:
-    """A metric's value in an epoch's record."""
-    return cast("dict[str, float]", record)[metric.key]
+def value_of(record: EpochRecord | Timing, key: str) -> float:
+    """A number of an epoch by its key, such as a metric's."""
+    return cast("dict[str, float]", record)[key]
 
 
 def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
@@ -138,7 +143,7 @@ def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
 def epoch_line(record: EpochRecord) -> str:
     """The metrics of an epoch as the log shows them."""
     shown = [metric for metric in IN_HISTORY if metric.short]
-    return " ".join(f"{metric.short} {metric.format.format(value(record, metric))}" for metric in shown)
+    return " ".join(f"{metric.short} {metric.text(record)}" for metric in shown)
 
 
 def summary(history: Sequence[EpochRecord]) -> str:
@@ -147,7 +152,7 @@ def summary(history: Sequence[EpochRecord]) -> str:
     if record is None:
         return "No epoch is complete."
     shown = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
-    numbers = [f"{metric.label} {metric.format.format(value(record, metric))}" for metric in shown]
+    numbers = [f"{metric.label} {metric.text(record)}" for metric in shown]
     return f"{len(history)} epochs; best: epoch {record['epoch']}, {', '.join(numbers)}"
 
 
@@ -181,3 +186,22 @@ class Outcome(StrEnum):
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+
+@dataclass(frozen=True)
+class History:
+    """What `train` returns: every epoch's record (as in training_history.json) and how it ended."""
+
+    epochs: list[EpochRecord]
+    outcome: Outcome
+    output_dir: Path
+    resumed_at: tuple[int, int] | None  # (epochs done, steps into the next), None: a fresh start
+
+    @property
+    def finished(self) -> bool:
+        return self.outcome.finished
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The epoch with the lowest validation loss, the first of equals; None before any."""
+        return best(self.epochs)

@@ -23,7 +23,7 @@ ADDRESSES = "TREELSTM_NOTIFY_URLS"
 _TIMEOUT_SECONDS = 20.0
 
 
-def wanted() -> bool:
+def is_configured() -> bool:
     return bool(os.environ.get(ADDRESSES, "").strip())
 
 
@@ -32,7 +32,7 @@ def notify(event: str, where: object, text: str) -> bool:
 
     The first line says `event` ("finished", "failed", ...) and `where` (the run's directory).
     """
-    if not wanted():
+    if not is_configured():
         return True
     message = f"treelstm: {event}: {where}\n{text}\n\n{where} on {socket.gethostname()}"
     words = [sys.executable, "-m", "treelstm.notify"]
@@ -91,7 +91,7 @@ def send(message: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if not wanted():
+    if not is_configured():
         sys.exit(f"{ADDRESSES} is not set. Set it to apprise addresses, separated by spaces.")
     problems = send(sys.stdin.read().rstrip())
     print(", ".join(problems))

@@ -36,8 +36,8 @@ from papermill.parameterize import parameterize_notebook
 from treelstm.config import Config, ConfigError
 from treelstm.files import write_whole
 from treelstm.guard import GRACE_SECONDS
+from treelstm.log import LogFile
 from treelstm.notify import ADDRESSES, notify, summary
-from treelstm.progress import LogFile
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")

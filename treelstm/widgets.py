@@ -21,13 +21,16 @@ import traitlets
 from IPython.display import HTML, DisplayHandle, Image, display
 from matplotlib.figure import Figure
 
-from treelstm import checkpoint as store
-from treelstm.checkpoint import CheckpointError, RunStatus, describe, glance
-from treelstm.config import Config, project_root
+from treelstm.config import Config, Settings, project_root
 from treelstm.data import Pairs
 from treelstm.evaluation import Retrieval, distinct_trees
 from treelstm.figures import history_figure
-from treelstm.progress import watched
+from treelstm.history import EpochRecord, best
+from treelstm.progress import is_interactive
+from treelstm.run.directory import BEST, FINAL, list_checkpoints, newest_usable
+from treelstm.run.lock import holder
+from treelstm.run.status import CheckpointRow, RunStatus, run_status, unread_row, verified_row
+from treelstm.sealed import CheckpointError
 
 _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot be updated later
 _SECONDS_TO_FIRST_NEWS = 0.3
@@ -39,7 +42,7 @@ class _ByNight:
     """Mixed into a widget: a page that nobody looks on gets plain HTML, which stays in its file."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        if watched():
+        if is_interactive():
             return super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         return {"text/html": self._html(), "text/plain": type(self).__name__}
 
@@ -123,13 +126,13 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
         self,
         paths: Sequence[Path],
         chosen: Path,
-        history: Sequence[dict[str, Any]],
+        history: Sequence[EpochRecord],
         default: str | None = None,
     ) -> None:
         self._paths, self._closed = paths, threading.Event()
         self._history = history
         self._default = (default, str(chosen))
-        rows = [self._row(glance(path)) for path in paths]
+        rows = [self._row(unread_row(path)) for path in paths]
         super().__init__(
             rows=rows, chosen=str(chosen), curve=_curve(history), resuming=default is not None
         )
@@ -150,25 +153,30 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
         self._closed.set()
         super().close()
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row as JSON, its numbers from the run's history where the file has none."""
-        best = min(self._history, key=lambda record: record["validation_loss"], default={})
-        epoch, step = row["epoch"], row["step"]
-        names = {"train_loss": "train_loss", "validation_loss": "validation_loss"}
-        names["average_precision"] = "validation_average_precision"
-        if step is None and epoch is not None and row["status"] in ("", "verified"):
-            record = self._history[epoch - 1] if epoch <= len(self._history) else {}
-            row |= {name: record.get(long) for name, long in names.items() if row[name] is None}
-        return row | {
-            "path": str(row["path"]),
-            "name": row["path"].name,
-            "position": (epoch or 0) * 2**32 + (2**31 if step is None else step),
-            "place": None if epoch is None else epoch - 0.5 * (step is not None),
-            "written": row["written"].isoformat(timespec="seconds"),
-            "best": step is None and epoch is not None and epoch == best.get("epoch"),
-            "usable": {"": None, "verified": True}.get(row["status"], False),
-            "config": None,
-            "settings": _settings(row["config"]),
+    def _row(self, row: CheckpointRow) -> dict[str, Any]:
+        """A row as JSON, its numbers from the run's history where the file has not been read."""
+        ended = row.epoch if row.step is None and row.status in ("", "verified") else None
+        record = row.record
+        if record is None and ended is not None and ended <= len(self._history):
+            record = self._history[ended - 1]
+        train_loss = record["train_loss"] if row.train_loss is None and record else row.train_loss
+        top = best(self._history)
+        return {
+            "path": str(row.path),
+            "name": row.path.name,
+            "epoch": row.epoch,
+            "step": row.step,
+            "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
+            "place": None if row.epoch is None else row.epoch - 0.5 * (row.step is not None),
+            "train_loss": train_loss,
+            "validation_loss": record["validation_loss"] if record else None,
+            "average_precision": record["validation_average_precision"] if record else None,
+            "bytes": row.size,
+            "written": row.written.isoformat(timespec="seconds"),
+            "best": top is not None and ended == top["epoch"],
+            "usable": {"": None, "verified": True}.get(row.status, False),
+            "status": row.status,
+            "settings": _settings(row.config),
         }
 
     def _verify(self) -> None:
@@ -179,7 +187,7 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
             if self._closed.is_set():
                 return
             try:
-                rows[number] = self._row(describe(self._paths[number]))
+                rows[number] = self._row(verified_row(self._paths[number]))
             except FileNotFoundError:
                 rows[number] = {**rows[number], "usable": False, "status": "removed meanwhile"}
             if number == 0 or time.monotonic() - began > pause:
@@ -210,11 +218,11 @@ def resume_picker(output_dir: Path, resume: str | None) -> CheckpointPicker:
     Raises:
         CheckpointError: there is no whole checkpoint, `resume` names none, or asks for a fresh start.
     """
-    newest = store.newest_usable(output_dir)
-    checkpoints = store.list_checkpoints(output_dir)
+    newest = newest_usable(output_dir)
+    checkpoints = list_checkpoints(output_dir)
     paths = [checkpoint.path for checkpoint in checkpoints]
     named = _among(paths, resume)
-    if named is not None and describe(named)["status"] != "verified":
+    if named is not None and verified_row(named).status != "verified":
         named = None
     wanted = newest.checkpoint.path if newest and resume == "auto" else named
     if newest is None or wanted is None:
@@ -231,10 +239,10 @@ def model_picker(output_dir: Path, checkpoint: str) -> CheckpointPicker:
     Raises:
         CheckpointError: no such file.
     """
-    newest = store.newest_usable(output_dir)
-    paths = [each.path for each in store.list_checkpoints(output_dir)]
-    paths += [path for name in (store.FINAL, store.BEST) if (path := output_dir / name).is_file()]
-    wanted = output_dir / store.BEST if checkpoint == "best" else project_root() / checkpoint
+    newest = newest_usable(output_dir)
+    paths = [each.path for each in list_checkpoints(output_dir)]
+    paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
+    wanted = output_dir / BEST if checkpoint == "best" else project_root() / checkpoint
     if not wanted.is_file():
         raise CheckpointError(
             f'checkpoint="{checkpoint}": {wanted} is no file. Train with notebooks/02_train.ipynb, or '
@@ -251,7 +259,7 @@ def _among(paths: Sequence[Path], name: str | None) -> Path | None:
     return next((path for path in paths if path.resolve() == wanted), None)
 
 
-def _settings(config: dict[str, Any]) -> str:
+def _settings(config: Settings | None) -> str:
     """What differs from the defaults."""
     if not config:
         return ""
@@ -260,7 +268,7 @@ def _settings(config: dict[str, Any]) -> str:
     return "Trained with " + (", ".join(changed) if changed else "the default settings") + "."
 
 
-def _curve(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
     """The curve as a picture, and where in it each axes lies (shares of the picture, epochs)."""
     figure = history_figure(history, upright=True)
     png = _png(figure)
@@ -292,7 +300,7 @@ class TrainingMonitor:
         self._handle: DisplayHandle | None = None
         self._ended = self._rest = 0.0
 
-    def show(self, history: Sequence[dict[str, Any]], words: str) -> None:
+    def show(self, history: Sequence[EpochRecord], words: str) -> None:
         """Draws the curve so far, unless drawing has had its share of the time already."""
         began = time.monotonic()
         if began - self._ended < self._rest:
@@ -319,10 +327,10 @@ class RunMonitor(_ByNight, ipywidgets.VBox):
         """
         self._output_dir, self._closed = output_dir, threading.Event()
         self._words, self._image = ipywidgets.HTML(), ipywidgets.Image(format="png")
-        self._shown: list[dict[str, Any]] | None = None
-        self._show(store.run_status(output_dir))
+        self._shown: list[EpochRecord] | None = None
+        self._show(run_status(output_dir))
         super().__init__([self._words, self._image])
-        if watched():
+        if is_interactive():
             threading.Thread(target=self._refresh, daemon=True).start()
 
     def close(self) -> None:
@@ -339,11 +347,11 @@ class RunMonitor(_ByNight, ipywidgets.VBox):
         seen: tuple[object, ...] = ()
         while not self._closed.wait(_SECONDS_BETWEEN_LOOKS):
             try:
-                by = store.holder(self._output_dir)
+                by = holder(self._output_dir)
                 if by and by.is_this_process:
                     continue  # the training cell shows it, and should have the time
                 if seen != (seen := (by, *self._state())):
-                    self._show(store.run_status(self._output_dir))
+                    self._show(run_status(self._output_dir))
             except FileNotFoundError:
                 continue  # the run has just removed a checkpoint: look again
             except (CheckpointError, OSError) as error:
@@ -351,8 +359,8 @@ class RunMonitor(_ByNight, ipywidgets.VBox):
 
     def _state(self) -> tuple[object, ...]:
         """What changes whenever there is something new to tell."""
-        paths = [each.path for each in store.list_checkpoints(self._output_dir)[-1:]]
-        paths += [self._output_dir / name for name in ("training.log", store.FINAL)]
+        paths = [each.path for each in list_checkpoints(self._output_dir)[-1:]]
+        paths += [self._output_dir / name for name in ("training.log", FINAL)]
         stats = [path.stat() for path in paths if path.is_file()]
         return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 

@@ -1,8 +1,8 @@
 """TensorBoard's file, derived from a commit: equal commits have byte for byte equal files.
 
-The file is whatever `encoded` makes of the newest commit. So a kill in the middle of an append leaves
-a beginning of it, which the next append completes; whatever else disagrees is replaced as a whole.
-There is nothing to keep in step, hence no duplicate, no gap and no step backwards.
+The file is whatever `encoded` makes of the newest commit. A kill in the middle of an append leaves a
+beginning of it, which the next append completes; a file that disagrees is replaced as a whole. So the
+curves never repeat an epoch, skip one or step backwards.
 """
 
 from __future__ import annotations
@@ -14,29 +14,38 @@ from pathlib import Path
 from typing import Any
 
 from treelstm.files import write_whole
+from treelstm.history import IN_HISTORY, value_of
+from treelstm.run.directory import Commit
+from treelstm.run.listener import Listener
+from treelstm.run.state import Run, state_of
 
 log = logging.getLogger("treelstm")
 
 DIRECTORY = "tensorboard"
 _NAME = "events.out.tfevents.treelstm"
-
-_TAGS = {
-    "train_loss": "loss/train",
-    "validation_loss": "loss/validation",
-    "train_acc": "accuracy/train",
-    "validation_acc": "accuracy/validation",
-    "validation_roc_auc": "validation/roc_auc",
-    "validation_average_precision": "validation/average_precision",
-    "learning_rate": "pace/learning_rate",
-    "pairs_per_second": "pace/pairs_per_second",
-    "seconds": "pace/seconds",
-}
+_TAGS = {each.key: each.tag for each in IN_HISTORY if each.tag}
+_TIMING_TAGS = {"pairs_per_second": "pace/pairs_per_second", "seconds": "pace/seconds"}
 
 
-def write_events(output_dir: Path, content: dict[str, Any]) -> None:
-    """Brings the event file up to date with a commit; a disk that refuses is said, and no harm."""
+class TensorBoardFile(Listener):
+    """Keeps the event file up to date with the newest epoch's commit."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+
+    def on_start(self, run: Run) -> None:
+        if run.outcome is not None:  # else the end of the next epoch does it
+            write_events(self._output_dir, state_of(run))
+
+    def on_commit(self, commit: Commit) -> None:
+        if not commit["step"]:
+            write_events(self._output_dir, commit)
+
+
+def write_events(output_dir: Path, commit: Commit) -> None:
+    """Brings the event file up to date with a commit; a disk that refuses is said, and harms no run."""
     path = output_dir / DIRECTORY / _NAME
-    whole = encoded(content)
+    whole = encoded(commit)
     try:
         path.parent.mkdir(exist_ok=True)
         there = path.read_bytes() if path.is_file() else b""
@@ -49,12 +58,15 @@ def write_events(output_dir: Path, content: dict[str, Any]) -> None:
         log.warning("TensorBoard's file is behind, the next epoch tries again: %s", error)
 
 
-def encoded(content: dict[str, Any]) -> bytes:
+def encoded(commit: Commit) -> bytes:
     """The event file of a commit: the settings as text, then every epoch's scalars."""
-    timings = {timing["epoch"]: timing for timing in content.get("timings", ())}
-    parts = [_opening(tuple((name, repr(value)) for name, value in content["config"].items()))]
-    for record in content["history"]:
-        parts.append(_epoch(tuple({**record, **timings.get(record["epoch"], {})}.items())))
+    timings = {timing["epoch"]: timing for timing in commit["timings"]}
+    parts = [_opening(tuple((name, repr(value)) for name, value in commit["config"].items()))]
+    for record in commit["history"]:
+        timing = timings[record["epoch"]]
+        scalars = [(tag, value_of(record, key)) for key, tag in _TAGS.items()]
+        scalars += [(tag, value_of(timing, key)) for key, tag in _TIMING_TAGS.items()]
+        parts.append(_epoch(record["epoch"], timing["ended"], tuple(scalars)))
     return b"".join(parts)
 
 
@@ -76,20 +88,13 @@ def _opening(settings: tuple[tuple[str, str], ...]) -> bytes:
 
 
 @cache
-def _epoch(record: tuple[tuple[str, Any], ...]) -> bytes:
+def _epoch(epoch: int, ended: float, scalars: tuple[tuple[str, float], ...]) -> bytes:
     """One event holds all scalars of an epoch: it is there as a whole or not at all."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    values = dict(record)
-    scalars = [
-        Summary.Value(tag=tag, simple_value=values[name])
-        for name, tag in _TAGS.items()
-        if name in values
-    ]
-    return _records(
-        Event(wall_time=values.get("ended", 0.0), step=values["epoch"], summary=Summary(value=scalars))
-    )
+    values = [Summary.Value(tag=tag, simple_value=number) for tag, number in scalars]
+    return _records(Event(wall_time=ended, step=epoch, summary=Summary(value=values)))
 
 
 def _records(*events: Any) -> bytes:

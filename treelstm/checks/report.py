@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from treelstm.config import Config
 from treelstm.data import Pairs
+from treelstm.errors import UserError
 
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 _SYMBOLS = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}
@@ -36,7 +37,7 @@ class Finding:
     remedy: str = ""
 
 
-class PreflightRefused(ValueError):
+class PreflightRefused(UserError, ValueError):
     """The verdict is no-go, and the settings do not ask to go on in spite of it."""
 
 
@@ -86,7 +87,7 @@ def next_command(report: Report) -> str:
     """What to type now."""
     flags = shlex.join(report.config.flags())
     if report.verdict == "no-go":
-        return f"mend what is marked, then: python -m treelstm preflight {flags}"
+        return f"correct what is marked, then: python -m treelstm preflight {flags}"
     return f"python -m treelstm train {flags}"
 
 

@@ -3,28 +3,20 @@
 Subtrees are evaluated leaves first, one height per step; each distinct subtree once.
 
 Shapes: N distinct subtrees in the batch, of which the first L are leaves; E child-parent edges;
-B trees; D embedding, H hidden, O output.
+B trees; D embedding, H hidden.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from treelstm.randomness import WEIGHTS, generator
-from treelstm.trees import Forest, TreeBatch, Vocabulary
+from treelstm.trees import TreeBatch
 
 ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; commits hold it
-
-_SUBTREES_PER_CALL = 32_768  # of the distinct trees that are evaluated at once: half a GB
-_EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 # The derivatives that autograd itself uses: one pass over memory instead of three or four.
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -190,99 +182,3 @@ def _sum_rows(rows: Tensor, index: Tensor, start: Tensor) -> Tensor:
     every device.
     """
     return torch.embedding_bag(rows, index, start, False, 0)[0]
-
-
-class TreeEncoder(nn.Module):
-    """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
-
-    Weights are drawn from `seed` alone. With `precision="bfloat16"` the states and products inside
-    the trees are of that type; weights, their gradients and the projection stay as they are. The
-    vocabulary and the ignored keys belong to the encoder: with them it reads ASTs.
-    """
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        embedding_dim: int = 128,
-        hidden_dim: int = 256,
-        output_dim: int = 512,
-        ignored_keys: Iterable[str] = (),
-        seed: int = 42,
-        precision: str = "float32",
-    ) -> None:
-        super().__init__()
-        self.precision = precision
-        self.vocabulary = vocabulary
-        self.ignored_keys = tuple(ignored_keys)
-        random = generator(seed, WEIGHTS)
-
-        def drawn(*shape: int, scale: float) -> nn.Parameter:
-            return nn.Parameter((torch.rand(shape, generator=random) * 2 - 1) * scale)
-
-        inputs, states = embedding_dim**-0.5, hidden_dim**-0.5
-        symbols = torch.randn(len(vocabulary), embedding_dim, generator=random)
-        self.embedding = nn.Parameter(symbols * _EMBEDDING_SCALE)
-        self.input_weight = drawn(4 * hidden_dim, embedding_dim, scale=inputs)
-        # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
-        self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
-        self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
-        self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
-        # No bias: distances would cancel it, so it would never be trained.
-        self.output_weight = drawn(output_dim, hidden_dim, scale=states)
-        self.threshold = math.nan  # distance under which trees count as similar; set by calibration
-
-    @property
-    def hidden_dim(self) -> int:
-        return self.forget_weight.shape[0]
-
-    def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:
-        """Encodings [B, O] of the batch's trees; `dropout_mask` [B, H] acts on the root states."""
-        x = SymbolSum.apply(self.embedding, batch)
-        inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
-        if self.precision == "bfloat16":
-            inside = [tensor.bfloat16() for tensor in inside]
-        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
-        if dropout_mask is not None:
-            root = root * dropout_mask
-        return functional.linear(root, self.output_weight)
-
-    def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
-        """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
-        trees = np.asarray(trees, np.int64)
-        _, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
-        ids = self.vocabulary.ids(forest.symbols)
-        device = self.embedding.device
-        distinct = trees[first]
-        call = np.cumsum(np.diff(forest.under_ptr)[distinct]) // _SUBTREES_PER_CALL
-        with torch.no_grad():
-            parts = [
-                self(forest.batch(some, ids).to(device))
-                for some in np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
-            ]
-        return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
-
-    def encode(self, asts: Iterable[Any]) -> Tensor:
-        """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
-
-        Raises:
-            TreeError: an AST is no JSON object or empty; says which one.
-        """
-        forest = Forest.compile(asts, self.ignored_keys)
-        return self.encode_trees(forest, np.arange(len(forest)))
-
-
-def distances(first: Tensor, second: Tensor) -> Tensor:
-    """Euclidean distance of each pair: [P, O], [P, O] -> [P]; its gradient at 0 is 0."""
-    distance: Tensor = torch.linalg.vector_norm(first - second, dim=1)
-    return distance
-
-
-def contrastive_loss(distance: Tensor, label: Tensor, margin: float) -> Tensor:
-    """Loss of each pair [P] (Hadsell, Chopra & LeCun 2006, eq. 4; their Y is 1 - label here).
-
-    Similar pairs (label 1) pay for distance, dissimilar ones (label 0) for lack of it up to `margin`.
-    """
-    pull = distance.square()
-    push = (margin - distance).clamp(min=0).square()
-    return 0.5 * torch.where(label > 0, pull, push)

@@ -1,0 +1,1 @@
+"""Preflight: checks that return findings, by group, and how a report of them reads."""

@@ -1,0 +1,180 @@
+"""Checks of the pair files, and of what is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
+from treelstm.config import Config
+from treelstm.data import Corpus, DataError, Pairs, load_pairs, pair_files
+from treelstm.trees import Array, key_of
+
+
+def data_files(config: Config) -> Iterator[Finding]:
+    directories = [config.data_path]
+    if config.validation_path is not None:
+        directories.append(config.validation_path)
+    for directory in directories:
+        try:
+            paths = pair_files(directory)
+        except DataError as error:
+            yield from problems(error)
+            continue
+        for path in paths.values():
+            size = path.stat().st_size
+            if not os.access(path, os.R_OK):
+                yield Finding(ERROR, f"{path} cannot be read", "Mend its permissions")
+            elif size == 0:
+                yield Finding(ERROR, f"{path} is empty", "Both classes are needed; add pairs")
+            else:
+                yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
+
+
+def problems(error: DataError) -> Iterator[Finding]:
+    for problem in error.problems.shown:
+        where = f"{problem.path}:{problem.line}" if problem.line else str(problem.path)
+        yield Finding(ERROR, f"{where}: {problem.found}", problem.remedy)
+    if error.problems.count > len(error.problems.shown):
+        more = error.problems.count - len(error.problems.shown)
+        yield Finding(ERROR, f"... and {more:,} more", "Mend those above, then look again")
+
+
+def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """Every line of every file has been read, now or when the cached forest was compiled."""
+    named = [("training", corpus.training, config.data_path)]
+    if config.validation_path is not None:
+        named.append(("validation", corpus.validation, config.validation_path))
+    for name, pairs, directory in named:
+        yield _class_ratio(name, pairs)
+        yield _sizes(name, pairs)
+        yield from _repetitions(name, pairs)
+        yield from _metadata(directory, pairs, config)
+    yield from _unseen(corpus)
+    yield from _keys(corpus.training)
+
+
+def _class_ratio(name: str, pairs: Pairs) -> Finding:
+    similar = int(pairs.label.sum())
+    rare = min(similar, len(pairs) - similar)
+    text = (
+        f"{name}: {len(pairs):,} pairs, {similar:,} similar; always answering the majority is right in "
+        f"{pairs.majority_rate:.1%}, so look at ROC-AUC and average precision"
+    )
+    if len(pairs) - rare > 20 * rare:
+        return Finding(WARNING, text, "Over 20 to 1: add pairs of the rare class")
+    return Finding(OK if pairs.majority_rate < 0.8 else NOTE, text)
+
+
+def _sizes(name: str, pairs: Pairs) -> Finding:
+    _, first = np.unique(pairs.forest.root[pairs.trees], return_index=True)
+    trees = pairs.trees[first]
+
+    def spread(values: Array) -> str:
+        low, middle, high, most = np.percentile(values, (5, 50, 95, 100)).astype(int)
+        return f"{low} / {middle} / {high} / {most}"
+
+    nodes, levels = pairs.forest.tree_nodes[trees], pairs.forest.tree_heights[trees] + 1
+    text = (
+        f"{name}: {len(trees):,} distinct trees; nodes 5% / median / 95% / most {spread(nodes)}, "
+        f"levels {spread(levels)}"
+    )
+    if int(levels.max()) == 1:
+        return Finding(WARNING, text, "No tree has a child: is the AST nested under ignored keys?")
+    return Finding(OK, text)
+
+
+def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
+    """The same pair of trees twice, in either order, and under both labels."""
+    roots = np.sort(np.stack((pairs.forest.root[pairs.first], pairs.forest.root[pairs.second])), axis=0)
+    _, same = np.unique(roots, axis=1, return_inverse=True)
+    same = np.asarray(same).ravel()
+    similar = np.bincount(same, weights=pairs.label) > 0
+    dissimilar = np.bincount(same, weights=1 - pairs.label) > 0
+    both = np.flatnonzero((similar & dissimilar)[same])
+    repeated = len(pairs) - len(np.unique(same * 2 + pairs.label))
+    if len(both):
+        wheres = {pairs.where(int(k)): None for k in both[np.argsort(same[both], kind="stable")][:20]}
+        yield Finding(
+            WARNING,
+            f"{name}: {len(np.unique(same[both])):,} pair(s) stand under both labels: "
+            + ", ".join(wheres),
+            "Remove one of each; what differs may hang under an ignored key",
+        )
+    if repeated:
+        order = np.argsort(same * 2 + pairs.label, kind="stable")
+        again = order[1:][np.diff((same * 2 + pairs.label)[order]) == 0]
+        example = pairs.where(int(again.min()))
+        many = repeated > 0.05 * len(pairs)
+        yield Finding(
+            WARNING if many else NOTE,
+            f"{name}: {repeated:,} pair(s) repeat an earlier one ({repeated / len(pairs):.1%}), "
+            f"as {example}",
+            "Remove the repetitions: they count more than once" if many else "",
+        )
+
+
+def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:
+    path = directory / "metadata.json"
+    if not path.is_file():
+        return
+    similar, total = int(pairs.label.sum()), len(pairs)
+    if config.validation_path is None:  # these pairs are what a split left
+        whole = load_pairs(directory, config.ignored_keys)
+        similar, total = int(whole.label.sum()), len(whole)
+    true = {"num_positive_pairs": similar, "num_negative_pairs": total - similar, "total_pairs": total}
+    try:
+        said = json.loads(path.read_bytes())
+        wrong = [f"{k} {said[k]}, found {v}" for k, v in true.items() if k in said and said[k] != v]
+    except (ValueError, TypeError, OSError) as error:
+        yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
+        return
+    if wrong:
+        yield Finding(
+            WARNING, f"{path} says {'; '.join(wrong)}", "Is a file incomplete? Compare, then correct it"
+        )
+    else:
+        yield Finding(OK, f"{path} agrees with the files")
+
+
+def _unseen(corpus: Corpus) -> Iterator[Finding]:
+    overlap, unknown = corpus.overlap, corpus.unknown_share
+    text = f"{overlap:.1%} of the validation trees occur in training"
+    if overlap > 0.05:
+        yield Finding(
+            WARNING, text, "Scores will flatter: set validation_dir to pairs of other sentences"
+        )
+    else:
+        yield Finding(NOTE if overlap else OK, text)
+    text = f"{unknown:.1%} of the symbols in validation trees are unknown to training"
+    if unknown > 0.2:
+        yield Finding(
+            WARNING, text, "Is it the same parser, the same language? Compare the keys of both"
+        )
+    else:
+        yield Finding(OK, text)
+
+
+def _keys(pairs: Pairs) -> Iterator[Finding]:
+    """Keys with a new value on nearly every node, and keys with one value only."""
+    forest = pairs.forest
+    keys = np.array([key_of(symbol) for symbol in forest.symbols])
+    occurrences = np.bincount(forest.symbol, minlength=len(keys))
+    constant = []
+    for key in np.unique(keys).tolist():
+        mine = keys == key
+        used, values = int(occurrences[mine].sum()), int(mine.sum())
+        if used >= 50 and values > 0.9 * used:
+            yield Finding(
+                WARNING,
+                f'the key "{key}" has {values:,} values on {used:,} distinct subtrees: bookkeeping?',
+                f'It keeps subtrees from being shared and learned: add "{key}" to ignored_keys',
+            )
+        elif used >= 50 and values == 1 and key != "role":
+            constant.append(key)
+    if constant:
+        yield Finding(NOTE, f"keys with one value only: {', '.join(constant)}")

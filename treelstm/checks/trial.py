@@ -1,0 +1,238 @@
+"""Checks by doing: real batches, a real step on the largest one, its cost, and whether it repeats."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import numpy as np
+import psutil
+import torch
+
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Report
+from treelstm.config import Config, ConfigError
+from treelstm.data import Corpus, Pairs
+from treelstm.evaluation import pair_distances
+from treelstm.files import nearest_existing
+from treelstm.process import threads
+from treelstm.progress import duration
+from treelstm.randomness import epoch_order
+from treelstm.run.directory import list_checkpoints
+from treelstm.run.state import SettingsChanged, new_run, state_of
+from treelstm.run.step import train_step
+from treelstm.sealed import CheckpointError, sealed
+from treelstm.trees import Array
+
+_WARM_UP_STEPS, _TIMED_STEPS = 10, 120
+_THREAD_ROUNDS, _THREAD_STEPS = 3, 5
+
+
+def largest_batch(config: Config, pairs: Pairs) -> Array:
+    """The pairs whose trees have the most nodes, as many as a batch holds."""
+    size = pairs.forest.tree_nodes[pairs.first] + pairs.forest.tree_nodes[pairs.second]
+    return np.argsort(-size, kind="stable")[: config.batch_size]
+
+
+def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    pairs = corpus.training
+    ids = corpus.vocabulary.ids(pairs.forest.symbols)
+    chosen = {
+        "the first": epoch_order(config.seed, 1, len(pairs))[: config.batch_size],
+        "the largest possible": largest_batch(config, pairs),
+    }
+    for name, indices in chosen.items():
+        trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+        batch = pairs.forest.batch(trees, ids)
+        nodes = int(pairs.forest.tree_nodes[trees].sum())
+        yield Finding(
+            OK,
+            f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {batch.num_nodes:,} distinct "
+            f"subtrees on {len(batch.levels)} heights",
+        )
+    if config.batch_size > len(pairs):
+        yield Finding(
+            WARNING,
+            f"batch_size={config.batch_size}, but there are {len(pairs)} training pairs: "
+            "one step an epoch",
+            "Set a smaller batch_size",
+        )
+
+
+def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    try:
+        run = new_run(config, corpus)
+    except (SettingsChanged, CheckpointError, ConfigError) as error:
+        yield Finding(ERROR, str(error), "Mend start_from, the sizes or the device")
+        return
+    count = sum(parameter.numel() for parameter in run.encoder.parameters())
+    yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
+    order = largest_batch(config, corpus.training)
+    train_step(run, order, run.corpus.vocabulary.ids(corpus.training.forest.symbols))
+    loss = float(run.epoch_sums[0]) / len(order)
+    gradients = {name: parameter.grad for name, parameter in run.encoder.named_parameters()}
+    finite = math.isfinite(loss) and all(
+        gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
+    )
+    if not finite:
+        remedy = "Set a smaller margin or learning_rate; look for damaged weights in start_from"
+        yield Finding(
+            ERROR, f"the first step gives a loss of {loss} or gradients that are not finite", remedy
+        )
+        return
+    yield Finding(OK, f"one step on the largest batch: loss {loss:.4f}, all gradients finite")
+    idle = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
+    if idle:
+        yield Finding(
+            WARNING,
+            f"no gradient reaches {', '.join(idle)}",
+            "Have these trees any children? Is every pair of the batch already far enough apart?",
+        )
+    else:
+        yield Finding(OK, "every parameter group receives a gradient")
+
+
+def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """Two steps from the same state, twice, give the same bits."""
+    order = epoch_order(config.seed, 1, len(corpus.training))
+    states = []
+    for _ in range(2):
+        run = new_run(config, corpus)
+        ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
+        for _ in range(min(2, run.steps_per_epoch)):
+            train_step(run, order, ids)
+        states.append([weight.detach().cpu() for weight in run.encoder.parameters()])
+    if all(torch.equal(first, second) for first, second in zip(*states, strict=True)):
+        yield Finding(OK, f"two steps from the same state give identical bits on {run.device}")
+    else:
+        yield Finding(
+            WARNING,
+            f"two steps from the same state differ on {run.device}: "
+            "a resumed run will not be bit-identical",
+            'Set device="cpu", or update torch',
+        )
+
+
+# --- what it costs ------------------------------------------------------------------------------
+
+
+def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Finding]:
+    run = new_run(config, corpus)
+    ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
+    train_step(run, largest_batch(config, corpus.training), ids)
+    began = time.perf_counter()
+    parts = sealed(state_of(run))
+    commit_seconds = time.perf_counter() - began
+    size = sum(map(len, parts))
+    del parts
+
+    order, spent = epoch_order(config.seed, 1, len(corpus.training)), []
+    stride = max(1, run.steps_per_epoch // _TIMED_STEPS)
+    every = list(range(0, run.steps_per_epoch, stride))
+    for run.step in every[:_WARM_UP_STEPS] + every:
+        began = time.perf_counter()
+        train_step(run, order, ids)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - began)
+    run.step = 0
+    pair_distances(run.encoder, corpus.validation)
+    began = time.perf_counter()
+    pair_distances(run.encoder, corpus.validation)
+    validation_seconds = time.perf_counter() - began
+    report.seconds_per_epoch = (
+        float(np.mean(spent[-len(every) :])) * run.steps_per_epoch + validation_seconds + commit_seconds
+    )
+    done = _epochs_done(config)
+    left = max(0, config.epochs - done)
+    ends = datetime.now() + timedelta(seconds=left * report.seconds_per_epoch)
+    yield Finding(
+        OK,
+        f"about {report.seconds_per_epoch:.1f} s an epoch, "
+        f"{duration(left * report.seconds_per_epoch)} for {left} epochs; "
+        f"started now, it ends on {ends:%Y-%m-%d at %H:%M}",
+    )
+    yield _memory(report, run.device)
+    yield from _disk(config, report, size, left)
+
+
+def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """How fast steps are with 1, 2, 4, ... threads, in turns: more of them do not always help.
+
+    Only proposed: the count decides the last bits, so a choice by the clock inside `train` would
+    make two equal runs differ.
+    """
+    run = new_run(config, corpus)
+    if run.device.type != "cpu":
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    used = torch.get_num_threads()
+    counts = sorted({used, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
+    order = epoch_order(config.seed, 1, len(corpus.training))
+    ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
+    spent: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(_THREAD_ROUNDS):
+        for count in counts:
+            with threads(count):
+                run.step = 0
+                for _ in range(min(_THREAD_STEPS, run.steps_per_epoch)):
+                    began = time.perf_counter()
+                    train_step(run, order, ids)
+                    spent[count].append(time.perf_counter() - began)
+    pace = {count: config.batch_size / float(np.median(spent[count])) for count in counts}
+    best = max(counts, key=pace.__getitem__)
+    text = "pairs/s by threads: " + ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
+    if best != used and pace[best] > 1.1 * pace[used]:
+        yield Finding(NOTE, f"{text}; this run takes {used}", f"Set num_threads={best}")
+    else:
+        yield Finding(OK, f"{text}; this run takes {used}")
+
+
+def _epochs_done(config: Config) -> int:
+    checkpoints = list_checkpoints(config.output_path)
+    return checkpoints[-1].epochs_done if checkpoints and config.resume == "auto" else 0
+
+
+def _memory(report: Report, device: torch.device) -> Finding:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        process = psutil.Process().memory_info().rss
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
+        free = psutil.virtual_memory().available + process
+    report.peak_memory_bytes = float(peak)
+    text = f"peak memory {peak / 1e9:.2f} GB of {free / 1e9:.1f} GB free on {device}"
+    if peak > free:
+        return Finding(ERROR, text, "Set a smaller batch_size or free some memory")
+    if peak > 0.8 * free:
+        return Finding(WARNING, text, "Set a smaller batch_size, or close what else runs")
+    return Finding(OK, text)
+
+
+def _disk(config: Config, report: Report, size: int, left: int) -> Iterator[Finding]:
+    """Commits of the whole run: the epochs' own as `keep` says, two inside an epoch, two models."""
+    model = size / 3  # weights without Adam's two moments
+    kept = left if config.keep == "all" else min(left, int(config.keep) + 1)
+    report.disk_bytes = kept * size + 2 * model
+    needed = report.disk_bytes + 3 * size  # two commits inside an epoch, and the one being written
+    directory = nearest_existing(config.output_path)
+    free = shutil.disk_usage(directory).free
+    text = (
+        f"{report.disk_bytes / 1e6:,.1f} MB for {kept} checkpoints of {size / 1e6:.1f} MB; "
+        f"{free / 1e9:,.1f} GB are free in {directory}"
+    )
+    if needed > free:
+        fit = max(1, int(free / size) - 6)
+        yield Finding(
+            ERROR, text, f"Set keep={fit} to keep fewer, free some space, or choose another output_dir"
+        )
+    else:
+        yield Finding(OK, text)

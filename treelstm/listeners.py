@@ -1,0 +1,88 @@
+"""`train`, with its usual listeners: a bar or lines, a figure, TensorBoard, notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from treelstm.config import Config
+from treelstm.history import EpochRecord, History, summary
+from treelstm.log import logged
+from treelstm.notify import is_configured, notify
+from treelstm.progress import Progress, in_notebook, is_interactive
+from treelstm.run.listener import Listener
+from treelstm.run.lock import holder
+from treelstm.run.state import Run
+from treelstm.run.tensorboard import TensorBoardFile
+from treelstm.run.training import train_heard_by
+
+
+def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
+    """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
+
+    `config.resume` decides: "auto" (the newest whole commit, else a fresh start), a checkpoint's path
+    (later commits are set aside), or None (whatever is there is set aside). SIGINT, SIGTERM and SIGHUP
+    commit and stop. How it ends is sent to the addresses in TREELSTM_NOTIFY_URLS. `listeners` hear the
+    run besides those that usually watch.
+
+    Raises:
+        DataError: the pairs cannot be used; nothing has been written.
+        SettingsChanged, CheckpointError: cannot resume from there.
+        RunInUse: another process writes to the output directory.
+        WriteFailed: the disk refuses; the last commit is intact.
+        TrainingDiverged: the last commit is the last good state; names the step that went wrong.
+    """
+    return train_heard_by([*usual_listeners(config), *listeners], config)
+
+
+def usual_listeners(config: Config) -> list[Listener]:
+    """Those who watch a run unless told otherwise."""
+    live = in_notebook() and is_interactive()
+    progress = Progress(figure_shown=live)
+    watching: list[Listener] = [
+        progress,
+        TensorBoardFile(config.output_path),
+        Notifications(config.output_path),
+    ]
+    if live:
+        watching.append(LiveFigure(progress))
+    return watching
+
+
+class LiveFigure(Listener):
+    """One figure in the notebook, drawn anew after each epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        from treelstm.widgets import TrainingMonitor  # ipywidgets and matplotlib, here only
+
+        self._monitor, self._progress = TrainingMonitor(), progress
+
+    def on_start(self, run: Run) -> None:
+        self._run = run
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        run, pace = self._run, self._progress.pace()
+        words = f"epoch {record['epoch']}/{run.config.epochs} · {pace}"
+        self._monitor.show(run.history, f"{words} · learning rate {run.learning_rate:.3g}")
+
+
+class Notifications(Listener):
+    """Tells the configured addresses how a run ended. One that had finished before is not announced."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+
+    def on_end(self, history: History) -> None:
+        self._announce(history.outcome, summary(history.epochs))
+
+    def on_failure(self, error: Exception) -> None:
+        self._announce("failed", f"{type(error).__name__}: {error}")
+
+    def _announce(self, event: str, text: str) -> None:
+        """A notification that fails is in the log, unless another process is writing it."""
+        output_dir = self._output_dir
+        if is_configured() and output_dir.is_dir() and not holder(output_dir):
+            with logged(output_dir / "training.log"):
+                notify(event, output_dir, text)
+        else:
+            notify(event, output_dir, text)

@@ -1,0 +1,1 @@
+"""The encoder: equations (`child_sum`), module (`encoder`), objectives, files."""

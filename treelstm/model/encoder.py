@@ -1,0 +1,119 @@
+"""Trees to vectors: symbol embeddings, the Child-Sum Tree-LSTM, a projection of the root's state.
+
+Shapes: B trees; P pairs; D embedding, H hidden, O output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from treelstm.config import EncoderSettings
+from treelstm.errors import UserError
+from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
+from treelstm.randomness import WEIGHTS, generator
+from treelstm.trees import Forest, TreeBatch, Vocabulary
+
+_SUBTREES_PER_CALL = 32_768  # of the distinct trees that are evaluated at once: half a GB
+_EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
+
+
+class NoThreshold(UserError, ValueError):
+    """The encoder has never been validated, so it cannot say which distances count as similar."""
+
+
+class TreeEncoder(nn.Module):
+    """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
+
+    Weights are drawn from `seed` alone. With `precision="bfloat16"` the states and products inside
+    the trees are of that type; weights, their gradients and the projection stay as they are. The
+    vocabulary and the ignored keys belong to the encoder: with them it reads ASTs.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, settings: EncoderSettings, *, seed: int = 42) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.settings = EncoderSettings.among(settings.to_dict())  # a Config is more than these
+        random = generator(seed, WEIGHTS)
+        embedding_dim, hidden_dim = settings.embedding_dim, settings.hidden_dim
+
+        def drawn(*shape: int, scale: float) -> nn.Parameter:
+            return nn.Parameter((torch.rand(shape, generator=random) * 2 - 1) * scale)
+
+        inputs, states = embedding_dim**-0.5, hidden_dim**-0.5
+        symbols = torch.randn(len(vocabulary), embedding_dim, generator=random)
+        self.embedding = nn.Parameter(symbols * _EMBEDDING_SCALE)
+        self.input_weight = drawn(4 * hidden_dim, embedding_dim, scale=inputs)
+        # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
+        self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
+        self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
+        self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
+        # No bias: distances would cancel it, so it would never be trained.
+        self.output_weight = drawn(settings.output_dim, hidden_dim, scale=states)
+        self.threshold = math.nan  # distance under which trees count as similar; set by calibration
+
+    def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:
+        """Encodings [B, O] of the batch's trees; `dropout_mask` [B, H] acts on the root states."""
+        x = SymbolSum.apply(self.embedding, batch)
+        inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
+        if self.settings.precision == "bfloat16":
+            inside = [tensor.bfloat16() for tensor in inside]
+        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
+        if dropout_mask is not None:
+            root = root * dropout_mask
+        return functional.linear(root, self.output_weight)
+
+    def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
+        """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
+        trees = np.asarray(trees, np.int64)
+        _, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
+        ids = self.vocabulary.ids(forest.symbols)
+        device = self.embedding.device
+        distinct = trees[first]
+        call = np.cumsum(np.diff(forest.under_ptr)[distinct]) // _SUBTREES_PER_CALL
+        with torch.no_grad():
+            parts = [
+                self(forest.batch(some, ids).to(device))
+                for some in np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
+            ]
+        return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
+
+    def encode(self, asts: Iterable[Any]) -> Tensor:
+        """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
+
+        Raises:
+            TreeError: an AST is no JSON object or empty; says which one.
+        """
+        forest = Forest.compile(asts, self.settings.ignored_keys)
+        return self.encode_trees(forest, np.arange(len(forest)))
+
+    def distance(self, first: Any, second: Any) -> float:
+        """Distance of two JSON ASTs' encodings, at least 0; raises as `encode`."""
+        vectors = self.encode([first, second])
+        return float(distances(vectors[:1], vectors[1:]))
+
+    def is_similar(self, first: Any, second: Any) -> bool:
+        """Whether two JSON ASTs are closer than the threshold that training calibrated.
+
+        Raises:
+            TreeError: as `encode`.
+            NoThreshold: the encoder has none.
+        """
+        if math.isnan(self.threshold):
+            raise NoThreshold(
+                "This encoder has no threshold: it was never validated. Train it, or set .threshold to "
+                "the distance under which trees count as similar."
+            )
+        return self.distance(first, second) < self.threshold
+
+
+def distances(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distance of each pair: [P, O], [P, O] -> [P]; its gradient at 0 is 0."""
+    distance: Tensor = torch.linalg.vector_norm(first - second, dim=1)
+    return distance

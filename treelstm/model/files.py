@@ -1,0 +1,158 @@
+"""Encoders in files: in checkpoints and models of a run, and exported for other tools.
+
+An export is two plain files: `encoder.safetensors` holds the state dict, `encoder.json` beside it the
+settings, the vocabulary and the threshold. Both ways are exact: what is exported, imported and exported
+again is byte for byte the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from treelstm.config import ConfigError, EncoderSettings, Settings
+from treelstm.files import write_whole
+from treelstm.model.encoder import TreeEncoder
+from treelstm.process import chosen_device
+from treelstm.sealed import CheckpointError, DamagedCheckpoint, MissingCheckpoint, read_sealed
+from treelstm.trees import Vocabulary
+
+EXPORT_FORMAT = 2  # raised whenever another version of the package could misread an export
+WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"
+
+
+class ModelFile(TypedDict):
+    """What every `.pt` file of a run holds: an encoder, and where it comes from."""
+
+    epoch: int
+    model_state_dict: dict[str, Tensor]
+    threshold: float  # distance under which a pair counts as similar
+    vocabulary: list[str]
+    config: Settings  # of the run
+    versions: dict[str, str]
+
+
+def model_part(content: ModelFile) -> ModelFile:
+    """A model file's content out of a commit's: no optimizer, no position."""
+    every = cast("dict[str, object]", content)
+    return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__})
+
+
+def read_model(path: Path | str) -> ModelFile:
+    """The encoder's part of a checkpoint or model file.
+
+    Raises:
+        MissingCheckpoint, DamagedCheckpoint, CheckpointError: as `sealed.read_sealed`.
+    """
+    content = read_sealed(Path(path))
+    missing = sorted(ModelFile.__annotations__.keys() - content.keys())
+    if missing:
+        raise DamagedCheckpoint(f"{path} does not hold an encoder: it lacks {', '.join(missing)}.")
+    return cast("ModelFile", content)
+
+
+def model_epoch(path: Path) -> int | None:
+    """The epoch whose weights a model file holds, None where it is missing or damaged."""
+    try:
+        return read_model(path)["epoch"]
+    except CheckpointError:
+        return None
+
+
+def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
+    """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
+
+    Its `threshold` is the distance under which two trees count as similar. `device` is as in `Config`:
+    "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        MissingCheckpoint, DamagedCheckpoint, CheckpointError: the file cannot be used; says why.
+        ConfigError: torch sees no such device.
+    """
+    path, on = Path(path), chosen_device(device)
+    content = read_model(path)
+    try:
+        settings = EncoderSettings.among(content["config"])
+    except (KeyError, ConfigError) as error:
+        raise DamagedCheckpoint(f"{path} does not hold an encoder's settings: {error}.") from error
+    encoder = TreeEncoder(Vocabulary(content["vocabulary"]), settings)
+    load_weights(encoder, content["model_state_dict"], path)
+    encoder.threshold = float(content["threshold"])
+    return encoder.to(on).eval()
+
+
+def load_weights(encoder: TreeEncoder, weights: Mapping[str, Tensor], path: Path) -> None:
+    """
+    Raises:
+        CheckpointError: the weights are not this encoder's, in name or size; says which.
+    """
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(": ")[2]
+        raise CheckpointError(
+            f"{path} holds the weights of another model ({reason}). Use the version of treelstm that "
+            f"wrote it, or start a new output_dir."
+        ) from error
+
+
+# --- exports -----------------------------------------------------------------------------------
+
+
+def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
+    """Writes `encoder.safetensors` and `encoder.json` into `directory`, each whole or not at all.
+
+    Raises:
+        WriteFailed: the disk refuses.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    about = {
+        "format": EXPORT_FORMAT,
+        **encoder.settings.to_dict(),
+        "threshold": None if math.isnan(encoder.threshold) else encoder.threshold,
+        "vocabulary": list(encoder.vocabulary.symbols),
+    }
+    write_whole(directory / WEIGHTS, save(weights))
+    write_whole(directory / SETTINGS, json.dumps(about, indent=1).encode())
+
+
+def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
+    """The encoder that `export_encoder` wrote, ready to `.encode(asts)`; `device` as in `load_encoder`.
+
+    Raises:
+        MissingCheckpoint: one of the two files is missing.
+        CheckpointError: they are damaged, of another version, or do not belong together.
+        ConfigError: torch sees no such device.
+    """
+    directory, on = Path(directory), chosen_device(device)
+    try:
+        about = json.loads((directory / SETTINGS).read_bytes())
+        weights = load((directory / WEIGHTS).read_bytes())
+    except FileNotFoundError as error:
+        raise MissingCheckpoint(
+            f"{error.filename}: no such file. {directory} must hold {WEIGHTS} and {SETTINGS}."
+        ) from None
+    except (SafetensorError, ValueError) as error:
+        raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
+    if not isinstance(about, dict) or about.get("format", EXPORT_FORMAT) != EXPORT_FORMAT:
+        raise CheckpointError(
+            f"{directory / SETTINGS} is not an export of format {EXPORT_FORMAT}, which this version of "
+            "treelstm reads. Export it again."
+        )
+    try:
+        settings, threshold = EncoderSettings.among(about), about["threshold"]
+        encoder = TreeEncoder(Vocabulary(about["vocabulary"]), settings)
+    except (KeyError, ConfigError) as error:
+        raise DamagedCheckpoint(f"{directory / SETTINGS} lacks a setting: {error}.") from error
+    load_weights(encoder, weights, directory / WEIGHTS)
+    encoder.threshold = math.nan if threshold is None else float(threshold)
+    return encoder.to(on).eval()

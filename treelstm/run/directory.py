@@ -1,0 +1,279 @@
+"""A run's directory: commits by name and position, the newest that verifies, and what is derived.
+
+`checkpoint_epoch_N.pt` is the state after epoch N, `checkpoint_epoch_N_step_S.pt` the state inside
+epoch N after S steps. One such file is the commit; history, best and final model follow from it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from treelstm.config import project_root
+from treelstm.files import write_whole
+from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.model.files import ModelFile, model_epoch, model_part
+from treelstm.sealed import (
+    CheckpointError,
+    DamagedCheckpoint,
+    read_sealed,
+    verified_bytes,
+    write_sealed,
+)
+
+log = logging.getLogger("treelstm")
+
+BEST, FINAL, HISTORY = "best_model.pt", "final_model.pt", "training_history.json"
+SUPERSEDED, DAMAGED = "superseded", "damaged"
+
+_NAME = re.compile(r"checkpoint_epoch_([1-9]\d*)(?:_step_(\d+))?\.pt")
+
+
+class NoUsableCheckpoint(CheckpointError):
+    """Checkpoints exist, but every one is damaged."""
+
+
+class Commit(ModelFile):
+    """What a checkpoint holds: an encoder, and whatever else the next step depends on."""
+
+    step: int  # steps done in `epoch`; 0: the epoch is complete
+    optimizer_state_dict: dict[str, Any]
+    scheduler_state_dict: dict[str, Any] | None
+    warmup_state_dict: dict[str, Any] | None
+    train_loss: float  # mean of the epoch so far
+    epoch_sums: list[float]  # of the epoch so far: loss, correct pairs
+    best: BestEpoch | None
+    history: list[EpochRecord]
+    first_loss: float | None  # mean of the run's first step
+    timings: list[Timing]
+    seconds: float  # that the epoch so far took
+    fingerprint: dict[str, str]  # of the data: file -> SHA-256
+    num_threads: int
+    device: str  # its type
+
+
+# --- names and positions -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """A checkpoint's place in its run; checkpoints sort by it. Nothing is read to make one."""
+
+    epochs_done: int
+    steps_into_next: int
+    path: Path
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in the file's name: the one it completes, or the one it is inside of."""
+        return self.epochs_done + (self.steps_into_next > 0)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.epochs_done, self.steps_into_next
+
+
+def checkpoint_name(epochs_done: int, steps_into_next: int) -> str:
+    if steps_into_next:
+        return f"checkpoint_epoch_{epochs_done + 1}_step_{steps_into_next}.pt"
+    return f"checkpoint_epoch_{epochs_done}.pt"
+
+
+def checkpoint_at(path: Path) -> Checkpoint | None:
+    """The place that a file's name gives it, None where it is not named like a checkpoint."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    epoch, step = int(match[1]), match[2]
+    return Checkpoint(epoch, 0, path) if step is None else Checkpoint(epoch - 1, int(step), path)
+
+
+def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
+    """All checkpoints of a run by position, oldest first; an empty list where there are none.
+
+    Judged by name alone; `load_checkpoint` tells whether one is whole.
+    """
+    found = map(checkpoint_at, Path(output_dir).glob("checkpoint_epoch_*.pt"))
+    return sorted(checkpoint for checkpoint in found if checkpoint)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def load_checkpoint(path: Path | str) -> Commit:
+    """A verified checkpoint: `epoch`, `step`, `model_state_dict`, `optimizer_state_dict`,
+    `train_loss`, `history` and what else resumption needs; tensors on the CPU.
+
+    Raises:
+        MissingCheckpoint: there is no such file.
+        DamagedCheckpoint: the file is damaged, foreign, or not what its name says.
+        CheckpointError: another version of the package wrote it.
+    """
+    path = Path(path)
+    content = read_sealed(path)
+    missing = sorted(Commit.__annotations__.keys() - content.keys())
+    if missing:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
+    name = checkpoint_name(content["epoch"] - (content["step"] > 0), content["step"])
+    if checkpoint_at(path) and path.name != name:
+        raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
+    return cast("Commit", content)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A verified checkpoint, and what is wrong with each newer one."""
+
+    checkpoint: Checkpoint
+    content: Commit
+    passed_over: tuple[DamagedCheckpoint, ...] = ()
+
+
+def newest_usable(output_dir: Path) -> ResumePoint | None:
+    """The newest checkpoint that verifies; raises as `find_latest_checkpoint`."""
+    passed_over: list[DamagedCheckpoint] = []
+    for checkpoint in reversed(list_checkpoints(output_dir)):
+        try:
+            return ResumePoint(checkpoint, load_checkpoint(checkpoint.path), tuple(passed_over))
+        except DamagedCheckpoint as error:
+            passed_over.append(error)
+    if passed_over:
+        reasons = "\n".join(str(error) for error in passed_over)
+        raise NoUsableCheckpoint(
+            f"{output_dir} holds {len(passed_over)} checkpoint(s), and all are damaged; starting over "
+            f"would bury the run.\n{reasons}\nRestore one from a backup, or choose a new output_dir."
+        )
+    return None
+
+
+def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
+    """The newest checkpoint that verifies, or None where there is none at all.
+
+    Newest by position (epoch, then step), not by file time. Changes nothing.
+
+    Raises:
+        NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
+    """
+    newest = newest_usable(Path(output_dir))
+    return newest.checkpoint.path if newest else None
+
+
+def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
+    """The checkpoint to go on from, verified, or None for a fresh start. Changes nothing on disk.
+
+    Raises:
+        CheckpointError: a named checkpoint is missing, of another run, or damaged.
+        NoUsableCheckpoint: "auto" finds checkpoints, and all are damaged.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest_usable(output_dir)
+    path = project_root() / resume
+    content = load_checkpoint(path)
+    for checkpoint in list_checkpoints(output_dir):
+        if checkpoint.path.resolve() == path.resolve():
+            return ResumePoint(checkpoint, content)
+    raise CheckpointError(
+        f"{path} is not a checkpoint of {output_dir}. Copy it there to resume it, or set start_from to "
+        "start another run from its weights."
+    )
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write_commit(output_dir: Path, content: Commit, keep: str | int) -> None:
+    """Writes a checkpoint, then removes the ones that it makes dispensable.
+
+    Raises:
+        WriteFailed: the disk refuses; earlier commits are intact.
+    """
+    epochs_done = content["epoch"] - (content["step"] > 0)
+    write_sealed(output_dir / checkpoint_name(epochs_done, content["step"]), content)
+    prune(output_dir, keep, content["best"]["epoch"] if content["best"] else None)
+
+
+def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | None) -> None:
+    """Brings what follows from commits up to date with this one: history, best and final model."""
+    history = json.dumps(content["history"], indent=1).encode()
+    path = output_dir / HISTORY
+    if not path.is_file() or path.read_bytes() != history:
+        write_whole(path, history)
+    best = content["best"]["epoch"] if content["best"] else None
+    if best is not None and model_epoch(output_dir / BEST) != best:
+        try:
+            source = content
+            if (content["epoch"], content["step"]) != (best, 0):
+                source = load_checkpoint(output_dir / checkpoint_name(best, 0))
+            write_sealed(output_dir / BEST, model_part(source))
+        except CheckpointError as error:
+            log.warning("%s is not of epoch %d and cannot be made again: %s", BEST, best, error)
+    if outcome is not None and model_epoch(output_dir / FINAL) != content["epoch"]:
+        write_sealed(output_dir / FINAL, model_part(content))
+
+
+def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | None) -> None:
+    """Sets aside, and names, whatever lies beyond the starting point; deletes nothing."""
+    checkpoints = list_checkpoints(output_dir)
+    later = [c.path for c in checkpoints if start is None or c > start.checkpoint]
+    if start is not None and resume == "auto":
+        for error in start.passed_over:
+            log.warning("passed over: %s", error)
+        if later:
+            set_aside(later, DAMAGED)
+            log.warning("kept aside in %s: %s", output_dir / DAMAGED, _names(later))
+        return
+    derived = [output_dir / name for name in (BEST, FINAL, HISTORY)]
+    # Newest first: killed halfway, what is left ends earlier, and auto goes on from there.
+    files = later[::-1] + [path for path in derived if path.exists()]
+    if files and (later or start is None):
+        set_aside(files, SUPERSEDED)
+        log.info("set aside in %s: %s", output_dir / SUPERSEDED, _names(files))
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+def set_aside(paths: Sequence[Path], into: str) -> None:
+    """Moves files into a subdirectory of theirs; a name already taken there gets a number."""
+    for path in paths:
+        directory = path.parent / into
+        directory.mkdir(exist_ok=True)
+        target, number = directory / path.name, 1
+        while target.exists():
+            number += 1
+            target = directory / f"{path.stem}.{number}{path.suffix}"
+        path.replace(target)
+
+
+def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
+    """Removes checkpoints that a newer commit made dispensable; call right after a commit.
+
+    Of those inside an epoch the newest two stay until an epoch's commit follows them. Of the epochs'
+    own, the last `keep` and the best stay; `"all"` keeps them all. Nothing is removed before the
+    newest has been read back whole: the disk may hold something else than was written.
+    """
+    checkpoints = list_checkpoints(output_dir)
+    epochs = [c for c in checkpoints if not c.steps_into_next]
+    inside = [c for c in checkpoints if c.steps_into_next]
+    newest_epoch = epochs[-1].position if epochs else (0, 0)
+    stale = [c for c in inside if c.position < newest_epoch]
+    stale += [c for c in inside if c.position > newest_epoch][:-2]
+    if keep != "all":
+        stale += [c for c in epochs[: -int(keep)] if c.epochs_done != best_epoch]
+    if not stale:
+        return
+    try:
+        verified_bytes(checkpoints[-1].path)
+    except DamagedCheckpoint as error:
+        log.warning("no older checkpoint is removed: %s Check the disk.", error)
+        return
+    for checkpoint in stale:
+        checkpoint.path.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""Has a run diverged, and in which step? Asked before every commit, so that each one is good."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from treelstm.data import Pairs
+from treelstm.errors import UserError
+from treelstm.randomness import epoch_order
+from treelstm.run.directory import newest_usable
+from treelstm.run.state import Run, new_run, norm, resumed_run
+from treelstm.run.step import train_step
+
+_LARGEST_GROWTH = 10_000.0  # of the norm of the weights since they were drawn
+
+
+class TrainingDiverged(UserError, ArithmeticError):
+    """Loss or weights are NaN, infinite, or far out of bounds; the last commit is good.
+
+    Out of bounds: the epoch's mean loss is over what the objective names (10,000 times the loss of the
+    first step), or the norm of the weights is over 10,000 times what it was when they were drawn.
+    """
+
+
+def check_sound(run: Run) -> None:
+    """One look at sums and weights. On a GPU, each look waits for the steps to end.
+
+    Raises:
+        TrainingDiverged: the state must not be committed; names the step that went wrong.
+    """
+    first = 0.0 if run.first_loss is None else float(run.first_loss)
+    limit = run.objective.largest_sound_loss(first)
+    losses = [run.train_loss] if run.step or run.history else []
+    if run.history and not run.step:
+        losses.append(run.history[-1]["validation_loss"])
+    loss = max(losses, key=lambda loss: (not math.isfinite(loss), loss), default=first)
+    if _sound(run, loss, limit) and math.isfinite(first):
+        return
+    raise TrainingDiverged(
+        f"the loss is {loss:.4g} in {run.place} of {run.steps_per_epoch}: training has diverged. "
+        f"{_what_went_wrong(run, limit)} The last commit in {run.config.output_path} is good. Start "
+        f"another run with a lower learning_rate (now {run.config.learning_rate}) or warmup_steps."
+    )
+
+
+def shown_loss(run: Run) -> float:
+    """The loss for people to see. One that is NaN or infinite stops the run at once.
+
+    Raises:
+        TrainingDiverged: as `check_sound`.
+    """
+    loss = run.train_loss
+    if not math.isfinite(loss):
+        check_sound(run)
+    return loss
+
+
+def _sound(run: Run, loss: float, limit: float) -> bool:
+    size = norm(run.encoder.parameters())
+    return math.isfinite(loss + size) and loss <= limit and size <= _LARGEST_GROWTH * run.initial_norm
+
+
+def _what_went_wrong(run: Run, limit: float) -> str:
+    """Replays from the last commit, looking at every step, to the first that is not sound.
+
+    Steps are pure functions, so the replay takes the very same ones. Where no loss is out of bounds
+    yet, it names the step in which the weights grew most.
+    """
+    config, pairs = run.config, run.corpus.training
+    start = newest_usable(config.output_path)
+    again = resumed_run(config, run.corpus, start) if start else new_run(config, run.corpus)
+    order = epoch_order(config.seed, again.epochs_done + 1, len(pairs))
+    ids = run.corpus.vocabulary.ids(pairs.forest.symbols)
+    suspect, most, after = "", 0.0, math.nan
+    for step in range(again.step, run.step or run.steps_per_epoch):
+        indices = order[step * config.batch_size : (step + 1) * config.batch_size]
+        weights, before = norm(again.encoder.parameters()), float(again.epoch_sums[0])
+        train_step(again, order, ids)
+        loss = (float(again.epoch_sums[0]) - before) / len(indices)
+        gradient = norm(p.grad for p in again.encoder.parameters() if p.grad is not None)
+        after = norm(again.encoder.parameters())
+        sound = _sound(again, loss, limit) and math.isfinite(gradient)
+        if not sound or after / weights > most:
+            most = after / weights
+            suspect = (
+                f"It went wrong in epoch {again.epochs_done + 1}, step {step + 1}: loss {loss:.4g}, "
+                f"norm of the gradient {gradient:.4g}, of the weights {weights:.4g} before and "
+                f"{after:.4g} after; its pairs: {_places(pairs, indices)}."
+            )
+        if not sound:
+            return suspect
+    if after == norm(run.encoder.parameters()):
+        return suspect
+    return (
+        "A replay of the same steps from the last commit went well: suspect the memory or the "
+        "processor of this machine."
+    )
+
+
+def _places(pairs: Pairs, indices: np.ndarray) -> str:
+    """Files and lines of pairs, each file named once."""
+    lines: dict[str, list[int]] = {}
+    for where in map(pairs.where, indices.tolist()):
+        path, _, line = where.rpartition(":")
+        lines.setdefault(path, []).append(int(line))
+    return "; ".join(
+        f"{path} line {', '.join(map(str, sorted(found)))}" for path, found in sorted(lines.items())
+    )

@@ -1,0 +1,258 @@
+"""What the next step of a run depends on, and its way into a commit and back."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
+
+from treelstm.config import Config, EncoderSettings, project_root
+from treelstm.data import Corpus
+from treelstm.errors import UserError
+from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.model.child_sum import ARITHMETIC
+from treelstm.model.encoder import TreeEncoder
+from treelstm.model.files import load_encoder, load_weights
+from treelstm.model.objectives import Contrastive, objective_of
+from treelstm.process import chosen_device
+from treelstm.run.directory import Commit, ResumePoint
+from treelstm.trees import Vocabulary
+
+
+class SettingsChanged(UserError, ValueError):
+    """A run cannot be resumed with these settings or data; says which, both values, the way out."""
+
+
+@dataclass
+class Run:
+    """Everything that the next step depends on."""
+
+    config: Config
+    corpus: Corpus
+    encoder: TreeEncoder
+    objective: Contrastive
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None  # steps once an epoch
+    warmup: LRScheduler | None  # steps once a step, and scales what the scheduler decides
+    epoch_sums: torch.Tensor  # float64 [2] on the run's device: this epoch's loss, correct pairs
+    initial_norm: float  # of the weights before anything was learned or loaded
+    threshold: float  # of the newest validation; the objective's own before the first
+    epochs_done: int = 0
+    step: int = 0  # steps done in the epoch after those
+    best: BestEpoch | None = None
+    history: list[EpochRecord] = field(default_factory=list)
+    first_loss: torch.Tensor | None = None  # mean of the first step, on the run's device
+    seconds: float = 0.0  # that the running epoch's committed steps took, in all processes
+    timings: list[Timing] = field(default_factory=list)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.corpus.training) / self.config.batch_size)
+
+    @property
+    def pairs_seen(self) -> int:
+        """Pairs of the running epoch that its steps have seen."""
+        return min(self.step * self.config.batch_size, len(self.corpus.training))
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps since the run began."""
+        return self.epochs_done * self.steps_per_epoch + self.step
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the epoch so far, or of the last one where none has begun.
+
+        On a GPU, asking waits for the step to end.
+        """
+        if self.step:
+            return float(self.epoch_sums[0]) / self.pairs_seen
+        return self.history[-1]["train_loss"] if self.history else math.nan
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def device(self) -> torch.device:
+        return self.epoch_sums.device
+
+    @property
+    def place(self) -> str:
+        """Where the newest step is, in words."""
+        epoch, step = self.epochs_done + (self.step > 0), self.step or self.steps_per_epoch
+        return f"epoch {epoch}, step {step}"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run has ended by itself, or None while there is more to do."""
+        if self.step == 0 and self.epochs_done >= self.config.epochs:
+            return Outcome.FINISHED
+        waited = self.epochs_done - self.best["epoch"] if self.best else 0
+        if self.step == 0 and self.config.patience is not None and waited >= self.config.patience:
+            return Outcome.FINISHED_EARLY
+        return None
+
+
+def new_run(config: Config, corpus: Corpus) -> Run:
+    """The state before the first step, on the configured device.
+
+    Raises:
+        SettingsChanged, CheckpointError: start_from has other sizes, or cannot be used.
+        ConfigError: torch sees no such device.
+    """
+    if config.start_from is None:
+        return _blank_run(config, corpus)
+    path = project_root() / config.start_from
+    source = load_encoder(path)
+    run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
+    try:
+        run.encoder.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        theirs, ours = source.settings.to_dict(), EncoderSettings.among(config.to_dict()).to_dict()
+        differing = [name for name in ours if theirs[name] != ours[name]]
+        raise SettingsChanged(
+            f"{path} has {', '.join(f'{name}={theirs[name]!r}' for name in differing)}, this run asks "
+            f"for {', '.join(f'{name}={ours[name]!r}' for name in differing)}. Set the same to start "
+            "from its weights."
+        ) from error
+    return run
+
+
+def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
+    """The state that a commit holds.
+
+    Raises:
+        SettingsChanged: settings or data decide differently what is computed; names all of them.
+        CheckpointError: the weights are of another model.
+    """
+    content, path = start.content, start.checkpoint.path
+    if changes := changed_settings(config, corpus, content):
+        raise SettingsChanged(
+            f"{path} was trained with other settings or data:\n  "
+            + "\n  ".join(changes)
+            + "\nPut back what it was trained with to resume it, or choose a new output_dir to start "
+            "another run (start_from takes its weights along)."
+        )
+    run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
+    load_weights(run.encoder, content["model_state_dict"], path)
+    run.optimizer.load_state_dict(content["optimizer_state_dict"])
+    if run.scheduler is not None and content["scheduler_state_dict"] is not None:
+        run.scheduler.load_state_dict(content["scheduler_state_dict"])
+    if run.warmup is not None and content["warmup_state_dict"] is not None:
+        run.warmup.load_state_dict(content["warmup_state_dict"])
+    run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
+    run.threshold, run.best = content["threshold"], content["best"]
+    run.history, run.timings = list(content["history"]), list(content["timings"])
+    run.seconds = content["seconds"]
+    if content["first_loss"] is not None:
+        run.first_loss = torch.tensor(content["first_loss"], device=run.device)
+    run.step = content["step"]
+    run.epochs_done = content["epoch"] - (run.step > 0)
+    return run
+
+
+def state_of(run: Run) -> Commit:
+    """What a checkpoint holds; tensors are the run's own, not copies."""
+    return {
+        "epoch": run.epochs_done + (run.step > 0),
+        "step": run.step,
+        "model_state_dict": run.encoder.state_dict(),
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "scheduler_state_dict": run.scheduler.state_dict() if run.scheduler else None,
+        "warmup_state_dict": run.warmup.state_dict() if run.warmup else None,
+        "train_loss": run.train_loss,
+        "epoch_sums": run.epoch_sums.tolist(),
+        "threshold": run.threshold,
+        "best": run.best,
+        "history": run.history,
+        "first_loss": None if run.first_loss is None else float(run.first_loss),
+        "timings": run.timings,
+        "seconds": run.seconds,
+        "vocabulary": list(run.corpus.vocabulary.symbols),
+        "config": run.config.to_dict(),
+        "fingerprint": run.corpus.fingerprint,
+        "versions": versions(),
+        "num_threads": torch.get_num_threads(),
+        "device": run.device.type,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What bit-identity depends on besides settings and data."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "treelstm's arithmetic": ARITHMETIC,
+    }
+
+
+def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[str]:
+    """What this run would compute differently from a checkpoint's, each with both values."""
+    before = content["config"]
+    changes = [
+        f"{name}={before.get(name)!r}, this run asks for {now!r}"
+        for name, now in config.fixed_on_resume().items()
+        if name not in before or before[name] != now
+    ]
+    if config.num_threads not in (None, content["num_threads"]):
+        changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
+    was, now = content["fingerprint"], corpus.fingerprint
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            changes.append(
+                f"{name} with SHA-256 {was.get(name, 'none (no such file)')[:12]}, "
+                f"the file now has {now.get(name, 'none (no such file)')[:12]}"
+            )
+    own_vocabulary = before["start_from"] is None  # else it is the one it started from
+    if own_vocabulary and not changes and content["vocabulary"] != list(corpus.vocabulary.symbols):
+        changes.append(
+            f"{len(content['vocabulary'])} symbols, the trees now give {len(corpus.vocabulary)}"
+        )
+    return changes
+
+
+def norm(tensors: Iterable[torch.Tensor]) -> float:
+    """The Euclidean norm of all numbers in all tensors."""
+    norms = [torch.linalg.vector_norm(tensor.detach()) for tensor in tensors]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
+
+
+def _blank_run(config: Config, corpus: Corpus) -> Run:
+    encoder = TreeEncoder(corpus.vocabulary, config, seed=config.seed)
+    device = chosen_device(config.device)
+    encoder.to(device)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
+    objective = objective_of(config)
+    return Run(
+        config=config,
+        corpus=corpus,
+        encoder=encoder,
+        objective=objective,
+        optimizer=optimizer,
+        scheduler=_scheduler(config, optimizer),
+        warmup=_warmup(config, optimizer),
+        epoch_sums=torch.zeros(2, dtype=torch.float64, device=device),
+        initial_norm=norm(encoder.parameters()),
+        threshold=objective.first_threshold,
+    )
+
+
+def _scheduler(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    if config.lr_schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=config.epochs)
+    if config.lr_schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+    return None
+
+
+def _warmup(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    """Step k of the first `warmup_steps` (1, 2, ...) has k / warmup_steps of the learning rate."""
+    steps = config.warmup_steps
+    if steps < 2:
+        return None
+    return LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)

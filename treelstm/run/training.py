@@ -1,0 +1,194 @@
+"""The training loop, entered at any step: training and resuming are the same function.
+
+Everything that a step depends on is in `Run`, or is a pure function of (seed, epoch, step). A
+commit is a `Run` on disk, so a killed run ends bit-identical to one that was never killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from treelstm.config import Config
+from treelstm.data import load_corpus
+from treelstm.history import History, Outcome
+from treelstm.log import logged
+from treelstm.process import set_for_training
+from treelstm.randomness import epoch_order
+from treelstm.run.directory import (
+    ResumePoint,
+    clear_the_way,
+    starting_point,
+    write_commit,
+    write_derived_files,
+)
+from treelstm.run.divergence import check_sound
+from treelstm.run.listener import Listener
+from treelstm.run.lock import only_writer, refuse_if_held
+from treelstm.run.state import Run, new_run, resumed_run, state_of, versions
+from treelstm.run.step import finish_epoch, train_step
+from treelstm.signals import stop_signals
+
+log = logging.getLogger("treelstm")
+
+
+def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
+    """`treelstm.train`, heard by these listeners and nobody else.
+
+    Raises:
+        As `treelstm.train`, and whatever a listener raises.
+    """
+    try:
+        return _train(listeners, config)
+    except Exception as error:
+        for listener in listeners:
+            listener.on_failure(error)
+        raise
+
+
+def _train(listeners: Sequence[Listener], config: Config) -> History:
+    output_dir = config.output_path
+    refuse_if_held(output_dir)  # at once, not after reading the data
+    corpus = load_corpus(config)
+    with only_writer(output_dir), logged(output_dir / "training.log"):
+        start = starting_point(output_dir, config.resume)
+        with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
+            run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+            clear_the_way(output_dir, start, config.resume)
+            _log_start(run, start)
+            if start is not None:
+                write_derived_files(output_dir, start.content, run.outcome)
+            for listener in listeners:
+                listener.on_start(run)
+            ended_before = run.outcome
+            outcome = ended_before or _loop(run, listeners)
+            _log_end(run, outcome)
+    resumed_at = start.checkpoint.position if start else None
+    history = History(list(run.history), outcome, output_dir, resumed_at)
+    if ended_before is None:
+        for listener in listeners:
+            listener.on_end(history)
+    return history
+
+
+def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
+    """Steps, epochs and commits until the run ends or is asked to stop."""
+    config, training = run.config, run.corpus.training
+    ids = run.corpus.vocabulary.ids(training.forest.symbols)
+    committed = time.monotonic()
+
+    def commit() -> None:
+        content = state_of(run)
+        write_commit(config.output_path, content, config.keep)
+        if not run.step:
+            write_derived_files(config.output_path, content, run.outcome)
+        for listener in listeners:
+            listener.on_commit(content)
+
+    def count_seconds() -> None:
+        """Adds the time since the last commit to that of the epoch."""
+        nonlocal committed
+        now = time.monotonic()
+        run.seconds += now - committed
+        committed = now
+
+    stop = StopRequest()
+    with stop_signals(stop):
+        while run.outcome is None:
+            order = epoch_order(config.seed, run.epochs_done + 1, len(training))
+            while run.step < run.steps_per_epoch:
+                train_step(run, order, ids)
+                for listener in listeners:
+                    listener.on_step(run)
+                if stop.outcome or time.monotonic() - committed >= config.checkpoint_every_seconds:
+                    count_seconds()
+                    check_sound(run)
+                    commit()
+                if stop.outcome:
+                    return stop.outcome
+            check_sound(run)  # before the metrics, which cannot be computed from NaN
+            record = finish_epoch(run)
+            count_seconds()
+            note_timing(run)
+            check_sound(run)
+            commit()
+            for listener in listeners:
+                listener.on_epoch(record)
+            if stop.outcome and run.outcome is None:
+                return stop.outcome
+        return run.outcome
+
+
+def note_timing(run: Run) -> None:
+    """Closes the time of the epoch that has just ended."""
+    pace = len(run.corpus.training) / max(run.seconds, 1e-9)
+    run.timings.append(
+        {
+            "epoch": run.epochs_done,
+            "ended": time.time(),
+            "seconds": run.seconds,
+            "pairs_per_second": pace,
+        }
+    )
+    run.seconds = 0.0
+
+
+class StopRequest:
+    """Set by the first signal, read between steps: none ever interrupts a step or a commit."""
+
+    outcome: Outcome | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.outcome = self.outcome or Outcome.stopped_by(number)
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+def _log_start(run: Run, start: ResumePoint | None) -> None:
+    config, corpus = run.config, run.corpus
+    log.info(
+        "%s training pairs (%s similar), %s validation pairs; %.1f%% of the validation trees occur "
+        "in training; %s symbols",
+        f"{len(corpus.training):,}",
+        f"{int(corpus.training.label.sum()):,}",
+        f"{len(corpus.validation):,}",
+        100 * corpus.overlap,
+        f"{len(corpus.vocabulary):,}",
+    )
+    if start is None:
+        log.info("no checkpoint to resume: starting from scratch in %s", config.output_path)
+        return
+    content = start.content
+    log.info(
+        "resuming %s: epoch %d, step %d of %d, train loss %.4f, %d epochs of history; %s",
+        start.checkpoint.path,
+        content["epoch"],
+        content["step"] or run.steps_per_epoch,
+        run.steps_per_epoch,
+        content["train_loss"],
+        len(run.history),
+        f"epochs {run.epochs_done + 1} to {config.epochs} will run"
+        if run.outcome is None
+        else f"the run is {run.outcome}: nothing to do. Raise epochs (now {config.epochs}) to go on",
+    )
+    before = {**content["versions"], "device": content["device"]}
+    for name, now in {**versions(), "device": run.device.type}.items():
+        if before.get(name) != now:
+            log.warning(
+                "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
+                "promised across it",
+                name,
+                before.get(name),
+                now,
+            )
+
+
+def _log_end(run: Run, outcome: Outcome) -> None:
+    if outcome.finished:
+        best = run.best["epoch"] if run.best else None
+        log.info("%s: %s, best epoch %s, in %s", outcome, run.place, best, run.config.output_path)
+    else:
+        log.info('%s: %s is committed. The same command with resume="auto" goes on', outcome, run.place)
