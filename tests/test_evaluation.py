@@ -31,7 +31,7 @@ from treelstm.evaluation import (
     untrained_encoder,
 )
 from treelstm.history import IN_EVALUATION
-from treelstm.model import distances
+from treelstm.model.encoder import distances
 
 
 @settings(deadline=None, max_examples=50)
@@ -63,7 +63,7 @@ def test_metrics_of_a_perfect_and_of_a_useless_distance():
 def test_evaluate_uses_the_encoders_own_threshold(tiny, tmp_path):
     train(tiny_config(tiny, tmp_path / "run", epochs=1))
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
-    pairs = load_pairs(tiny / "validation", encoder.ignored_keys)
+    pairs = load_pairs(tiny / "validation", encoder.settings.ignored_keys)
     metrics = evaluate(encoder, pairs)
     assert metrics.threshold == encoder.threshold
     assert metrics.majority_rate == pytest.approx(2 / 3)
@@ -165,7 +165,7 @@ def test_an_untrained_encoder_differs_from_a_trained_one_in_its_weights_alone(ti
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
     fresh, again = (untrained_encoder(encoder, seed=5) for _ in range(2))
     assert fresh.vocabulary.symbols == encoder.vocabulary.symbols
-    assert fresh.precision == "bfloat16" and fresh.ignored_keys == encoder.ignored_keys
+    assert fresh.settings == encoder.settings and fresh.settings.precision == "bfloat16"
     distance = pair_distances(fresh, pairs)
     assert (distance == pair_distances(again, pairs)).all()
     assert distance.shape == (len(pairs),) and (distance != pair_distances(encoder, pairs)).any()

@@ -102,7 +102,7 @@ def test_a_small_encoder_beats_the_bag_on_hard_negatives_of_unseen_sentences(tmp
     sizes = {"embedding_dim": 32, "hidden_dim": 48, "output_dim": 32}
     train(tiny_config(tmp_path, tmp_path / "run", epochs=5, learning_rate=3e-3, **sizes))
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
-    pairs = load_pairs(tmp_path / "validation", encoder.ignored_keys)
+    pairs = load_pairs(tmp_path / "validation", encoder.settings.ignored_keys)
     pairs = pairs[np.flatnonzero(hard(pairs))]
     assert roc_auc_score(pairs.label, -pair_distances(encoder, pairs)) >= 0.9
 
