@@ -12,7 +12,6 @@ from treelstm import evaluate, load_encoder, load_pairs, train
 from treelstm.data import Pairs
 from treelstm.evaluation import (
     PairScorer,
-    bag_distances,
     bootstrap_metrics,
     calibrated_threshold,
     distinct_trees,
@@ -77,7 +76,7 @@ def test_evaluate_uses_the_encoders_own_threshold(tiny, tmp_path):
 
 def test_the_bag_of_symbols_sees_symbols_and_no_structure(tiny):
     pairs = load_pairs(tiny / "training", ("plena_vorto",))
-    bag = bag_distances(pairs, "radiko")
+    bag = tfidf_scorer(pairs, "radiko").distance
     same_roots = pairs.similarity == 1
     assert np.allclose(bag[same_roots], 0, atol=1e-9) and (bag[~same_roots] > 0.01).all()
 
@@ -101,7 +100,7 @@ def test_intervals_hold_the_metric_narrow_with_more_trees_and_are_reproducible(p
 
 
 def test_resampled_metrics_are_those_of_pairs_repeated_as_their_trees_were_drawn(pairs):
-    distance = bag_distances(pairs).round(1)  # with ties
+    distance = tfidf_scorer(pairs).distance.round(1)  # with ties
     found = bootstrap_metrics(pairs, distance, 0.45, resamples=5, seed=3)
     trees, first, second = distinct_trees(pairs)
     assert (first != second).all()
@@ -115,7 +114,7 @@ def test_resampled_metrics_are_those_of_pairs_repeated_as_their_trees_were_drawn
 
 
 def test_resampling_sentences_is_more_cautious_than_resampling_pairs(pairs):
-    distance = bag_distances(pairs)
+    distance = tfidf_scorer(pairs).distance
     sentences = bootstrap_metrics(pairs, distance, 0.5)["average_precision"]
     random, alone = np.random.default_rng(0), []
     for _ in range(300):

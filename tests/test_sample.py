@@ -10,7 +10,7 @@ from conftest import tiny_config
 from sklearn.metrics import roc_auc_score
 
 from treelstm import load_encoder, load_pairs, train, write_sample
-from treelstm.evaluation import bag_distances, pair_distances
+from treelstm.evaluation import pair_distances, tfidf_scorer
 from treelstm.sample import SampleExists, roots
 
 
@@ -93,7 +93,7 @@ def test_half_of_the_negatives_are_hard_and_a_bag_of_roots_is_no_better_than_cha
     pairs = load_pairs(tmp_path / "sample", ("plena_vorto",))
     chosen = pairs[np.flatnonzero(hard(pairs))]
     assert (chosen.label == 0).sum() >= 200
-    assert roc_auc_score(chosen.label, -bag_distances(chosen, "radiko")) <= 0.5
+    assert roc_auc_score(chosen.label, -tfidf_scorer(chosen, "radiko").distance) <= 0.5
 
 
 def test_a_small_encoder_beats_the_bag_on_hard_negatives_of_unseen_sentences(tmp_path):

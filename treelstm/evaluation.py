@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ import torch
 from treelstm.data import Pairs
 from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import TreeEncoder, distances
-from treelstm.trees import UNKNOWN, Array, Forest, key_of
+from treelstm.trees import UNKNOWN, Array, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
 
@@ -79,38 +78,6 @@ def calibrated_threshold(distance: Array, label: Array) -> float:
     return float((ascending[best] + ascending[best + 1]) / 2)
 
 
-def bag_distances(pairs: Pairs, key: str | None = None) -> Array:
-    """A simple baseline: cosine distance [P] of the trees' bags of symbols, weighted by TF-IDF.
-
-    It depends on which symbols a tree has, not on its structure. With `key`, only symbols of that key
-    count, as in a bag of roots.
-    """
-    trees, first, second = distinct_trees(pairs)
-    return _cosine_distances(_bag_vectors(pairs.forest, trees, key), first, second)
-
-
-def _bag_vectors(forest: Forest, trees: Array, key: str | None = None) -> Any:
-    """Unit vectors, sparse [T, symbols]."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    bags = [
-        [
-            symbol
-            for node in forest.graph(tree).symbols
-            for symbol in node
-            if key is None or key_of(symbol) == key
-        ]
-        or [UNKNOWN]
-        for tree in trees.tolist()
-    ]
-    return TfidfVectorizer(analyzer=list).fit_transform(bags)
-
-
-def _cosine_distances(vectors: Any, first: Array, second: Array) -> Array:
-    """Distances [P] between the rows `first` and `second` of sparse unit vectors."""
-    return np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
-
-
 # --- scorers: an encoder and its baselines -----------------------------------------------------
 
 
@@ -143,11 +110,22 @@ def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) 
     return PairScorer(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
 
 
-def tfidf_scorer(pairs: Pairs) -> PairScorer:
-    """The baseline `bag_distances`, favoured by a threshold calibrated on these very pairs."""
+def tfidf_scorer(pairs: Pairs, key: str | None = None) -> PairScorer:
+    """A simple baseline: cosine distance of the trees' bags of symbols, weighted by TF-IDF.
+
+    It depends on which symbols a tree has, not on its structure, and is favoured by a threshold that is
+    calibrated on these very pairs. With `key`, only symbols of that key count, as in a bag of roots.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     trees, first, second = distinct_trees(pairs)
-    vectors = _bag_vectors(pairs.forest, trees)
-    distance = _cosine_distances(vectors, first, second)
+    nodes = (pairs.forest.graph(tree).symbols for tree in trees.tolist())
+    bags = [
+        [symbol for node in tree for symbol in node if key in (None, key_of(symbol))] or [UNKNOWN]
+        for tree in nodes
+    ]
+    vectors = TfidfVectorizer(analyzer=list).fit_transform(bags)  # sparse [T, symbols], unit rows
+    distance = np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
     threshold = calibrated_threshold(distance, pairs.label)
     return PairScorer(distance, threshold, lambda rows: 1 - (vectors[rows] @ vectors.T).toarray())
 
@@ -308,10 +286,9 @@ def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, flo
 def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
     """Positions of the farthest similar pairs, then of the nearest dissimilar ones."""
     similar, dissimilar = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
-    farthest = similar[np.argsort(-distance[similar], kind="stable")][:count]
-    return np.concatenate(
-        (farthest, dissimilar[np.argsort(distance[dissimilar], kind="stable")][:count])
-    )
+    farthest = similar[np.argsort(-distance[similar], kind="stable")]
+    closest = dissimilar[np.argsort(distance[dissimilar], kind="stable")]
+    return np.concatenate((farthest[:count], closest[:count]))
 
 
 def graded_correlation(distance: Array, similarity: Array) -> dict[str, float] | None:

@@ -145,9 +145,8 @@ def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
     f1 = 2 * found / (called + label.sum())
     ax.plot(-cut, f1, color=SIMILAR, label="F1")
     ax.plot(-cut, right / len(label), color=TRAINING, label="accuracy")
-    ax.axhline(
-        max(label.mean(), 1 - label.mean()), color="lightgray", linewidth=1, label="majority rate"
-    )
+    majority_rate = max(label.mean(), 1 - label.mean())
+    ax.axhline(majority_rate, color="lightgray", linewidth=1, label="majority rate")
     ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     ax.set(xlabel="threshold on the distance", ylabel="score, 1 is perfect", ylim=(0, 1.02))
     ax.legend(frameon=False)

@@ -326,7 +326,7 @@ def write_sample(
     directory = Path(directory)
     if existing := sorted(directory.glob("*_pairs.jsonl*")):
         raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
-    excluded = _sentences(Path(unlike)) if unlike is not None else set()
+    excluded = set() if unlike is None else _sentences(Path(unlike))
     draw = random.Random(f"treelstm sample {seed}")
     hard: list[Maker] = [_hard_negative] * (negatives // 2)
     easy: list[Maker] = [_easy_negative] * (negatives - len(hard))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,27 +15,20 @@ from treelstm.trees import Forest, key_of
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
 
 
-def tree_figure(
-    forest: Forest,
-    tree: int,
-    label_keys: Sequence[str] = (),
-    title: str = "",
-    marked: Collection[str] = (),
-) -> Figure:
+def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
     """One tree from left to right, a row for each leaf: roles on the edges, names on the nodes.
 
     A node's name is its value of the first of `label_keys` that it has, else its symbols without the
-    role. Nodes named by a symbol in `marked` are filled. Readable up to about 60 nodes.
+    role. Readable up to about 60 nodes.
     """
-    return _trees_figure(forest, [tree], label_keys, [title], marked)
+    return _trees_figure(forest, [tree], label_keys, [title], set())
 
 
 def pair_figure(
     forest: Forest, trees: Sequence[int], label_keys: Sequence[str], titles: Sequence[str]
 ) -> Figure:
-    """Trees side by side, as in `tree_figure`; nodes named by a symbol that all have are filled.
-
-    Only symbols of the first of `label_keys` count; of any key if there is none.
+    """Trees side by side, as in `tree_figure`. Filled: nodes named by a symbol that all trees have, of
+    the first of `label_keys` (of any key if there is none).
     """
     symbols = [{s for node in forest.graph(tree).symbols for s in node} for tree in trees]
     shared = {s for s in set.intersection(*symbols) if not label_keys or key_of(s) == label_keys[0]}
@@ -47,7 +40,7 @@ def _trees_figure(
     trees: Sequence[int],
     label_keys: Sequence[str],
     titles: Sequence[str],
-    marked: Collection[str],
+    marked: set[str],
 ) -> Figure:
     drawings = [_Drawing(forest, tree, label_keys) for tree in trees]
     widths = [drawing.width for drawing in drawings]
@@ -95,7 +88,7 @@ class _Drawing:
             right = max(self.ends[node] for node in nodes)
         self.width = max(right + 0.25, 4.0)
 
-    def draw(self, ax: Axes, marked: Collection[str]) -> None:
+    def draw(self, ax: Axes, marked: set[str]) -> None:
         for parent, child in self.edges:
             elbow = self.ends[parent] + 0.2
             ys = [self.row[parent], self.row[parent], self.row[child], self.row[child]]

@@ -102,8 +102,7 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "<table>" + "".join(f"<tr>{each}</tr>" for each in lines) + "</table>"
 
 
-# --- picking a checkpoint ----------------------------------------------------------------------
-
+# --- choosing a checkpoint ---------------------------------------------------------------------
 
 _COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
 
@@ -170,11 +169,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
 
     @property
     def settings(self) -> Settings:
-        """The settings of the run that wrote the chosen file.
-
-        Raises:
-            CheckpointError: it does not verify; says why.
-        """
+        """The settings of the run that wrote the chosen file; raises as `load_encoder`."""
         return read_model(self.value)["config"]
 
     def close(self) -> None:
@@ -246,12 +241,9 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
     resume = None if resume is None else str(resume)
     newest = newest_usable(Path(output_dir))
     paths = [each.path for each in list_checkpoints(output_dir)]
-    chosen = _among(paths, resume) if resume else None
-    if chosen is not None and verified_row(chosen).status != "verified":
-        chosen = None
-    if newest and resume == "auto":
-        chosen = newest.checkpoint.path
-    if newest is None or chosen is None:
+    chosen = newest.checkpoint.path if newest and resume == "auto" else _among(paths, resume or "")
+    whole = chosen and (resume == "auto" or verified_row(chosen).status == "verified")
+    if newest is None or chosen is None or not whole:
         raise CheckpointError(
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
@@ -346,14 +338,10 @@ class TrainingMonitor:
 class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
     """How a run stands, from its files, also while another process trains it.
 
-    Reads them again every two seconds; changes none.
+    Reads them again every two seconds; changes none. Raises as `run_status`.
     """
 
     def __init__(self, output_dir: Path | str) -> None:
-        """
-        Raises:
-            CheckpointError: there is no checkpoint, or none that verifies.
-        """
         self._output_dir, self._closed = Path(output_dir), threading.Event()
         self._words, self._image = ipywidgets.HTML(), ipywidgets.Image(format="png")
         self._shown: list[EpochRecord] | None = None
