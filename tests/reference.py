@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from treelstm.model import TreeEncoder
+from treelstm.model.encoder import TreeEncoder
 
 
 def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
@@ -21,7 +21,7 @@ def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple
     symbols = [] if role is None else [f"role={role}"]
     children = []
     for key, value in node.items():
-        if key not in encoder.ignored_keys:
+        if key not in encoder.settings.ignored_keys:
             _collect(encoder, key, value, symbols, children)
     ids = torch.from_numpy(encoder.vocabulary.ids(symbols))
     x = encoder.embedding[ids].sum(0)
