@@ -30,7 +30,7 @@ def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple
     u_i, u_o, u_u = encoder.sum_weight.chunk(3)
     u_f = encoder.forget_weight
 
-    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.hidden_dim))  # eq. 2
+    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.settings.hidden_dim))  # eq. 2
     i = torch.sigmoid(w_i @ x + u_i @ h_sum + b_i)  # eq. 3
     o = torch.sigmoid(w_o @ x + u_o @ h_sum + b_o)  # eq. 5
     u = torch.tanh(w_u @ x + u_u @ h_sum + b_u)  # eq. 6
