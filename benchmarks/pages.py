@@ -15,7 +15,7 @@ from typing import Any
 import treelstm
 from corpus import directories, workplace
 from treelstm import evaluation
-from treelstm.checkpoint import build_encoder, sealed
+from treelstm.checkpoint import sealed
 
 CHECKPOINTS = 1000
 
@@ -103,15 +103,14 @@ def evaluate(path: Path, config: treelstm.Config) -> None:
     encoder = treelstm.load_encoder(path)
     pairs = treelstm.load_corpus(config).validation
     began = time.perf_counter()
-    contestants = [
-        evaluation.encoder_contestant(encoder, pairs),
-        evaluation.bag_contestant(pairs),
-        evaluation.encoder_contestant(
-            build_encoder(config.to_dict(), encoder.vocabulary), pairs, calibrate=True
-        ),
+    untrained = evaluation.untrained_encoder(encoder, config.seed)
+    scorers = [
+        evaluation.encoder_scorer(encoder, pairs),
+        evaluation.tfidf_scorer(pairs),
+        evaluation.encoder_scorer(untrained, pairs, calibrate=True),
     ]
-    for each in contestants:
-        evaluation.scores(each, pairs)
+    for each in scorers:
+        evaluation.metrics_with_intervals(each, pairs)
         evaluation.retrieval(each, pairs)
     print(
         f"evaluation of {len(pairs):,} pairs, intervals, retrieval and both baselines: "
