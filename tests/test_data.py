@@ -167,7 +167,7 @@ def test_a_gzip_that_is_none_is_named(data):
 def same(first: Any, second: Any) -> bool:
     return all(
         np.array_equal(getattr(first.forest, name), getattr(second.forest, name))
-        for name in ("symbol", "child", "root", "under", "tree_digest")
+        for name in ("symbol", "child", "root", "tree_subtrees", "tree_digest")
     ) and np.array_equal(first.label, second.label)
 
 

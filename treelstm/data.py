@@ -34,7 +34,7 @@ log = logging.getLogger("treelstm")
 
 CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
 _SHOWN = 20  # problems named one by one
-_CACHE_FORMAT = 1  # raised whenever the arrays of a compiled corpus change
+_CACHE_FORMAT = 2  # raised whenever the arrays of a compiled corpus change
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Corpus:
         """Share of the symbols in validation trees that training does not know."""
         forest = self.validation.forest
         used = np.unique(self.validation.trees)
-        under = np.concatenate([_row(forest.under_ptr, forest.under, tree) for tree in used])
+        under = np.concatenate([_row(forest.tree_ptr, forest.tree_subtrees, tree) for tree in used])
         symbols = np.concatenate([_row(forest.symbol_ptr, forest.symbol, s) for s in under])
         unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
         return float(unknown[symbols].mean())
@@ -362,8 +362,8 @@ _FOREST_ARRAYS = [
     "child",
     "height",
     "root",
-    "under_ptr",
-    "under",
+    "tree_ptr",
+    "tree_subtrees",
     "tree_nodes",
     "tree_digest",
 ]
