@@ -1,5 +1,5 @@
-"""How long a person waits in a real browser: each page to its last figure, the picker with 1,000
-checkpoints, and an evaluation without a page.
+"""Waiting times in a real browser: each notebook to its last figure, the picker with 1,000
+checkpoints; and an evaluation without a browser.
 
 python benchmarks/pages.py
 """
@@ -22,7 +22,9 @@ CHECKPOINTS = 1000
 
 def main() -> None:
     import lab
+    from children import end_with_this_process
 
+    end_with_this_process()
     if reason := lab.missing():
         sys.exit(f"no browser: {reason}")
     with workplace() as name:
