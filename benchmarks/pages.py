@@ -15,7 +15,7 @@ from typing import Any
 import treelstm
 from corpus import directories, workplace
 from treelstm import evaluation
-from treelstm.checkpoint import sealed
+from treelstm.sealed import sealed
 
 CHECKPOINTS = 1000
 
