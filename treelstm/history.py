@@ -6,6 +6,7 @@ to add a metric, compute it in `evaluation.Metrics` and give it a row here.
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,8 +132,8 @@ IN_EVALUATION = tuple(metric for metric in METRICS if metric.field)
 
 
 def value_of(record: EpochRecord | Timing, key: str) -> float:
-    """A number of an epoch by its key, such as a metric's."""
-    return cast("dict[str, float]", record)[key]
+    """A number of an epoch by its key; NaN where an older version recorded none."""
+    return cast("dict[str, float]", record).get(key, math.nan)
 
 
 def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
