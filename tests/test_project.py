@@ -66,7 +66,7 @@ def test_imports_point_one_way():
             "randomness",
             "files",
             "progress",
-            "guard",
+            "parent_watch",
             "notify",
             "engine",
             "signals",
