@@ -26,6 +26,8 @@ train: $(READY)
 overnight: ENGINE := --engine treelstm
 overnight: train
 
+# With this variable pytest ends when make is killed. Without it pytest outlives its parent (nohup pytest).
+test: export TREELSTM_TESTS_FOLLOW_PARENT := 1
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,5 +1,5 @@
-"""How long a person waits in a real browser: each page to its last figure, the picker with 1,000
-checkpoints, and an evaluation without a page.
+"""Waiting times in a real browser: each notebook to its last figure, the picker with 1,000
+checkpoints; and an evaluation without a browser.
 
 python benchmarks/pages.py
 """
@@ -15,14 +15,16 @@ from typing import Any
 import treelstm
 from corpus import directories, workplace
 from treelstm import evaluation
-from treelstm.checkpoint import build_encoder, sealed
+from treelstm.checkpoint import sealed
 
 CHECKPOINTS = 1000
 
 
 def main() -> None:
     import lab
+    from children import end_with_this_process
 
+    end_with_this_process()
     if reason := lab.missing():
         sys.exit(f"no browser: {reason}")
     with workplace() as name:
@@ -101,15 +103,14 @@ def evaluate(path: Path, config: treelstm.Config) -> None:
     encoder = treelstm.load_encoder(path)
     pairs = treelstm.load_corpus(config).validation
     began = time.perf_counter()
-    contestants = [
-        evaluation.encoder_contestant(encoder, pairs),
-        evaluation.bag_contestant(pairs),
-        evaluation.encoder_contestant(
-            build_encoder(config.to_dict(), encoder.vocabulary), pairs, calibrate=True
-        ),
+    untrained = evaluation.untrained_encoder(encoder, config.seed)
+    scorers = [
+        evaluation.encoder_scorer(encoder, pairs),
+        evaluation.tfidf_scorer(pairs),
+        evaluation.encoder_scorer(untrained, pairs, calibrate=True),
     ]
-    for each in contestants:
-        evaluation.scores(each, pairs)
+    for each in scorers:
+        evaluation.metrics_with_intervals(each, pairs)
         evaluation.retrieval(each, pairs)
     print(
         f"evaluation of {len(pairs):,} pairs, intervals, retrieval and both baselines: "

@@ -121,7 +121,7 @@ def torn_writes(work: Path) -> None:
     for part in range(10):
         for fatal in (True, False):
             limit = {"file_limit": 4000 + part * (size - 5000) // 9, "fatal": fatal}
-            lives = ({"die": ["train_step", 60, "after"]}, limit, {})
+            lives = ({"die": ["step", 60]}, limit, {})
             plans += [life | {"run": f"{part}-{fatal}"} for life in lives]
     report = through_kills(config, work, lives=plans)
     for begun, torn, end in zip(report[::3], report[1::3], report[2::3], strict=True):

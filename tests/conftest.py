@@ -1,15 +1,19 @@
-"""A tiny corpus that every test may share, and the real one where it is at hand."""
+"""Fixtures for all tests: a tiny corpus, the real corpus if it is available, a small configuration."""
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+from children import end_with_this_process
 
 from treelstm import Config, write_sample
 
-# Started with nohup or in the background, tests and their processes would inherit these as ignored.
+# Runs as small as the tests' cost twice the CPU time with two threads, and more beside a second worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# nohup and background jobs ignore these signals, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -17,9 +21,24 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = REPOSITORY.parent / "shared" / "data" / "krestomatio"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave no process behind, also when pytest, a worker of xdist or `make test` is killed."""
+    is_worker = hasattr(config, "workerinput")
+    end_with_this_process(follow_parent=is_worker or "TREELSTM_TESTS_FOLLOW_PARENT" in os.environ)
+
+
+SLOWEST_FILES = ("test_browser.py", "test_notebooks.py", "test_overnight.py", "test_children.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slowest files first, so that both workers end at about the same time."""
+    order = {name: place for place, name in enumerate(SLOWEST_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`training` and `validation`, 72 pairs each, with no sentence in common."""
+    """Directories `training` and `validation` of 72 pairs each, with no sentence in common."""
     directory = tmp_path_factory.mktemp("tiny")
     write_sample(directory / "training", positives=24, negatives=48)
     write_sample(
@@ -30,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(tiny: Path, tmp_path: Path) -> Config:
-    """A run of 3 epochs of 5 steps that takes well under a second."""
+    """A run of 3 epochs of 5 steps; it takes less than a second."""
     return tiny_config(tiny, tmp_path / "run")
 
 
@@ -48,8 +67,8 @@ def tiny_config(data: Path, output_dir: Path, **settings: object) -> Config:
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real corpus, its cache in a place of our own."""
+def real() -> Path:
+    """The real corpus; the test is skipped where it is missing."""
     if not REAL.is_dir():
         pytest.skip("the real corpus ../shared/data/krestomatio is not beside this clone")
     return REAL
@@ -57,6 +76,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches of read-only data directories stay inside the test session."""
+    """Keeps the caches of read-only data directories in the temporary directory of this session."""
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))

@@ -5,7 +5,9 @@ trains with resume="auto" until it finishes or something kills it. It never runs
 a fork would inherit its locked threads. The report is printed as JSON.
 
 A spec holds `config` (settings) and `lives`, a list of plans carried out in order:
-  {"die": [function, nth, "before" or "after"]}  SIGKILLs itself at exactly that place
+  {"die": ["step", nth]}                         SIGKILLs itself right after that step
+  {"die": [event, pattern, nth, moment]}         at the nth "open", "rename" or "remove" of a file whose
+                                                 name matches; moment "before" or "after" the call
   {"phase": name, "nth": n, "delay": seconds}    is SIGKILLed that long after entering the phase
   {"inject": "fsync:signal=SIGKILL:when=3"}      runs under strace's fault injection
   {"file_limit": bytes, "fatal": true or false}  may write that much to a file: a torn write that
@@ -18,6 +20,7 @@ each in a directory of its own.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import mmap
 import os
@@ -37,33 +40,44 @@ import sklearn.metrics  # noqa: F401
 import tensorboard.compat.proto.event_pb2
 import tensorboard.summary.writer.record_writer  # noqa: F401
 
-from treelstm import Config, checkpoint, training
+from treelstm import Config, Listener
 from treelstm.__main__ import EXPECTED
+from treelstm.listeners import train as train_until_the_end
 
-# Where each phase begins, and about how long it lasts in seconds.
+# What begins each phase (a file opened, or a step), and about how long it lasts in seconds.
 PHASES: dict[str, tuple[str, float]] = {
     "start-up": ("", 0.08),
-    "step": ("train_step", 0.004),
-    "commit": ("commit", 0.006),
-    "validation": ("finish_epoch", 0.015),
-    "derived files": ("derive", 0.008),
-    "final save": ("final", 0.006),
+    "step": ("step", 0.004),
+    "commit": (".checkpoint_epoch_*", 0.006),
+    "validation": ("last step", 0.015),
+    "derived files": (".training_history.json*", 0.008),
+    "final save": (".final_model.pt*", 0.006),
 }
 SYSCALLS = ("openat", "write", "fsync", "rename", "unlink", "mkdir", "ftruncate", "flock")
 ENTERED = mmap.mmap(-1, 4096)  # shared with the lives: entries into the phase that a plan names
 
 
+class Steps(Listener):
+    """Calls `heard` after each step, with its number and whether it ends an epoch."""
+
+    def __init__(self, heard: Callable[[int, bool], None]) -> None:
+        self.heard, self.done = heard, 0
+
+    def on_step(self, run: Any) -> None:
+        self.done += 1
+        self.heard(self.done, run.step == run.steps_per_epoch)
+
+
 def train(settings: dict[str, Any], plan: dict[str, Any]) -> int:
     """A life: exit status 0 finished, 1 with an error that a user could read, 2 with any other."""
-    if "die" in plan:
-        _die_at(*plan["die"])
+    listeners = _die_at(*plan["die"]) if "die" in plan else []
     if "file_limit" in plan:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if plan["fatal"] else signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan["file_limit"],) * 2)
     if plan.get("phase"):
-        _count_entries(plan["phase"])
+        listeners += _count_entries(PHASES[plan["phase"]][0])
     try:
-        outcome = training.train(Config.from_parameters(settings)).outcome
+        outcome = train_until_the_end(Config.from_parameters(settings), listeners=listeners).outcome
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}")
         return 1
@@ -73,47 +87,50 @@ def train(settings: dict[str, Any], plan: dict[str, Any]) -> int:
     return 0 if outcome == "finished" else 3
 
 
-def _wrap(name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Calls `before` and `after` around a function of training or of the checkpoint store."""
-    owner: Any = checkpoint if name in ("write_sealed", "prune") else training
-    function = getattr(owner, name)
+def _heed(heard: Callable[[str, str], None]) -> None:
+    """Has Python report file-system calls to `heard`, with the file's name, before each is made."""
+    names = {"open": "open", "os.rename": "rename", "os.remove": "remove"}
 
-    def wrapped(*args: Any) -> Any:
-        before()
-        result = function(*args)
-        after()
-        return result
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in names and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = arguments[1] if event == "os.rename" else arguments[0]
+            heard(names[event], os.path.basename(os.fsdecode(path)))  # noqa: PTH119 (may be bytes)
 
-    setattr(owner, name, wrapped)
+    sys.addaudithook(hook)
 
 
-def _die_at(name: str, nth: int, moment: str) -> None:
+def _die_at(event: str, *where: Any) -> list[Listener]:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if event == "step":
+        (nth,) = where
+        return [Steps(lambda done, last: die() if done == nth else None)]
+    pattern, nth, moment = where
     calls = 0
 
-    def here(now: str) -> None:
+    def heard(now: str, name: str) -> None:
         nonlocal calls
-        calls += now == "before"
-        if calls == nth and now == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "after" and calls == nth:  # the next call comes after that one
+            die()
+        calls += now == event and fnmatch.fnmatch(name, pattern)
+        if moment == "before" and calls == nth:
+            die()
 
-    _wrap(name, lambda: here("before"), lambda: here("after"))
+    _heed(heard)
+    return []
 
 
-def _count_entries(phase: str) -> None:
-    name = PHASES[phase][0]
-    if name == "final":  # the derived files of the last epoch
+def _count_entries(begins: str) -> list[Listener]:
+    def enter() -> None:
+        ENTERED[0] = min(255, ENTERED[0] + 1)
 
-        def derive(*args: Any, function: Any = training.derive) -> None:
-            ENTERED[0] += args[2] is not None
-            function(*args)
-
-        training.derive = derive
-    elif name:
-
-        def enter() -> None:
-            ENTERED[0] = min(255, ENTERED[0] + 1)
-
-        _wrap(name, enter, lambda: None)
+    if begins in ("step", "last step"):
+        return [Steps(lambda done, last: enter() if last or begins == "step" else None)]
+    if begins:
+        opened = lambda event, name: event == "open" and fnmatch.fnmatch(name, begins)  # noqa: E731
+        _heed(lambda event, name: enter() if opened(event, name) else None)
+    return []
 
 
 def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:

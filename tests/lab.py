@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback and a real Chromium in front of it, as a person would sit there."""
+"""A real JupyterLab server on loopback, used through a real Chromium, as a person would use it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SCREENSHOTS = REPOSITORY / ".screenshots"  # kept to be looked at, never committed
+SCREENSHOTS = REPOSITORY / ".screenshots"  # to be looked at; not committed
 
 _SETTINGS = {
-    # All cells in the page's text, and a kernel from the start.
+    # Render all cells, not only the visible ones, and start a kernel when a notebook is opened.
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosaveInterval": 5},
@@ -31,9 +31,17 @@ _CHROMIUM = (
     "--disable-component-update --disable-sync"
 ).split()
 
+# Error outputs in the model of the notebook `path`; the server exposes the application for this.
+_ERRORS = """path => [...jupyterapp.shell.widgets('main')]
+    .filter(widget => widget.context?.path === path)
+    .flatMap(widget => [...widget.content.model.cells])
+    .flatMap(cell => cell.outputs?.toJSON() ?? [])
+    .filter(output => output.output_type === 'error')
+    .map(output => `${output.ename}: ${output.evalue}`)"""
+
 
 def missing() -> str | None:
-    """Why no browser can be driven here, or None."""
+    """Why the browser tests cannot run here, or None if they can."""
     if shutil.which("chromium") is None:
         return "chromium is not installed (Debian: apt-get install chromium)"
     try:
@@ -45,7 +53,7 @@ def missing() -> str | None:
 
 @contextmanager
 def jupyterlab(root: Path) -> Iterator[str]:
-    """A server whose files are in `root`; gives its address. Its kernels end with it."""
+    """Runs a server on the files in `root`, yields its address, and stops it and its kernels."""
     settings = root / ".settings"
     for name, values in _SETTINGS.items():
         path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -54,21 +62,13 @@ def jupyterlab(root: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        "--ServerApp.ip=127.0.0.1",
-    ]
-    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
-    command += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
-    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(settings)}
-    environment |= {
-        "JUPYTER_CONFIG_DIR": str(settings),
-        "JUPYTER_RUNTIME_DIR": str(settings / "runtime"),
-    }
+    options = f"""-m jupyterlab --no-browser --allow-root --ServerApp.ip=127.0.0.1
+        --ServerApp.port={port} --ServerApp.port_retries=0 --ServerApp.disable_check_xsrf=True
+        --IdentityProvider.token= --LabApp.expose_app_in_browser=True""".split()
+    command = [sys.executable, *options, f"--ServerApp.root_dir={root}"]
+    directories = {"JUPYTERLAB_SETTINGS_DIR": settings, "JUPYTER_CONFIG_DIR": settings}
+    directories["JUPYTER_RUNTIME_DIR"] = settings / "runtime"
+    environment = os.environ | {name: str(path) for name, path in directories.items()}
     with (root / ".server.log").open("wb") as log:
         server = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, cwd=root, start_new_session=True
@@ -95,7 +95,7 @@ def _get(url: str) -> Any:
 
 
 def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for `true()`, and returns what it gave."""
+    """Waits until `true()` returns something true, and returns that."""
     end = time.monotonic() + seconds
     while not (value := true()):
         if time.monotonic() > end:
@@ -117,7 +117,7 @@ def chromium() -> Iterator[Any]:
 
 
 def place(name: str, root: Path, parameters: dict[str, Any]) -> Path:
-    """A copy of a notebook in `root` with these parameters typed into its first code cell."""
+    """Copies a notebook to `root` and writes these parameters into its parameters cell."""
     notebook = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
     cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", ()))
     lines = "".join(cell["source"]).splitlines()
@@ -144,13 +144,13 @@ class Page:
         self.open()
 
     def open(self, reset: bool = True) -> None:
-        """Opens the page and waits until its kernel is attached: only then does idle mean idle."""
+        """Opens the page and waits until it is connected to its kernel."""
         self.tab.goto(f"{self.address}/lab/tree/{self.name}.ipynb" + ("?reset" if reset else ""))
         self.tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
         until(self.kernel, 60, f"a kernel for {self.name}")
 
     def kernel(self) -> dict[str, Any] | None:
-        """The page's kernel once the browser is connected to it."""
+        """The server's record of this page's kernel, or None until the browser is connected to it."""
         for session in _get(f"{self.address}/api/sessions") or ():
             kernel = session["kernel"]
             if self.name in session["path"] and kernel["connections"]:
@@ -162,7 +162,7 @@ class Page:
         self.tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
     def run_cells(self, count: int) -> None:
-        """Runs the next `count` code cells from where the page stands, as Shift+Enter does."""
+        """Runs the next `count` code cells, from the selected cell on, with Shift+Enter."""
         for _ in range(count):
             while "jp-MarkdownCell" in str(self._active().get_attribute("class")):
                 self.tab.keyboard.press("Shift+Enter")
@@ -172,17 +172,17 @@ class Page:
         return self.tab.locator(".jp-Cell.jp-mod-active")
 
     def run_from(self, text: str) -> None:
-        """Runs the cell that holds `text` and all below."""
+        """Runs the cell whose source contains `text` and all cells below it."""
         self.cell(text).locator(".jp-InputArea-editor").click()
         self.tab.get_by_role("menuitem", name="Run", exact=True).click()
         self.tab.get_by_role("menuitem", name=re.compile("Run Selected Cell and All Below")).click()
 
     def stop(self) -> None:
-        """The toolbar's stop button."""
+        """Clicks the toolbar's stop button."""
         self.tab.locator('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]').click()
 
     def cell(self, text: str) -> Any:
-        """The code cell whose source holds `text`."""
+        """The first code cell whose source contains `text`."""
         source = self.tab.locator(".jp-InputArea-editor", has_text=text)
         return self.tab.locator(".jp-CodeCell").filter(has=source).first
 
@@ -192,7 +192,7 @@ class Page:
         ]
 
     def finished(self, seconds: float = 120) -> None:
-        """Waits until the last cell has run and nothing is running; fails at once on an error."""
+        """Waits until the last cell has run and nothing is running; fails at once if a cell fails."""
 
         def done() -> bool:
             if wrong := self.errors():
@@ -203,16 +203,18 @@ class Page:
         until(done, seconds, f"the last cell of {self.name}")
 
     def errors(self) -> str:
-        found = self.tab.locator('.jp-OutputArea-output [data-mime-type*="error"], .jp-RenderedText pre')
-        texts = [text for text in found.all_inner_texts() if "Traceback (most recent call last)" in text]
-        return "\n".join(texts)
+        """Name and message of every error output, taken from JupyterLab's model of the notebook.
+
+        In the page's HTML an error with a one-line traceback looks like text printed to stderr.
+        """
+        return "\n".join(self.tab.evaluate(_ERRORS, f"{self.name}.ipynb"))
 
     def outputs(self) -> str:
-        """All text that the page shows as output, sources left out."""
+        """The text of all outputs."""
         return "\n".join(self.tab.locator(".jp-OutputArea-output").all_inner_texts())
 
     def pictures(self) -> int:
-        """Figures that the browser has really drawn."""
+        """The number of figures that the browser has drawn."""
         return int(
             self.tab.evaluate(
                 "[...document.querySelectorAll('.jp-OutputArea-output img')]"
@@ -225,7 +227,7 @@ class Page:
         self.tab.screenshot(path=SCREENSHOTS / f"{label}.png")
 
     def close(self) -> None:
-        """Closes the page and ends its kernel."""
+        """Closes the page and shuts its kernel down."""
         kernel = self.kernel()
         self.tab.close()
         if kernel:

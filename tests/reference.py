@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from treelstm.model import TreeEncoder
+from treelstm.model.encoder import TreeEncoder
 
 
 def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
@@ -21,7 +21,7 @@ def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple
     symbols = [] if role is None else [f"role={role}"]
     children = []
     for key, value in node.items():
-        if key not in encoder.ignored_keys:
+        if key not in encoder.settings.ignored_keys:
             _collect(encoder, key, value, symbols, children)
     ids = torch.from_numpy(encoder.vocabulary.ids(symbols))
     x = encoder.embedding[ids].sum(0)
@@ -30,7 +30,7 @@ def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple
     u_i, u_o, u_u = encoder.sum_weight.chunk(3)
     u_f = encoder.forget_weight
 
-    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.hidden_dim))  # eq. 2
+    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.settings.hidden_dim))  # eq. 2
     i = torch.sigmoid(w_i @ x + u_i @ h_sum + b_i)  # eq. 3
     o = torch.sigmoid(w_o @ x + u_o @ h_sum + b_o)  # eq. 5
     u = torch.tanh(w_u @ x + u_u @ h_sum + b_u)  # eq. 6

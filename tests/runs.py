@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from treelstm import Config
-from treelstm.checkpoint import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint, read_sealed
-from treelstm.events import encoded
+from treelstm import Config, Listener
+from treelstm.run.directory import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint
+from treelstm.run.state import Run
+from treelstm.run.tensorboard import encoded
+from treelstm.sealed import read_sealed, write_sealed
 
 
 def identical(first: Any, second: Any) -> bool:
@@ -40,7 +45,7 @@ def assert_same_run(undisturbed: Path, other: Path) -> None:
         assert epochs == [record["epoch"] for record in content["history"]]
     assert (undisturbed / HISTORY).read_bytes() == (other / HISTORY).read_bytes()
     names = "model_state_dict optimizer_state_dict scheduler_state_dict warmup_state_dict".split()
-    names += "history running best first_loss".split()
+    names += "history epoch_sums best first_loss".split()
     states = [load_checkpoint(find_latest_checkpoint(path)) for path in (undisturbed, other)]
     for name in (*names, "epoch", "step", "threshold", "train_loss"):
         assert identical(states[0][name], states[1][name]), f"{name} differs"
@@ -62,3 +67,40 @@ def through_kills(config: Config, work: Path, **plan: Any) -> Any:
     done = subprocess.run([sys.executable, script, spec], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def files(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of every file that a run is judged by."""
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in directory.iterdir()
+        if path.is_file() and path.suffix in (".pt", ".json") and not path.name.startswith(".")
+    }
+
+
+class OnStep(Listener):
+    """Calls a function with the run after every step; it may do to the state whatever a fault could."""
+
+    def __init__(self, then: Callable[[Run], None]) -> None:
+        self.on_step = then  # type: ignore[method-assign]
+
+
+class StopAfter(Listener):
+    """Sends this process a signal after that many steps."""
+
+    def __init__(self, steps: int, by: signal.Signals = signal.SIGINT) -> None:
+        self.steps, self.by, self.done = steps, by, 0
+
+    def on_step(self, run: Run) -> None:
+        self.done += 1
+        if self.done == self.steps:
+            os.kill(os.getpid(), self.by)
+
+
+def rewrite(path: Path, change: Callable[[Any], None]) -> bytes:
+    """Changes what a sealed file holds and seals it again; the bytes that it had before."""
+    before = path.read_bytes()
+    content = read_sealed(path)
+    change(content)
+    write_sealed(path, content)
+    return before

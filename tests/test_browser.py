@@ -1,6 +1,6 @@
-"""The pages in a real JupyterLab in a real browser: watched, stopped, picked from, reloaded.
+"""The notebooks in a real JupyterLab and a real browser: run, stopped, reloaded, a checkpoint picked.
 
-Screenshots are left in .screenshots/ to be looked at.
+Screenshots of every test are written to .screenshots/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from treelstm.checkpoint import holder, load_checkpoint
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.filterwarnings("default"),  # what the browser's machinery warns of is not ours
+    pytest.mark.filterwarnings("default"),  # warnings of playwright and Jupyter are not ours
     pytest.mark.skipif(lab.missing() is not None, reason=str(lab.missing())),
 ]
 ENDLESS = 100_000  # epochs
@@ -61,7 +61,7 @@ def four_epochs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(root: Path, address: str, browser: Any, request: Any) -> Iterator[Any]:
-    """Opens a notebook with these parameters; a screenshot is taken however the test ends."""
+    """Opens a notebook with these parameters; takes a screenshot at the end, also of a failed test."""
     pages: list[Page] = []
 
     def open_page(name: str, parameters: dict[str, Any]) -> Page:
@@ -76,7 +76,7 @@ def opened(root: Path, address: str, browser: Any, request: Any) -> Iterator[Any
 
 
 def test_every_page_runs_from_top_to_bottom_and_shows_its_results(opened, parameters):
-    # figures: the live one, two of the data, the curve and the distances; and so on
+    # each page: its parameters, the least number of figures, and a pattern of its results
     pages = {
         "01_preflight": (parameters, 1, r'verdict"go'),
         "02_train": (parameters, 5, r'outcome"finished"\s*epochs3'),
@@ -108,7 +108,7 @@ def mark(page: Page) -> float:
 
 @pytest.fixture
 def picking(opened, four_epochs, tmp_path) -> tuple[Page, Path]:
-    """The resume page of a run of four epochs, whose third commit is damaged."""
+    """The resume page of a run of four epochs whose third checkpoint is damaged."""
     run = copy(four_epochs, tmp_path / "run")
     (run / "checkpoint_epoch_3.pt").write_bytes(b"torn")
     page = opened("03_resume", {"output_dir": str(run), "epochs": 4})
@@ -126,7 +126,7 @@ def test_a_checkpoint_is_picked_by_mouse_and_training_goes_on_from_it(picking, f
     page.tab.get_by_role("button", name="valid. loss").click()
     losses = page.tab.locator(".treelstm-picker tbody tr td:nth-child(4)").all_inner_texts()
     assert losses == [*sorted(filter(None, losses)), ""]
-    page.tab.locator("tr.treelstm-damaged").click(force=True)  # it is disabled
+    page.tab.locator("tr.treelstm-damaged").click(force=True)  # the row is disabled
     assert selected(page) == ["checkpoint_epoch_4.pt"]
     was = mark(page)
     page.tab.locator('tr[data-path$="checkpoint_epoch_2.pt"]').click()
@@ -145,7 +145,7 @@ def test_a_checkpoint_is_picked_by_mouse_and_training_goes_on_from_it(picking, f
 def test_a_checkpoint_is_picked_by_keyboard_and_training_goes_on_from_it(picking, four_epochs):
     page, run = picking
     page.tab.locator('.treelstm-picker tr[aria-selected="true"]').focus()
-    page.tab.keyboard.press("ArrowDown")  # over the damaged one
+    page.tab.keyboard.press("ArrowDown")  # skips the damaged checkpoint
     assert selected(page) == ["checkpoint_epoch_2.pt"]
     page.tab.keyboard.press("End")
     assert selected(page) == ["checkpoint_epoch_1.pt"]
@@ -187,7 +187,7 @@ def test_the_stop_button_commits_and_running_the_cell_again_goes_on(
         began = time.monotonic()
         page.stop()
         until(lambda: "stopped by SIGINT" in training.inner_text(), 30, "the end")
-        assert time.monotonic() - began < 2.5  # the button, a step, a commit, and the browser
+        assert time.monotonic() - began < 2.5  # the click, one step, one commit, and the page shows it
         page.finished()
         assert _epochs(run) > reached
         reached = _epochs(run)
@@ -219,10 +219,11 @@ def test_a_page_reloaded_in_mid_training_loses_nothing_and_another_page_follows_
     words.get_by_text(re.compile("is being trained by process")).wait_for()
     before = _committed(words.inner_text())
     until(lambda: _committed(words.inner_text()) > before, 30, "the page to follow the run")
-    until(lambda: "RunInUse" in follower.outputs(), 60, "the refusal to train beside another process")
+    until(lambda: "RunInUse" in follower.errors(), 60, "the refusal to train beside another process")
+    assert "RunInUse" in follower.outputs()
     follower.screenshot("following")
 
-    page.stop()  # of the reloaded page
+    page.stop()  # in the reloaded page
     until(lambda: holder(run) is None, 30, "the end of the training")
     words.get_by_text(re.compile("is stopped by SIGINT")).wait_for()
     assert load_checkpoint(list_checkpoints(run)[-1].path)["history"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from treelstm import Config
@@ -48,8 +50,18 @@ def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_are_meant():
 
 
 def test_an_unknown_name_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"epoch: no such setting\. The settings are batch_size"):
-        Config.from_parameters({"epoch": 3})
+    message = r"epoch: no such setting\. Did you mean epochs\? The settings are batch_size"
+    for refused in (
+        lambda: Config.from_parameters({"epoch": 3}),
+        lambda: Config(epoch=3),
+        lambda: dataclasses.replace(Config(), epoch=3),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            refused()
+    with pytest.raises(ConfigError, match=r"learning_rat: .*Did you mean learning_rate"):
+        Config(learning_rat=0.1)
+    with pytest.raises(ConfigError, match=r"zzz: no such setting\. The settings are"):
+        Config(zzz=0)
 
 
 def test_relative_paths_start_at_the_repository(monkeypatch, tmp_path):
@@ -85,17 +97,10 @@ def test_a_corrected_parameters_cell_forgets_the_mistyped_one():
 def test_flags_are_the_settings_that_differ_and_the_command_line_reads_them_back():
     assert Config().flags() == []
     config = Config(epochs=3, ignored_keys=["a", "b"], ignore_preflight=True, validation_dir="/v w")
-    words = [
-        "--validation-dir",
-        "/v w",
-        "--epochs",
-        "3",
-        "--ignored-keys",
-        "a",
-        "b",
-        "--ignore-preflight",
-    ]
+    words = ["--ignored-keys", "a", "b", "--validation-dir", "/v w", "--epochs", "3"]
+    words.append("--ignore-preflight")
     assert config.flags() == words
     options = vars(_parser().parse_args(["train", *words]))
-    del options["command"]
+    for name in ("command", "run", "flags"):
+        del options[name]
     assert Config.from_parameters({name: _value(name, text) for name, text in options.items()}) == config

@@ -12,7 +12,8 @@ from conftest import tiny_config
 
 from treelstm import load_corpus, load_pairs, train
 from treelstm.config import Config
-from treelstm.data import DataError
+from treelstm.data import DataError, pair_files
+from treelstm.errors import UserError
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ RECORD_FAULTS = {
     "ast1 missing": (without("ast1"), "ast1 is missing"),
     "ast2 missing": (without("ast2"), "ast2 is missing"),
     "ast missing": (without("ast2", "ast"), r"ast2\.ast is missing"),
-    "ast1 no object": (with_value([], "ast1"), "ast1 is no JSON object"),
+    "ast1 a list": (with_value([], "ast1"), "ast1 is not a JSON object"),
     "ast null": (with_value(None, "ast1", "ast"), r"ast1\.ast is null"),
     "ast string": (with_value("hundo", "ast1", "ast"), r"ast1\.ast is a string"),
     "ast empty list": (with_value([], "ast2", "ast"), r"ast2\.ast is an empty list"),
@@ -67,8 +68,8 @@ RECORD_FAULTS = {
     "label contradicts": (with_value(0, "label"), "label is 0, but the file's name says 1"),
     "label missing": (without("label"), "label is missing"),
     "label boolean": (with_value(True, "label"), "label is true"),
-    "similarity text": (with_value("high", "similarity"), "similarity is no number"),
-    "sentence number": (with_value(3, "ast1", "sentence"), r"ast1\.sentence is no string"),
+    "similarity text": (with_value("high", "similarity"), "similarity is not a number"),
+    "sentence number": (with_value(3, "ast1", "sentence"), r"ast1\.sentence is not a string"),
 }
 
 
@@ -87,7 +88,7 @@ DEEP = b'{"label": 1, "ast1": {"ast": ' + b'{"a": ' * 50_000 + b"1" + b"}" * 50_
 LINE_FAULTS = {
     "broken JSON": (lambda raw: raw[:40], r"not JSON \("),
     "not UTF-8": (lambda raw: b"\xff" + raw, r"not UTF-8 \(byte 1 of the line is 0xff\)"),
-    "no object": (lambda raw: b"[1]", "is no JSON object"),
+    "a list": (lambda raw: b"[1]", "not a JSON object"),
     "too deep": (lambda raw: DEEP, "nested deeper than Python's JSON parser can read"),
 }
 
@@ -125,8 +126,16 @@ def test_a_missing_or_empty_class_is_named(data, name):
 
 
 def test_a_missing_directory_says_how_to_get_a_sample(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: no such directory\. .*treelstm sample"):
+    with pytest.raises(UserError, match=r"nowhere: no such directory\. .*treelstm sample"):
         load_pairs(tmp_path / "nowhere")
+
+
+def test_a_directory_may_be_a_string(tiny, monkeypatch):
+    monkeypatch.chdir(tiny)
+    assert same(load_pairs("training"), load_pairs(tiny / "training"))
+    assert pair_files("training")[1] == Path("training", "positive_pairs.jsonl")
+    with pytest.raises(DataError, match="nowhere: no such directory"):
+        pair_files("nowhere")
 
 
 def test_plain_and_gzipped_files_of_one_class_are_ambiguous(data):
@@ -153,30 +162,39 @@ def test_gzipped_pairs_equal_plain_ones(tiny, data):
 def test_a_truncated_gzip_is_named(data):
     path = zipped(data / "training" / "positive_pairs.jsonl")
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"positive_pairs\.jsonl\.gz:\d+: cannot be read beyond line"):
+    with pytest.raises(DataError, match=r"positive_pairs\.jsonl\.gz:\d+: cannot be read after line"):
         load_pairs(data / "training")
 
 
-def test_a_gzip_that_is_none_is_named(data):
+def test_a_plain_file_named_gz_is_named(data):
     path = zipped(data / "training" / "positive_pairs.jsonl")
     path.write_bytes(b"plain text\n")
-    with pytest.raises(DataError, match="cannot be read beyond line 0"):
+    with pytest.raises(DataError, match="cannot be read after line 0"):
         load_pairs(data / "training")
 
 
 def same(first: Any, second: Any) -> bool:
     return all(
         np.array_equal(getattr(first.forest, name), getattr(second.forest, name))
-        for name in ("symbol", "child", "root", "under", "tree_digest")
+        for name in ("symbol", "child", "root", "tree_subtrees", "tree_digest")
     ) and np.array_equal(first.label, second.label)
 
 
-def test_a_cached_forest_equals_a_compiled_one_and_is_taken_while_nothing_changes(data, monkeypatch):
+def mark(cache: Path) -> None:
+    """Replaces the first sentence in a cache file, which shows whether pairs come from there."""
+    with np.load(cache) as arrays:
+        content = dict(arrays)
+    texts = json.loads(content["texts"].tobytes())
+    texts["sentences"][0] = "from the cache"
+    np.savez(cache, **content | {"texts": np.frombuffer(json.dumps(texts).encode(), np.uint8)})
+
+
+def test_the_cache_equals_the_compiled_pairs_and_is_read_while_nothing_changes(data):
     compiled = load_pairs(data / "training", ("plena_vorto",))
-    monkeypatch.setattr("treelstm.data._compile", lambda *args: pytest.fail("compiled again"))
+    mark(data / "training" / ".forest.npz")
     cached = load_pairs(data / "training", ("plena_vorto",))
-    assert same(compiled, cached) and cached.sentences == compiled.sentences
-    assert cached.forest.symbols == compiled.forest.symbols
+    assert cached.sentences == ("from the cache", *compiled.sentences[1:])
+    assert same(compiled, cached) and cached.forest.symbols == compiled.forest.symbols
 
 
 def test_the_cache_is_rebuilt_when_files_or_settings_change(data):
@@ -190,7 +208,7 @@ def test_the_cache_is_rebuilt_when_files_or_settings_change(data):
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:100], lambda raw: raw[:-50]])
-def test_a_damaged_cache_is_said_and_built_again(data, caplog, damage):
+def test_a_damaged_cache_is_reported_and_built_again(data, caplog, damage):
     whole = load_pairs(data / "training")
     cache = data / "training" / ".forest.npz"
     cache.write_bytes(damage(cache.read_bytes()))
@@ -199,13 +217,15 @@ def test_a_damaged_cache_is_said_and_built_again(data, caplog, damage):
     assert same(whole, load_pairs(data / "training"))
 
 
-def test_a_read_only_directory_gets_no_cache_file_but_is_cached_elsewhere(data, monkeypatch):
+def test_the_pairs_of_a_read_only_directory_are_cached_elsewhere(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     directory = data / "training"
     directory.chmod(0o555)
     whole = load_pairs(directory)
     assert not (directory / ".forest.npz").exists()
-    monkeypatch.setattr("treelstm.data._compile", lambda *args: pytest.fail("compiled again"))
-    assert same(whole, load_pairs(directory))
+    mark(next(tmp_path.glob("treelstm/*.npz")))
+    cached = load_pairs(directory)
+    assert same(whole, cached) and cached.sentences[0] == "from the cache"
 
 
 def test_validation_dir_gives_unseen_pairs_and_says_the_overlap(tiny, tmp_path):
@@ -241,6 +261,19 @@ def test_vocabulary_comes_from_training_trees_only(data, tmp_path):
     corpus = load_corpus(tiny_config(data, tmp_path))
     assert not any(symbol.startswith("nova") for symbol in corpus.vocabulary.symbols)
     assert corpus.unknown_share > 0
+
+
+def test_the_unknown_share_counts_the_symbols_of_each_distinct_tree(data, tmp_path):
+    corpus = load_corpus(tiny_config(data, tmp_path))
+    forest, known = corpus.validation.forest, set(corpus.vocabulary.symbols)
+    symbols = [
+        symbol
+        for tree in set(corpus.validation.trees.tolist())
+        for subtree in set(forest.graph(tree).subtree.tolist())
+        for symbol in forest.symbols_of(subtree)
+    ]
+    unknown = [symbol not in known for symbol in symbols]
+    assert any(unknown) and corpus.unknown_share == sum(unknown) / len(unknown)
 
 
 def test_the_real_corpus_shares_its_subtrees_twelve_times(real):

@@ -6,31 +6,32 @@ from conftest import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
 from treelstm.data import Pairs
 from treelstm.evaluation import (
-    Contestant,
-    _weighted_metrics,
-    bag_contestant,
+    PairScorer,
     bag_distances,
+    bootstrap_metrics,
     calibrated_threshold,
-    differences,
     distinct_trees,
-    encoder_contestant,
+    encoder_scorer,
     graded_correlation,
     interval,
-    measure,
+    metrics_with_intervals,
     most_wrong,
     nearest,
     pair_distances,
+    pair_metrics,
+    paired_differences,
     principal_components,
-    resampled,
     retrieval,
-    scores,
+    tfidf_scorer,
+    untrained_encoder,
 )
-from treelstm.model import distances
+from treelstm.history import IN_EVALUATION
+from treelstm.model.encoder import distances
 
 
 @settings(deadline=None, max_examples=50)
@@ -44,7 +45,7 @@ from treelstm.model import distances
 def test_no_threshold_has_a_better_f1_than_the_calibrated_one(pairs):
     distance = np.array([d for d, _ in pairs], np.float32)
     label = np.array([int(y) for _, y in pairs])
-    found = measure(distance, label, calibrated_threshold(distance, label)).f1
+    found = pair_metrics(distance, label, calibrated_threshold(distance, label)).f1
     candidates = [*distance, *(distance + 0.01)]
     best = max(f1_score(label, distance < t, zero_division=0.0) for t in candidates)
     assert found == pytest.approx(best)
@@ -52,17 +53,17 @@ def test_no_threshold_has_a_better_f1_than_the_calibrated_one(pairs):
 
 def test_metrics_of_a_perfect_and_of_a_useless_distance():
     label = np.array([1, 0, 0, 0])
-    perfect = measure(np.array([0.1, 0.9, 0.8, 0.7]), label, 0.5)
+    perfect = pair_metrics(np.array([0.1, 0.9, 0.8, 0.7]), label, 0.5)
     assert (perfect.roc_auc, perfect.average_precision, perfect.f1, perfect.accuracy) == (1, 1, 1, 1)
-    useless = measure(np.ones(4), label, 0.5)
+    useless = pair_metrics(np.ones(4), label, 0.5)
     assert useless.roc_auc == 0.5 and useless.f1 == 0
     assert useless.accuracy == useless.majority_rate == 0.75
 
 
-def test_evaluate_uses_the_threshold_that_came_with_the_encoder(tiny, tmp_path):
+def test_evaluate_uses_the_encoders_own_threshold(tiny, tmp_path):
     train(tiny_config(tiny, tmp_path / "run", epochs=1))
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
-    pairs = load_pairs(tiny / "validation", encoder.ignored_keys)
+    pairs = load_pairs(tiny / "validation", encoder.settings.ignored_keys)
     metrics = evaluate(encoder, pairs)
     assert metrics.threshold == encoder.threshold
     assert metrics.majority_rate == pytest.approx(2 / 3)
@@ -81,46 +82,41 @@ def test_the_bag_of_symbols_sees_symbols_and_no_structure(tiny):
     assert np.allclose(bag[same_roots], 0, atol=1e-9) and (bag[~same_roots] > 0.01).all()
 
 
-def test_weighted_metrics_are_scikit_learns():
-    random = np.random.default_rng(1)
-    distance = np.sort(random.random(80).round(1))  # with ties
-    label = random.integers(2, size=80).astype(bool)
-    ends = np.flatnonzero(np.append(np.diff(distance) != 0, True))
-    weight = random.integers(4, size=(5, 80)).astype(float)
-    similar = distance < 0.45
-    found = _weighted_metrics(weight, label, similar, ends)
-    for row in range(5):
-        w = weight[row]
-        expected = {
-            "roc_auc": roc_auc_score(label, -distance, sample_weight=w),
-            "average_precision": average_precision_score(label, -distance, sample_weight=w),
-            "f1": f1_score(label, similar, sample_weight=w),
-            "accuracy": accuracy_score(label, similar, sample_weight=w),
-        }
-        assert {name: values[row] for name, values in found.items()} == pytest.approx(expected)
-
-
 @pytest.fixture(scope="module")
 def pairs(tiny) -> Pairs:
     return load_pairs(tiny / "validation", ("plena_vorto",))
 
 
 def test_intervals_hold_the_metric_narrow_with_more_trees_and_are_reproducible(pairs):
-    bag = bag_contestant(pairs)
-    found = scores(bag, pairs)
-    assert set(found) == {"roc_auc", "average_precision", "f1", "accuracy"}
+    bag = tfidf_scorer(pairs)
+    found = metrics_with_intervals(bag, pairs)
+    assert list(found) == [metric.field for metric in IN_EVALUATION]
     for value, low, high in found.values():
         assert 0 <= low < high <= 1 and low - 0.1 < value < high + 0.1
-    assert scores(bag, pairs) == found
-    perfect = Contestant(1.0 - pairs.label, 0.5, bag.between)
-    assert scores(perfect, pairs)["roc_auc"] == (1, 1, 1)
-    assert all(each == (0, 0, 0) for each in differences(bag, bag, pairs).values())
-    assert differences(bag, perfect, pairs)["roc_auc"][0] > 0
+    assert metrics_with_intervals(bag, pairs) == found
+    perfect = PairScorer(1.0 - pairs.label, 0.5, bag.between)
+    assert metrics_with_intervals(perfect, pairs)["roc_auc"] == (1, 1, 1)
+    assert all(each == (0, 0, 0) for each in paired_differences(bag, bag, pairs).values())
+    assert paired_differences(bag, perfect, pairs)["roc_auc"][0] > 0
+
+
+def test_resampled_metrics_are_those_of_pairs_repeated_as_their_trees_were_drawn(pairs):
+    distance = bag_distances(pairs).round(1)  # with ties
+    found = bootstrap_metrics(pairs, distance, 0.45, resamples=5, seed=3)
+    trees, first, second = distinct_trees(pairs)
+    assert (first != second).all()
+    drawn = np.random.default_rng(3).integers(len(trees), size=(5, len(trees)))
+    for row in range(5):
+        times = np.bincount(drawn[row], minlength=len(trees))
+        repeated = np.repeat(np.arange(len(pairs)), times[first] * times[second])
+        expected = pair_metrics(distance[repeated], pairs.label[repeated], 0.45).to_dict()
+        for name, values in found.items():
+            assert values[row] == pytest.approx(expected[name])
 
 
 def test_resampling_sentences_is_more_cautious_than_resampling_pairs(pairs):
     distance = bag_distances(pairs)
-    sentences = resampled(pairs, distance, 0.5)["average_precision"]
+    sentences = bootstrap_metrics(pairs, distance, 0.5)["average_precision"]
     random, alone = np.random.default_rng(0), []
     for _ in range(300):
         rows = random.integers(len(pairs), size=len(pairs))
@@ -134,18 +130,18 @@ def test_retrieval_of_a_perfect_a_blind_and_a_reversed_distance(pairs):
     partner = np.zeros((len(trees), len(trees)), bool)
     similar = pairs.label == 1
     partner[first[similar], second[similar]] = partner[second[similar], first[similar]] = True
-    perfect = retrieval(Contestant(np.empty(0), 0, lambda rows: ~partner[rows]), pairs)
+    perfect = retrieval(PairScorer(np.empty(0), 0, lambda rows: ~partner[rows]), pairs)
     assert perfect.precision == perfect.possible and perfect.mean_reciprocal_rank == 1
     assert perfect.queries == partner.any(axis=1).sum() and perfect.candidates == len(trees) - 1
-    blind = retrieval(Contestant(np.empty(0), 0, lambda rows: np.zeros_like(partner[rows])), pairs)
-    worst = retrieval(Contestant(np.empty(0), 0, lambda rows: partner[rows]), pairs)
+    blind = retrieval(PairScorer(np.empty(0), 0, lambda rows: np.zeros_like(partner[rows])), pairs)
+    worst = retrieval(PairScorer(np.empty(0), 0, lambda rows: partner[rows]), pairs)
     assert blind == worst and worst.precision[1] == 0 and worst.mean_reciprocal_rank < 0.1
 
 
-def test_an_encoders_contestant_agrees_with_evaluate_and_with_itself(tiny, tmp_path, pairs):
+def test_an_encoders_scorer_agrees_with_evaluate_and_with_itself(tiny, tmp_path, pairs):
     train(tiny_config(tiny, tmp_path / "run", epochs=1))
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
-    mine = encoder_contestant(encoder, pairs)
+    mine = encoder_scorer(encoder, pairs)
     assert mine.metrics(pairs.label) == evaluate(encoder, pairs)
     _, first, second = distinct_trees(pairs)
     between = mine.between(first)[np.arange(len(pairs)), second]
@@ -155,8 +151,20 @@ def test_an_encoders_contestant_agrees_with_evaluate_and_with_itself(tiny, tmp_p
     assert [d for _, d in found] == sorted(mine.between(np.array([tree]))[0])[1:4]
     points, share = principal_components(encoder, pairs)
     assert points.shape == (len(distinct_trees(pairs)[0]), 2) and 0 < share <= 1
-    own = encoder_contestant(encoder, pairs, calibrate=True)
+    own = encoder_scorer(encoder, pairs, calibrate=True)
     assert own.metrics(pairs.label).f1 >= mine.metrics(pairs.label).f1
+
+
+def test_an_untrained_encoder_differs_from_a_trained_one_in_its_weights_alone(tiny, tmp_path, pairs):
+    settings = {"epochs": 1, "precision": "bfloat16"}
+    train(tiny_config(tiny, tmp_path / "run", **settings))
+    encoder = load_encoder(tmp_path / "run" / "best_model.pt")
+    fresh, again = (untrained_encoder(encoder, seed=5) for _ in range(2))
+    assert fresh.vocabulary.symbols == encoder.vocabulary.symbols
+    assert fresh.settings == encoder.settings and fresh.settings.precision == "bfloat16"
+    distance = pair_distances(fresh, pairs)
+    assert (distance == pair_distances(again, pairs)).all()
+    assert distance.shape == (len(pairs),) and (distance != pair_distances(encoder, pairs)).any()
 
 
 def test_the_most_wrong_pairs_are_far_similar_and_near_dissimilar_ones():

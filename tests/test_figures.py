@@ -5,7 +5,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from treelstm import figures, load_pairs
-from treelstm.evaluation import measure
+from treelstm.evaluation import pair_metrics
+from treelstm.history import IN_HISTORY
+from treelstm.tree_figures import pair_figure, tree_figure
 from treelstm.trees import Forest
 
 AST = {
@@ -20,7 +22,7 @@ def texts(figure) -> list[str]:
 
 
 def test_a_tree_is_drawn_with_roots_on_nodes_and_roles_on_edges():
-    figure = figures.tree_figure(Forest.compile([AST]), 0, ["radiko", "tipo"], "Bela kato vidas.")
+    figure = tree_figure(Forest.compile([AST]), 0, ["radiko", "tipo"], "Bela kato vidas.")
     drawn = texts(figure)
     assert sorted(drawn) == sorted(
         "frazo vid kat bel bel · verbo subjekto kerno priskriboj priskriboj".split()
@@ -33,9 +35,7 @@ def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
     groups = [
         {"radiko": f"grupo{k}", "kerno": [{"radiko": f"vorto{k}{j}"} for j in "ab"]} for k in range(20)
     ]
-    figure = figures.tree_figure(
-        Forest.compile([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"]
-    )
+    figure = tree_figure(Forest.compile([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"])
     FigureCanvasAgg(figure).draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 61 + 60
@@ -47,7 +47,7 @@ def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
 
 def test_what_two_trees_share_is_filled():
     other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
-    figure = figures.pair_figure(Forest.compile([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
+    figure = pair_figure(Forest.compile([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
     white = (1.0, 1.0, 1.0, 1.0)
     filled = [
         {t.get_text() for t in ax.texts if t.get_bbox_patch().get_facecolor() != white}
@@ -75,30 +75,40 @@ def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold():
     lines = {line.get_label(): line for line in ax.get_lines()}
     for name, value in (("F1", "f1"), ("accuracy", "accuracy")):
         for cut, score in zip(*lines[name].get_data(), strict=True):
-            assert score == pytest.approx(getattr(measure(distance, label, cut + 1e-9), value))
+            assert score == pytest.approx(getattr(pair_metrics(distance, label, cut + 1e-9), value))
 
 
 def test_a_node_without_the_named_keys_shows_its_symbols():
-    assert "1, vera" in texts(figures.tree_figure(Forest.compile([{"a": 1, "b": "vera"}]), 0, ["name"]))
+    assert "1, vera" in texts(tree_figure(Forest.compile([{"a": 1, "b": "vera"}]), 0, ["name"]))
 
 
 def test_history_marks_the_best_epoch_and_the_resumption():
     figure = figures.history_figure(history(3), (1, 3))
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["training", "validation", "best epoch 2", "resumed here"]
+    assert labels == ["training loss", "validation loss", "best epoch 2", "resumed here"]
     assert all(ax.get_xlabel() == "epoch" and ax.get_ylabel() for ax in figure.axes)
 
 
 def history(epochs: int, rates: tuple[float, ...] = (0.1,)) -> list[dict[str, float]]:
-    names = ("train_loss", "validation_loss", "validation_roc_auc", "validation_average_precision")
+    names = [metric.key for metric in IN_HISTORY]
     return [
         {"epoch": k, **dict.fromkeys(names, abs(k - 2) / 10), "learning_rate": rates[k % len(rates)]}
         for k in range(1, epochs + 1)
     ]
 
 
+@pytest.mark.parametrize("panel", ["loss", "quality"])
+def test_every_metric_of_a_panel_has_a_line_of_its_own(panel):
+    axes = figures.history_figure(history(3)).axes
+    lines = axes[["loss", "quality"].index(panel)].get_lines()
+    expected = [metric.label for metric in IN_HISTORY if metric.panel == panel]
+    assert [line.get_label() for line in lines] == [*expected, "best epoch 2"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(lines)
+
+
 def test_history_draws_the_learning_rate_where_it_changes():
-    figure = figures.history_figure(history(4, (0.1, 0.05)), words="epoch 4/9")
+    figure = figures.history_figure(history(4, (0.1, 0.05)), title="epoch 4/9")
     assert [ax.get_title() for ax in figure.axes] == ["loss", "unseen pairs", "schedule"]
     assert figure.get_suptitle() == "epoch 4/9"
     assert len(figures.history_figure(history(4), upright=True).axes) == 2

@@ -205,7 +205,7 @@ def plain_and_gzipped(base, config, patch):
     (base / "training" / "positive_pairs.jsonl.gz").write_bytes(gzip.compress(b"{}"))
 
 
-@fault("Data content", ERROR, r"positive_pairs\.jsonl\.gz:\d+: cannot be read beyond line")
+@fault("Data content", ERROR, r"positive_pairs\.jsonl\.gz:\d+: cannot be read after line")
 def gzip_truncated(base, config, patch):
     packed = gzip.compress(positive(base).read_bytes())
     positive(base).unlink()
@@ -248,7 +248,7 @@ def not_utf8(base, config, patch):
     change_line(negative(base), 7, lambda raw: raw[:2] + b"\xe9" + raw[2:])
 
 
-@fault("Data content", ERROR, r"negative_pairs\.jsonl:60: is no JSON object")
+@fault("Data content", ERROR, r"negative_pairs\.jsonl:60: not a JSON object")
 def line_is_a_list(base, config, patch):
     change_line(negative(base), 60, lambda raw: b"[]")
 

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
-from pathlib import Path
 
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from treelstm import train
-from treelstm.progress import duration
+from treelstm.progress import Progress, duration
+from treelstm.run.training import train_heard_by
 
-LOOK = "from treelstm.progress import watched; print(watched())"
+LOOK = "from treelstm.progress import is_interactive; print(is_interactive())"
 
 
 @pytest.mark.filterwarnings("default")
@@ -38,28 +37,21 @@ def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
 
-needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a full disk")
+def test_a_headless_run_writes_plain_lines_with_an_eta_and_no_bar(config, capsys):
+    train_heard_by([Progress(seconds_between_lines=0.0)], config)
+    out, err = capsys.readouterr()
+    assert "\r" not in out + err
+    assert "epoch 2/3  train 0." in out
+    assert re.search(r"epoch 3/3  train 0\.\d{4} \| [\d,]+ pairs/s, 0 s left, \d\.\d\d GB", out)
+    log = (config.output_path / "training.log").read_text()
+    assert all(line[:4].isdigit() for line in log.splitlines())
+    assert out.splitlines() == [line.split("  ", 1)[1] for line in log.splitlines()]
 
 
-@needs_full_disk
-def test_a_log_that_the_disk_refuses_is_said_once_and_harms_no_run(config, capsys):
-    config.output_path.mkdir()
-    (config.output_path / "training.log").symlink_to("/dev/full")
-    assert train(config).finished
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "training.log: [Errno 28] No space left on device" in line
-
-
-@needs_full_disk
-@pytest.mark.parametrize("errors", ["PIPE", "full"])
-def test_a_console_that_refuses_lines_is_said_once_and_harms_no_run(config, errors):
-    words = [sys.executable, "-m", "treelstm", "train", *config.flags()]
-    with Path("/dev/full").open("wb") as full:
-        where = subprocess.PIPE if errors == "PIPE" else full
-        done = subprocess.run(words, stdout=full, stderr=where, timeout=120)
-    assert "finished: epoch 3" in (config.output_path / "training.log").read_text()
-    assert done.returncode == 0
-    if errors == "PIPE":
-        assert done.stderr.decode().splitlines() == [
-            "no line can be added to the console: [Errno 28] No space left on device"
-        ]
+def test_a_watched_run_leaves_its_lines_in_the_log_and_not_beside_the_bar(config, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train_heard_by([Progress(seconds_between_lines=0.0)], config)
+    line = re.compile(r"epoch 2/3  train 0\.\d{4} \| .* left, .* GB")
+    assert line.search((config.output_path / "training.log").read_text())
+    out, err = capsys.readouterr()
+    assert not line.search(out) and "epoch 2/3" in err and "\r" in err

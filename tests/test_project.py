@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
+import inspect
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tiny_config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -57,30 +61,110 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
         assert "  # " in line, f"{name} has no comment for papermill's help"
 
 
+# Each module may import those of floors above it in this list, and of its own floor without circles.
+FLOORS = [
+    "errors history files signals randomness sample config process",
+    "trees data sealed log notify parent_watch engine",
+    "model.child_sum model.objectives model.encoder model.files evaluation",
+    "run.lock run.directory run.status run.state run.step run.divergence run.listener run.tensorboard",
+    "run.training",
+    "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
+    "figures tree_figures widgets overnight",
+    "listeners",
+    "__main__",
+]
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name below `treelstm`."""
+    root = REPOSITORY / "treelstm"
+    found = {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.rglob("*.py")}
+    return {name: path for name, path in found.items() if not name.endswith("__init__")}
+
+
+def imported(source: str, known: Collection[str]) -> set[str]:
+    """The modules of this package that a source imports, in whatever form and wherever it stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports are not used here"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            names |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    return {name.removeprefix("treelstm.") for name in names if name.startswith("treelstm.")} & set(
+        known
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import treelstm.trees",
+        "import os, treelstm.trees as t",
+        "from treelstm import trees",
+        "from treelstm.trees import Forest",
+        "def f():\n    from treelstm.trees import Forest",
+        "if True:\n    from treelstm import (\n        config,\n        trees,\n    )",
+        '__import__("treelstm.trees", fromlist=["Forest"])',
+        'import_module("treelstm.trees")',
+    ],
+)
+def test_no_form_of_import_is_overlooked(source):
+    assert "trees" in imported(source, modules())
+
+
 def test_imports_point_one_way():
-    floors = [
-        {
-            "config",
-            "trees",
-            "sample",
-            "randomness",
-            "files",
-            "progress",
-            "parent_watch",
-            "notify",
-            "engine",
-            "signals",
-        },
-        {"data", "model", "checkpoint", "figures", "events"},
-        {"evaluation", "widgets", "overnight", "report", "export"},
-        {"training"},
-        {"preflight"},
-        {"__main__", "__init__"},
-    ]
-    floor = {name: level for level, names in enumerate(floors) for name in names}
-    for path in (REPOSITORY / "treelstm").glob("*.py"):
-        for name in re.findall(r"^from treelstm\.(\w+) import", path.read_text(), re.MULTILINE):
-            assert floor[name] <= floor[path.stem], f"{path.stem} imports {name} from a floor above"
+    floor = {name: level for level, names in enumerate(FLOORS) for name in names.split()}
+    graph = {name: imported(path.read_text(), modules()) for name, path in modules().items()}
+    assert floor.keys() == graph.keys()
+    for name, others in graph.items():
+        above = {other for other in others if floor[other] > floor[name]}
+        assert not above, f"{name} imports {above} from a floor above"
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_every_module_is_one_idea_of_at_most_450_lines_and_the_package_stays_thin():
+    lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert {name: count for name, count in lines.items() if count > 450} == {}
+    assert sum(lines.values()) <= 9_000
+
+
+def test_the_readme_maps_every_module():
+    readme = (REPOSITORY / "README.md").read_text()
+    for name in modules():
+        folder, _, own = name.rpartition(".")
+        home = f"`treelstm/{folder}/`" if folder else f"`treelstm/{own}.py`"
+        assert home in readme or f"`{own}.py`" in readme, f"{name} is not in README's map"
+
+
+def test_dir_shows_the_public_names_and_nothing_else():
+    assert dir(treelstm) == sorted(treelstm.__all__)
+    for name in treelstm.__all__:
+        assert getattr(treelstm, name) is not None
+    names = {name.rpartition(".")[2] for name in modules()}
+    assert not names & set(treelstm.__all__), "a module is called like a public name"
+
+
+def test_preflight_is_the_function_whatever_was_imported_before():
+    code = (
+        "import treelstm.checks.groups, treelstm.run.training, treelstm.evaluation, treelstm.widgets\n"
+        "import treelstm\n"
+        "print(all(callable(getattr(treelstm, name)) for name in treelstm.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_every_public_path_parameter_takes_a_string():
+    for name in treelstm.__all__:
+        thing = getattr(treelstm, name)
+        functions = [thing] if inspect.isfunction(thing) else []
+        for function in functions:
+            for parameter, kind in function.__annotations__.items():
+                if parameter != "return" and "Path" in str(kind):
+                    assert "str" in str(kind), f"{name}({parameter}) takes no string"
 
 
 def test_importing_the_package_brings_neither_matplotlib_nor_scikit_learn():
@@ -92,14 +176,14 @@ def test_importing_the_package_brings_neither_matplotlib_nor_scikit_learn():
     assert done.stdout.strip() == ""
 
 
-def test_the_example_in_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
-    readme = (REPOSITORY / "README.md").read_text()
-    example = next(
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "json.dumps" in block
-    )
-    assert len([line for line in example.splitlines() if line]) == 6
+def test_the_examples_in_the_readme_print_what_they_say(tiny, tmp_path, monkeypatch, capsys):
+    """Each in a directory as the README has it by then: an encoder, trained; data, not yet there."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    treelstm.train(tiny_config(tiny, tmp_path / "models" / "tree_lstm", epochs=1, output_dim=512))
     monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    directory = Path("data/training_pairs")
-    pairs = treelstm.load_pairs(directory)
-    assert pairs.label.tolist() == [1, 0]
+    for block in blocks:
+        capsys.readouterr()
+        exec(block, {})
+        expected = re.findall(r"^print\(.*\)  # (.+)$", block, re.MULTILINE)
+        assert expected and capsys.readouterr().out.splitlines() == expected

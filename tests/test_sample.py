@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from treelstm import load_encoder, load_pairs, train, write_sample
 from treelstm.evaluation import bag_distances, pair_distances
-from treelstm.sample import roots
+from treelstm.sample import SampleExists, roots
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -33,8 +33,8 @@ def test_a_sample_is_the_same_bytes_for_the_same_seed_and_others_for_another(tin
 
 
 def test_the_validation_sample_has_no_sentence_of_training(tmp_path):
-    write_sample(tmp_path / "a", positives=300, negatives=300)
-    write_sample(tmp_path / "b", positives=300, negatives=300, unlike=tmp_path / "a")
+    write_sample(str(tmp_path / "a"), positives=300, negatives=300)  # paths may be strings
+    write_sample(tmp_path / "b", positives=300, negatives=300, unlike=str(tmp_path / "a"))
     assert not sentences(tmp_path / "a") & sentences(tmp_path / "b")
 
 
@@ -102,11 +102,11 @@ def test_a_small_encoder_beats_the_bag_on_hard_negatives_of_unseen_sentences(tmp
     sizes = {"embedding_dim": 32, "hidden_dim": 48, "output_dim": 32}
     train(tiny_config(tmp_path, tmp_path / "run", epochs=5, learning_rate=3e-3, **sizes))
     encoder = load_encoder(tmp_path / "run" / "best_model.pt")
-    pairs = load_pairs(tmp_path / "validation", encoder.ignored_keys)
+    pairs = load_pairs(tmp_path / "validation", encoder.settings.ignored_keys)
     pairs = pairs[np.flatnonzero(hard(pairs))]
     assert roc_auc_score(pairs.label, -pair_distances(encoder, pairs)) >= 0.9
 
 
 def test_existing_pairs_are_never_overwritten(tiny):
-    with pytest.raises(FileExistsError, match=r"negative_pairs\.jsonl exists already"):
+    with pytest.raises(SampleExists, match=r"negative_pairs\.jsonl exists already"):
         write_sample(tiny / "training")

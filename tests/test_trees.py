@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from treelstm.trees import Forest, TreeError, Vocabulary
+from treelstm.errors import UserError
+from treelstm.trees import Forest, TreeBatch, TreeError, Vocabulary
 
 TREE = {
     "tipo": "frazo",
@@ -72,9 +74,10 @@ def test_tree_digests_agree_across_forests():
         ({"plena_vorto": "x", "radiko": None}, "an empty tree"),
     ],
 )
-def test_what_is_no_tree_is_refused_by_name(ast: Any, found: str):
-    with pytest.raises(TreeError, match=rf"asts\[1\] is {found}"):
+def test_an_ast_that_is_not_a_tree_is_refused_by_number_and_kind(ast: Any, found: str):
+    with pytest.raises(TreeError, match=rf"asts\[1\] is {found}") as caught:
         Forest.compile([TREE, ast], ignored_keys=["plena_vorto"])
+    assert isinstance(caught.value, UserError)
 
 
 def test_vocabulary_sorts_by_frequency_then_spelling_with_one_unknown_symbol_per_key():
@@ -122,6 +125,44 @@ def test_a_batch_says_which_subtrees_use_each_symbol():
     assert batch.used.tolist() == [3, 5]
     users = batch.user.tensor_split(batch.user_start[1:])
     assert [part.tolist() for part in users] == [[0, 1, 2], [0, 1]]
+
+
+def test_batches_made_by_two_threads_equal_those_made_by_one():
+    draw = random.Random(0)
+    words = [{"k": k, "x": [{"k": draw.randrange(3_000)} for _ in range(4)]} for k in range(3_000)]
+    forest = Forest.compile([{"t": k, "y": draw.sample(words, 10)} for k in range(1_000)])
+    ids = np.arange(len(forest.symbols))
+    requests = [np.array(draw.sample(range(1_000), 100)) for _ in range(400)]
+
+    def batch(trees: np.ndarray) -> TreeBatch:
+        return forest.batch(trees, ids)
+
+    expected = [batch(trees) for trees in requests]
+    with ThreadPoolExecutor(2) as threads:
+        for ours, alone in zip(threads.map(batch, requests), expected, strict=True):
+            assert ours.levels == alone.levels
+            for name in ("symbol", "user", "child", "parent", "by_child", "by_child_start", "root"):
+                assert torch.equal(ours[name], alone[name])
+
+
+def test_a_forest_cannot_be_changed():
+    forest = Forest.compile([TREE])
+    arrays = [value for value in vars(forest).values() if isinstance(value, np.ndarray)]
+    assert len(arrays) == 10
+    for array in arrays:
+        with pytest.raises(ValueError, match="read-only"):
+            array[:1] = 0
+    with pytest.raises(AttributeError):
+        forest.root = forest.height
+
+
+def test_edges_are_sorted_by_child_in_a_forest_of_more_than_65536_subtrees():
+    leaves = [{"k": k} for k in range(66_000)]
+    twice = {"a": {"x": leaves[:500]}, "b": {"x": leaves[:500]}}
+    forest = Forest.compile([{"x": leaves}, twice])
+    batch = forest.batch(np.array([1]), np.arange(len(forest.symbols)))
+    assert batch.child.tolist() == [*range(500), *range(500), 500, 501]
+    assert batch.by_child[:1000].view(-1, 2).tolist() == [[k, k + 500] for k in range(500)]
 
 
 def test_a_batch_moves_like_any_pyg_data():

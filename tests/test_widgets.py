@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from conftest import tiny_config
+from IPython.core.formatters import DisplayFormatter
 from runs import copy
 
-from treelstm import load_checkpoint, load_pairs, train, widgets
-from treelstm.checkpoint import CheckpointError, only_writer, run_status, sealed
+from treelstm import load_checkpoint, load_pairs, run_status, train, widgets
 from treelstm.evaluation import distinct_trees
+from treelstm.history import IN_EVALUATION, IN_HISTORY
+from treelstm.run.lock import only_writer
+from treelstm.sealed import CheckpointError, sealed
 from treelstm.widgets import CheckpointPicker
 
 
@@ -24,8 +27,16 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def verified(picker: CheckpointPicker) -> list[dict[str, Any]]:
-    picker._verifying.join(30)
+    """The table's rows once every file has been read."""
+    deadline = time.monotonic() + 30
+    while any(row["status"] == "" for row in picker.rows) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return picker.rows
+
+
+def shown(widget: Any) -> dict[str, str]:
+    """What a notebook gets to show of a widget."""
+    return DisplayFormatter().format(widget)[0]
 
 
 def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(finished, tmp_path):
@@ -34,7 +45,10 @@ def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(fin
     first, second = verified(widgets.resume_picker(run, "auto"))
     assert first["usable"] is False and "is damaged" in first["status"]
     assert second["usable"] and second["status"] == "verified" and second["best"]
-    assert second["validation_loss"] == run_status(run).history[1]["validation_loss"]
+    record = run_status(run).history[1]
+    keys = [metric.key for metric in IN_HISTORY if metric.column]
+    assert second["metrics"] == {key: record[key] for key in keys}
+    assert first["metrics"] == dict.fromkeys(keys)
     assert "hidden_dim=12" in second["settings"] and "epochs=2" in second["settings"]
 
 
@@ -80,8 +94,38 @@ def test_models_are_picked_by_name_or_path_and_nothing_is_set_aside_for_them(fin
     elsewhere = tmp_path / "mine.pt"
     elsewhere.write_bytes((finished / "final_model.pt").read_bytes())
     assert widgets.model_picker(tmp_path / "no_run", str(elsewhere)).value == elsewhere
-    with pytest.raises(CheckpointError, match=r'checkpoint="best".*best_model\.pt is no file'):
+    with pytest.raises(CheckpointError, match=r'checkpoint="best": there is no file .*best_model\.pt'):
         widgets.model_picker(tmp_path / "no_run", "best")
+
+
+def test_a_model_of_another_run_gets_no_numbers_of_this_run(finished, tiny, tmp_path):
+    train(tiny_config(tiny, tmp_path / "other", epochs=2, seed=7))
+    picker = widgets.model_picker(finished, tmp_path / "other" / "best_model.pt")
+    row = next(row for row in verified(picker) if row["path"] == picker.chosen)
+    assert row["usable"] and not row["best"] and row["place"] is None
+    assert set(row["metrics"].values()) == {None}
+    assert picker.settings["seed"] == 7
+
+
+def test_paths_may_be_strings(finished):
+    name = str(finished / "checkpoint_epoch_1.pt")
+    for picker in (
+        widgets.resume_picker(str(finished), name),
+        widgets.resume_picker(str(finished), Path(name)),
+        widgets.model_picker(str(finished), name),
+        CheckpointPicker([name], name, []),
+    ):
+        assert picker.value == Path(name)
+        assert picker.settings["output_dir"] == str(finished)
+    assert "is finished" in shown(widgets.RunMonitor(str(finished)))["text/html"]
+
+
+def test_a_score_table_has_a_column_for_each_metric_and_its_interval():
+    row = {metric.field: (0.5, 0.25, 0.75) for metric in IN_EVALUATION}
+    table = widgets.score_table({"mine": row}).data
+    for metric in IN_EVALUATION:
+        assert f">{metric.label}<" in table
+    assert table.count("0.5000 [0.2500, 0.7500]") >= 2
 
 
 def test_the_marks_on_the_curve_lie_where_the_epochs_are(finished):
@@ -93,14 +137,14 @@ def test_the_marks_on_the_curve_lie_where_the_epochs_are(finished):
         assert 0 <= place["top"] < place["top"] + place["height"] <= 1
 
 
-def test_by_night_every_widget_is_plain_html(finished, tiny):
+def test_unattended_every_widget_is_plain_html(finished, tiny):
     pairs = load_pairs(tiny / "validation")
     for widget, words in (
         (widgets.resume_picker(finished, "auto"), "checkpoint_epoch_1.pt"),
         (widgets.RunMonitor(finished), "is finished: epoch 2"),
         (widgets.TreeChoice(pairs), "chosen: "),
     ):
-        bundle = widget._repr_mimebundle_()
+        bundle = shown(widget)
         assert set(bundle) == {"text/html", "text/plain"} and words in bundle["text/html"]
 
 
@@ -111,21 +155,12 @@ def test_the_choice_of_a_tree_is_by_sentence(tiny):
     assert len(choice.options) == len(distinct_trees(pairs)[0])
 
 
-def test_a_live_figure_spends_little_of_the_training_on_itself(finished, monkeypatch):
-    shown: list[object] = []
-    monkeypatch.setattr(widgets, "display", lambda *_, **__: Shown(shown))
+def test_a_live_figure_spends_little_of_the_training_on_itself(finished, capsys):
     monitor, history = widgets.TrainingMonitor(), run_status(finished).history
     began = time.monotonic()
     while time.monotonic() - began < 2.0:
         monitor.show(history, "epoch 2/2")
-    assert len(shown) <= 3
-
-
-class Shown:
-    """Stands for a display in a page."""
-
-    def __init__(self, shown: list[object]) -> None:
-        self.update = shown.append
+    assert 1 <= capsys.readouterr().out.count("Image object") <= 3  # outside of IPython it is printed
 
 
 def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, tmp_path):
@@ -137,14 +172,14 @@ def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, 
     (run / "training.log").write_text("2026-01-01 00:00:00  stopped by SIGTERM: epoch 2\n")
     assert "is stopped by SIGTERM; newest commit: epoch 2" in str(run_status(run))
     code = (
-        "import sys, time; from pathlib import Path; from treelstm.checkpoint import only_writer\n"
+        "import sys, time; from pathlib import Path; from treelstm.run.lock import only_writer\n"
         "with only_writer(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         assert f"being trained by process {process.pid} on " in str(run_status(run))
         monitor = widgets.RunMonitor(run)
-        assert f"process {process.pid}" in monitor._repr_mimebundle_()["text/html"]
+        assert f"process {process.pid}" in shown(monitor)["text/html"]
         process.kill()
 
 

@@ -1,7 +1,7 @@
-"""Pair files in the field format: read, check, compile once, split.
+"""Pair files: read, check, compile once, split.
 
-A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, each perhaps gzipped, one pair a
-line. Every problem of every file is collected before any of them is raised.
+A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, plain or gzipped (`.jsonl.gz`),
+one pair per line. The problems of all files are collected and reported in one error.
 
 Shapes: P pairs, T trees.
 """
@@ -18,7 +18,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,22 @@ import numpy as np
 import torch
 
 from treelstm.config import Config
+from treelstm.errors import UserError
 from treelstm.files import write_whole
 from treelstm.randomness import SPLIT, generator
-from treelstm.trees import Array, Forest, ForestBuilder, TreeError, Vocabulary
+from treelstm.trees import Array, Forest, ForestBuilder, TreeError, Vocabulary, entries
 
 log = logging.getLogger("treelstm")
 
 CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
-_SHOWN = 20  # problems named one by one
-_CACHE_FORMAT = 1  # raised whenever the arrays of a compiled corpus change
+_REPAIR, _PARSE_AGAIN = "Repair or remove the line", "Parse the sentence again or remove the line"
+_SHOWN = 20  # problems listed in an error
+_CACHE_FORMAT = 2  # increased whenever the arrays of a compiled corpus change
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a pair file; `line` counts from 1, 0 means the file as a whole."""
+    """One problem of a pair file; `line` counts from 1, 0 means the whole file."""
 
     path: Path
     line: int
@@ -53,7 +55,7 @@ class Problem:
 
 @dataclass
 class Problems:
-    """The first 20 problems, and the count of all."""
+    """The first 20 problems, and the number of all."""
 
     shown: list[Problem] = field(default_factory=list)
     count: int = 0
@@ -70,8 +72,8 @@ class Problems:
         return "\n".join(lines)
 
 
-class DataError(ValueError):
-    """Pair files cannot be used as they are; the message names file, line, finding and remedy."""
+class DataError(UserError, ValueError):
+    """Pair files cannot be used; for each problem the message gives file, line and remedy."""
 
     def __init__(self, problems: Problems) -> None:
         super().__init__(str(problems))
@@ -86,15 +88,15 @@ def _data_error(path: Path, found: str, remedy: str) -> DataError:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labelled pairs of trees of one forest. Indexing with an array gives the pairs it names."""
+    """Labelled pairs of trees of one forest; an array of indices selects some of them."""
 
     forest: Forest
     first: Array  # [P] tree numbers
     second: Array  # [P] tree numbers
     label: Array  # [P] 1 similar, 0 dissimilar
-    similarity: Array  # [P] float64, NaN where the file gives none
-    line: Array  # [P] line in its file, from 1
-    sentences: tuple[str | None, ...]  # [T]
+    similarity: Array  # [P] float64, NaN if the file gives none
+    line: Array  # [P] line number in the file, from 1
+    sentences: tuple[str | None, ...]  # [T] None if the file gives none
     paths: dict[int, Path]  # label -> file
     fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
 
@@ -113,23 +115,23 @@ class Pairs:
 
     @property
     def trees(self) -> Array:
-        """Tree numbers of all pairs, first and second, with repetitions."""
+        """[2 P] tree numbers of all pairs: the first trees, then the second ones."""
         return np.concatenate((self.first, self.second))
 
     @property
     def majority_rate(self) -> float:
-        """Accuracy of always answering the more frequent class."""
+        """Accuracy of always predicting the more frequent class."""
         similar = float(self.label.mean())
         return max(similar, 1 - similar)
 
     def where(self, pair: int) -> str:
-        """File and line of a pair."""
+        """File and line of a pair, as text."""
         return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What one run trains and validates on."""
+    """The training and validation data of a run."""
 
     training: Pairs
     validation: Pairs
@@ -138,23 +140,19 @@ class Corpus:
 
     @property
     def overlap(self) -> float:
-        """Share of the distinct validation trees that occur in training."""
-        ours = _distinct(self.validation)
-        return float(np.isin(ours, _distinct(self.training)).mean())
+        """Share of the distinct validation trees that also occur in training."""
+        validation, training = _distinct(self.validation), _distinct(self.training)
+        return float(np.isin(validation, training).mean())
 
     @property
     def unknown_share(self) -> float:
-        """Share of the symbols in validation trees that training does not know."""
+        """Share of the symbols in the distinct validation trees that do not occur in training."""
         forest = self.validation.forest
-        used = np.unique(self.validation.trees)
-        under = np.concatenate([_row(forest.under_ptr, forest.under, tree) for tree in used])
-        symbols = np.concatenate([_row(forest.symbol_ptr, forest.symbol, s) for s in under])
+        trees = np.unique(self.validation.trees)
+        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]]
+        symbols = forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
         unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
         return float(unknown[symbols].mean())
-
-
-def _row(pointers: Array, flat: Array, row: int) -> Array:
-    return flat[pointers[row] : pointers[row + 1]]
 
 
 def _distinct(pairs: Pairs) -> Array:
@@ -168,7 +166,7 @@ def load_corpus(config: Config) -> Corpus:
     """Training and validation pairs of a run, and the vocabulary of the training trees.
 
     Raises:
-        DataError: files are missing or damaged, or too small to split; names every problem.
+        DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
     pairs = load_pairs(config.data_path, config.ignored_keys)
     if config.validation_path is None:
@@ -183,7 +181,7 @@ def load_corpus(config: Config) -> Corpus:
 
 
 def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
-    """A stratified split: the same share of each class, drawn by seed alone."""
+    """A stratified split: the same share of each class, drawn from the seed alone."""
     held_out = np.zeros(len(pairs), bool)
     for label, path in pairs.paths.items():
         members = np.flatnonzero(pairs.label == label)
@@ -192,7 +190,7 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
             raise _data_error(
                 path,
                 f"holds {len(members)} pair(s), too few to hold out "
-                f"validation_fraction={config.validation_fraction} and keep some",
+                f"validation_fraction={config.validation_fraction} and train on the rest",
                 "Add pairs or set validation_dir",
             )
         order = torch.randperm(len(members), generator=generator(config.seed, SPLIT, label))
@@ -203,12 +201,13 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load_pairs(directory: Path, ignored_keys: tuple[str, ...] = ()) -> Pairs:
-    """All pairs of `directory` as one compiled forest, from the cache where nothing has changed.
+def load_pairs(directory: Path | str, ignored_keys: tuple[str, ...] = ()) -> Pairs:
+    """All pairs of `directory`: from the cache, or compiled if files or ignored keys have changed.
 
     Raises:
-        DataError: names every problem: file, line, what was found, what to do.
+        DataError: the files cannot be used; the message lists the problems.
     """
+    directory = Path(directory)
     paths = pair_files(directory)
     fingerprint = {path.name: _sha256(path) for path in paths.values()}
     key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
@@ -220,9 +219,9 @@ def load_pairs(directory: Path, ignored_keys: tuple[str, ...] = ()) -> Pairs:
     return pairs
 
 
-def pair_files(directory: Path) -> dict[int, Path]:
+def pair_files(directory: Path | str) -> dict[int, Path]:
     """The file of each label."""
-    problems, paths = Problems(), {}
+    directory, problems, paths = Path(directory), Problems(), {}
     if not directory.is_dir():
         raise _data_error(
             directory,
@@ -237,7 +236,7 @@ def pair_files(directory: Path) -> dict[int, Path]:
             problems.add(found[0], 0, f"{found[1].name} is there too", "Keep one of the two")
         else:
             missing = directory / f"{stem}.jsonl"
-            problems.add(missing, 0, "no such file, nor .jsonl.gz", "Both classes are needed; add it")
+            problems.add(missing, 0, "no such file, nor .jsonl.gz", "Both classes are needed: add it")
     if problems.count:
         raise DataError(problems)
     return paths
@@ -248,7 +247,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _data_error(path, f"cannot be read ({error.strerror})", "Mend its permissions") from error
+        raise _data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
 
 
 def _compile(
@@ -270,12 +269,7 @@ def _compile(
                     try:
                         builder.add(record[side]["ast"])
                     except TreeError as error:
-                        problems.add(
-                            path,
-                            line,
-                            f"{side}.ast {error}",
-                            "Parse the sentence again or remove the line",
-                        )
+                        problems.add(path, line, f"{side}.ast {error}", _PARSE_AGAIN)
             if problems.count == count:
                 labels.append(label)
                 similarity = record.get("similarity")
@@ -283,7 +277,7 @@ def _compile(
                 lines.append(line)
                 sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
         if before == (problems.count, len(labels)):
-            problems.add(path, 0, "holds no pairs", "Both classes are needed; add pairs")
+            problems.add(path, 0, "holds no pairs", "Both classes are needed: add pairs")
     if problems.count:
         raise DataError(problems)
     return Pairs(
@@ -300,7 +294,7 @@ def _compile(
 
 
 def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a file with their line numbers; what is none becomes a problem."""
+    """The JSON objects of a file with their line numbers; any other line becomes a problem."""
     line = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -316,62 +310,48 @@ def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, An
                     found = "nested deeper than Python's JSON parser can read"
                     problems.add(path, line, found, "Make the tree shallower or remove the line")
                 except ValueError as error:
-                    problems.add(path, line, f"not JSON ({error})", "Repair or remove the line")
+                    problems.add(path, line, f"not JSON ({error})", _REPAIR)
                 else:
                     if isinstance(record, dict):
                         yield line, record
                     else:
-                        found = "is no JSON object, expected {ast1, ast2, label}"
-                        problems.add(path, line, found, "Repair or remove the line")
+                        found = "not a JSON object, expected one with ast1, ast2 and label"
+                        problems.add(path, line, found, _REPAIR)
     except (EOFError, OSError, zlib.error) as error:
-        found = f"cannot be read beyond line {line} ({error or type(error).__name__})"
+        found = f"cannot be read after line {line} ({error or type(error).__name__})"
         problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
 
 
 def _check_record(record: dict[str, Any], label: int, path: Path, line: int, problems: Problems) -> None:
-    """Everything about a record but its trees."""
+    """Checks a record except for its trees."""
     for side in ("ast1", "ast2"):
         part = record.get(side)
         if part is None:
-            problems.add(path, line, f"{side} is missing", "Repair or remove the line")
+            problems.add(path, line, f"{side} is missing", _REPAIR)
         elif not isinstance(part, dict):
-            problems.add(path, line, f"{side} is no JSON object", "Repair or remove the line")
+            problems.add(path, line, f"{side} is not a JSON object", _REPAIR)
         elif "ast" not in part:
-            problems.add(
-                path, line, f"{side}.ast is missing", "Parse the sentence again or remove the line"
-            )
+            problems.add(path, line, f"{side}.ast is missing", _PARSE_AGAIN)
         elif not isinstance(part.get("sentence"), str | None):
-            problems.add(path, line, f"{side}.sentence is no string", "Make it one or leave it out")
+            problems.add(path, line, f"{side}.sentence is not a string", "Correct or remove it")
     found = record.get("label")
     if isinstance(found, bool) or found != label:
-        said = "label is missing" if "label" not in record else f"label is {json.dumps(found)}"
-        problems.add(
-            path, line, f"{said}, but the file's name says {label}", "Correct it or move the line"
-        )
+        found = f"label is {json.dumps(found)}" if "label" in record else "label is missing"
+        remedy = "Correct the label or move the line"
+        problems.add(path, line, f"{found}, but the file's name says {label}", remedy)
     similarity = record.get("similarity")
     if isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
-        problems.add(path, line, "similarity is no number", "Make it one or leave it out")
+        problems.add(path, line, "similarity is not a number", "Correct or remove it")
 
 
 # --- the cache ---------------------------------------------------------------------------------
 
-_FOREST_ARRAYS = [
-    "symbol_ptr",
-    "symbol",
-    "child_ptr",
-    "child",
-    "height",
-    "root",
-    "under_ptr",
-    "under",
-    "tree_nodes",
-    "tree_digest",
-]
-_PAIR_ARRAYS = ["first", "second", "label", "similarity", "line"]
+_FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
+_PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
 
 
 def _cache_path(directory: Path) -> Path:
-    """Beside the data, or in the user's cache directory where the data is marked read-only."""
+    """In the data directory, or in the user's cache directory if the data directory is read-only."""
     if directory.stat().st_mode & stat.S_IWUSR and os.access(directory, os.W_OK):
         return directory / ".forest.npz"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -393,7 +373,7 @@ def _write_cache(path: Path, key: str, pairs: Pairs) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, buffer.getbuffer())
     except OSError as error:
-        log.warning("The compiled corpus is not cached; the next start compiles again. %s", error)
+        log.warning("The compiled corpus could not be cached; the next start compiles again: %s", error)
 
 
 def _read_cache(
@@ -417,5 +397,5 @@ def _read_cache(
                 **{name: arrays[name] for name in _PAIR_ARRAYS},
             )
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is damaged (%s); the corpus is compiled again.", path, error)
+        log.warning("%s is damaged (%s). Compiling the corpus again.", path, error)
         return None

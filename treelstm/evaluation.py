@@ -1,7 +1,7 @@
-"""How well distances tell similar pairs from dissimilar ones, beside trivial baselines.
+"""How well distances tell similar pairs from dissimilar ones, for encoders and simple baselines.
 
-Shapes: P pairs, T distinct trees in them, R resamples. Labels are 1 similar, 0 dissimilar; small
-distances speak for similar.
+Shapes: P pairs, T distinct trees in them, R resamples. Labels are 1 similar, 0 dissimilar; the smaller
+a distance, the more similar the pair.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ import numpy as np
 import torch
 
 from treelstm.data import Pairs
+from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.trees import UNKNOWN, Array, Forest, key_of
+
+Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a set of pairs says of an encoder; all but the threshold lie between 0 and 1."""
+    """How well distances fit a set of labelled pairs; all but the threshold lie between 0 and 1."""
 
     roc_auc: float
     average_precision: float
     f1: float  # at the threshold
     accuracy: float  # at the threshold; compare it with majority_rate
     majority_rate: float  # accuracy of always answering the more frequent class
-    threshold: float  # distance under which a pair is predicted similar
+    threshold: float  # a pair of a smaller distance is predicted similar
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
 def evaluate(encoder: TreeEncoder, pairs: Pairs) -> Metrics:
-    """Metrics of `encoder` on `pairs`, at the threshold that came with it."""
+    """Metrics of `encoder` on `pairs`, at the encoder's own threshold."""
     return pair_metrics(pair_distances(encoder, pairs), pairs.label, encoder.threshold)
 
 
 def pair_metrics(distance: Array, label: Array, threshold: float) -> Metrics:
-    """Metrics of distances [P] against labels [P], both classes present."""
-    # scikit-learn takes 1.7 s to import; a start or resume need not wait for it.
+    """Metrics of distances [P] against labels [P], which must hold both classes."""
+    # scikit-learn takes 1.7 s to import, which would delay every start and resume.
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
     predicted = distance.astype(np.float64) < threshold
@@ -63,14 +66,13 @@ def pair_distances(encoder: TreeEncoder, pairs: Pairs) -> Array:
 def calibrated_threshold(distance: Array, label: Array) -> float:
     """The threshold with the best F1 on these pairs, halfway between two distances that occur.
 
-    F1 because classes are unbalanced in practice: the threshold of the best accuracy may well be
-    one that calls no pair similar.
+    Not the best accuracy: with unbalanced classes that threshold may predict no pair as similar.
     """
     order = np.argsort(distance, kind="stable")
     ascending = distance[order].astype(np.float64)
     hits = np.cumsum(label[order])
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
-    f1[:-1][np.diff(ascending) == 0] = -1.0  # equal distances fall on one side together
+    f1[:-1][np.diff(ascending) == 0] = -1.0  # no threshold separates equal distances
     best = int(np.argmax(f1))
     if best + 1 == len(order):
         return float(np.nextafter(ascending[best], np.inf))
@@ -78,10 +80,10 @@ def calibrated_threshold(distance: Array, label: Array) -> float:
 
 
 def bag_distances(pairs: Pairs, key: str | None = None) -> Array:
-    """A trivial baseline: cosine distance [P] of the trees' bags of symbols, weighted by TF-IDF.
+    """A simple baseline: cosine distance [P] of the trees' bags of symbols, weighted by TF-IDF.
 
-    It sees which symbols a tree has and nothing of its structure. `key` keeps only that key's
-    symbols, as in a bag of roots.
+    It depends on which symbols a tree has, not on its structure. With `key`, only symbols of that key
+    count, as in a bag of roots.
     """
     trees, first, second = distinct_trees(pairs)
     return _cosine_distances(_bag_vectors(pairs.forest, trees, key), first, second)
@@ -105,15 +107,15 @@ def _bag_vectors(forest: Forest, trees: Array, key: str | None = None) -> Any:
 
 
 def _cosine_distances(vectors: Any, first: Array, second: Array) -> Array:
-    """Of rows `first` from rows `second` [P] of sparse unit vectors."""
+    """Distances [P] between the rows `first` and `second` of sparse unit vectors."""
     return np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
 
 
-# --- an encoder beside its baselines -----------------------------------------------------------
+# --- scorers: an encoder and its baselines -----------------------------------------------------
 
 
 def distinct_trees(pairs: Pairs) -> tuple[Array, Array, Array]:
-    """Numbers [T] of the distinct trees in `pairs`, and each pair's first and second among them [P]."""
+    """Numbers [T] of the distinct trees in `pairs`; positions [P] of each pair's two trees in these."""
     _, where, position = np.unique(
         pairs.forest.root[pairs.trees], return_index=True, return_inverse=True
     )
@@ -121,51 +123,57 @@ def distinct_trees(pairs: Pairs) -> tuple[Array, Array, Array]:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One way to tell similar pairs from others: an encoder, or a baseline."""
+class PairScorer:
+    """Distances of a set of pairs, as an encoder or a baseline computes them."""
 
     distance: Array  # [P]
-    threshold: float
+    threshold: float  # a pair of a smaller distance is predicted similar
     between: Callable[[Array], Array]  # positions [Q] among the T trees -> distances [Q, T]
 
     def metrics(self, label: Array) -> Metrics:
         return pair_metrics(self.distance, label, self.threshold)
 
 
-def encoder_contestant(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> Contestant:
-    """An encoder with the threshold that came with it, or with one calibrated on these pairs."""
+def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> PairScorer:
+    """An encoder with its own threshold, or with one calibrated on these pairs."""
     trees, first, second = distinct_trees(pairs)
     vectors = encoder.encode_trees(pairs.forest, trees).cpu()
     distance = distances(vectors[first], vectors[second]).numpy()
     threshold = calibrated_threshold(distance, pairs.label) if calibrate else encoder.threshold
-    return Contestant(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
+    return PairScorer(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
 
 
-def tfidf_scorer(pairs: Pairs) -> Contestant:
-    """The bag of symbols, its threshold calibrated on these very pairs: it gets the benefit."""
+def tfidf_scorer(pairs: Pairs) -> PairScorer:
+    """The baseline `bag_distances`, favoured by a threshold calibrated on these very pairs."""
     trees, first, second = distinct_trees(pairs)
     vectors = _bag_vectors(pairs.forest, trees)
     distance = _cosine_distances(vectors, first, second)
     threshold = calibrated_threshold(distance, pairs.label)
-    return Contestant(distance, threshold, lambda rows: 1 - (vectors[rows] @ vectors.T).toarray())
+    return PairScorer(distance, threshold, lambda rows: 1 - (vectors[rows] @ vectors.T).toarray())
 
 
-# --- how sure one can be -----------------------------------------------------------------------
+def untrained_encoder(encoder: TreeEncoder, seed: int) -> TreeEncoder:
+    """An encoder with fresh weights, and the vocabulary, settings and device of `encoder`."""
+    fresh = TreeEncoder(encoder.vocabulary, encoder.settings, seed=seed)
+    return fresh.to(encoder.embedding.device).eval()
 
 
-def resampled(
+# --- confidence intervals ----------------------------------------------------------------------
+
+
+def bootstrap_metrics(
     pairs: Pairs, distance: Array, threshold: float, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Array]:
-    """Metrics on R resamples of the sentences, [R] each: roc_auc, average_precision, f1, accuracy.
+    """The metrics of `history.IN_EVALUATION` on R resamples of the trees: [R] each, by field.
 
-    Pairs that share a tree are not independent, so the trees are drawn, with replacement, and a
-    pair counts as often as the product of its trees' draws (pigeonhole bootstrap, Owen 2007). Equal
-    seeds draw equal trees: differences of two calls are paired.
+    Pairs that share a tree are not independent. So trees are drawn, with replacement, and a pair's
+    weight is the product of how often its two trees were drawn (pigeonhole bootstrap, Owen 2007).
+    Calls with equal seeds draw the same trees, so that their results can be subtracted.
     """
     trees, first, second = distinct_trees(pairs)
     order = np.argsort(distance, kind="stable")
     label, ascending = pairs.label[order].astype(bool), distance[order]
-    ends = np.flatnonzero(np.append(np.diff(ascending) != 0, True))  # of runs of equal distances
+    ends = np.flatnonzero(np.append(np.diff(ascending) != 0, True))  # of stretches of equal distances
     similar = ascending.astype(np.float64) < threshold
     random = np.random.default_rng(seed)
     parts = []
@@ -176,15 +184,16 @@ def resampled(
         times = np.bincount(draws.ravel(), minlength=rows * len(trees)).reshape(rows, len(trees))
         weight = times[:, first[order]] * np.where(first == second, 1, times[:, second])[:, order]
         parts.append(_weighted_metrics(weight.astype(np.float64), label, similar, ends))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = [metric.field for metric in IN_EVALUATION]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 _RESAMPLES_PER_CALL = 100  # bounds the memory
 
 
 def _weighted_metrics(weight: Array, label: Array, similar: Array, ends: Array) -> dict[str, Array]:
-    """Metrics of weighted pairs: `weight` [R, P], by ascending distance; as scikit-learn's."""
-    with np.errstate(invalid="ignore"):  # a resample without a class has no metrics
+    """Metrics [R] by field, as scikit-learn's, of pairs by ascending distance, weighted [R, P]."""
+    with np.errstate(invalid="ignore"):  # NaN where a resample lacks a class
         right, wrong = (np.cumsum(weight * kind, axis=1)[:, ends] for kind in (label, ~label))
         positives, negatives = right[:, -1:], wrong[:, -1:]
         height = (right + np.pad(right, ((0, 0), (1, 0)))[:, :-1]) / 2  # of the ROC's trapezoids
@@ -202,18 +211,16 @@ def _weighted_metrics(weight: Array, label: Array, similar: Array, ends: Array) 
         }
 
 
-def scores(contestant: Contestant, pairs: Pairs) -> dict[str, tuple[float, float, float]]:
-    """roc_auc, average_precision, f1, accuracy: each on these pairs, and its 95% interval."""
-    draws = resampled(pairs, contestant.distance, contestant.threshold)
-    found = contestant.metrics(pairs.label).to_dict()
+def metrics_with_intervals(scorer: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
+    """The metrics of `history.IN_EVALUATION` on these pairs, by field."""
+    draws = bootstrap_metrics(pairs, scorer.distance, scorer.threshold)
+    found = scorer.metrics(pairs.label).to_dict()
     return {name: (found[name], *interval(values)) for name, values in draws.items()}
 
 
-def differences(
-    first: Contestant, second: Contestant, pairs: Pairs
-) -> dict[str, tuple[float, float, float]]:
-    """`second` minus `first` in each metric of `scores`, with its 95% interval, on paired resamples."""
-    draws = [resampled(pairs, each.distance, each.threshold) for each in (first, second)]
+def paired_differences(first: PairScorer, second: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
+    """`second` minus `first` in each of these metrics, on the same resamples."""
+    draws = [bootstrap_metrics(pairs, each.distance, each.threshold) for each in (first, second)]
     found = [each.metrics(pairs.label).to_dict() for each in (first, second)]
     return {
         name: (found[1][name] - found[0][name], *interval(draws[1][name] - draws[0][name]))
@@ -222,7 +229,7 @@ def differences(
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """The middle 95% of resampled values [R]; resamples without a class do not count."""
+    """The middle 95% of resampled values [R], NaN left out."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -232,21 +239,21 @@ def interval(values: Array) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well the trees nearest to a tree are those labelled similar to it."""
+    """Whether the trees nearest to a tree are those labelled similar to it."""
 
-    queries: int  # trees with at least one similar partner
+    queries: int  # trees with at least one tree labelled similar
     candidates: int  # trees that each is compared with
     precision: dict[int, float]  # k -> share of the k nearest that are labelled similar, mean
-    possible: dict[int, float]  # k -> the most that a perfect ranking could reach
-    chance: float  # what a random ranking reaches, at every k
+    possible: dict[int, float]  # k -> precision of a perfect ranking
+    chance: float  # precision of a random ranking, at every k
     mean_reciprocal_rank: float  # mean of 1 / rank of the nearest tree labelled similar
 
 
-def retrieval(contestant: Contestant, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) -> Retrieval:
-    """Each tree that has similar partners asks for them among all others.
+def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) -> Retrieval:
+    """Ranks all other trees by distance, for each tree that has one labelled similar.
 
-    Trees nobody labelled count as not similar, so these are lower bounds. Of equally distant trees
-    the similar ones count as farther: a distance that cannot tell trees apart gains nothing.
+    Trees without a label count as not similar, so the results are lower bounds. Among equally distant
+    trees the similar ones are ranked last, so that a constant distance gains nothing.
     """
     trees, first, second = distinct_trees(pairs)
     partners: dict[int, set[int]] = {}
@@ -259,7 +266,7 @@ def retrieval(contestant: Contestant, pairs: Pairs, at: Sequence[int] = (1, 5, 1
     reciprocal = []
     for start in range(0, len(queries), _QUERIES_PER_CALL):
         chunk = queries[start : start + _QUERIES_PER_CALL]
-        for query, distance in zip(chunk.tolist(), contestant.between(chunk), strict=True):
+        for query, distance in zip(chunk.tolist(), scorer.between(chunk), strict=True):
             relevant = np.zeros(len(trees), bool)
             relevant[list(partners[query])] = True
             others = np.arange(len(trees)) != query
@@ -281,9 +288,9 @@ def retrieval(contestant: Contestant, pairs: Pairs, at: Sequence[int] = (1, 5, 1
 _QUERIES_PER_CALL = 256  # bounds the memory
 
 
-def nearest(contestant: Contestant, tree: int, count: int = 5) -> list[tuple[int, float]]:
-    """The trees nearest to one, by position among the T, with their distances, nearest first."""
-    distance = contestant.between(np.array([tree]))[0]
+def nearest(scorer: PairScorer, tree: int, count: int = 5) -> list[tuple[int, float]]:
+    """The trees nearest to one, nearest first: their positions among the T trees, and distances."""
+    distance = scorer.between(np.array([tree]))[0]
     order = [int(i) for i in np.argsort(distance, kind="stable") if i != tree][:count]
     return [(i, float(distance[i])) for i in order]
 
@@ -299,7 +306,7 @@ def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, flo
 
 
 def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
-    """Pairs that contradict their label most: the farthest similar, then the nearest dissimilar."""
+    """Positions of the farthest similar pairs, then of the nearest dissimilar ones."""
     similar, dissimilar = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     farthest = similar[np.argsort(-distance[similar], kind="stable")][:count]
     return np.concatenate(
@@ -308,8 +315,9 @@ def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
 
 
 def graded_correlation(distance: Array, similarity: Array) -> dict[str, float] | None:
-    """Spearman's and Pearson's correlation of distance [P] with the graded similarity, over the pairs
-    that have one; -1 is perfect. None where fewer than three have one, or all the same.
+    """Spearman's and Pearson's correlation of distance [P] with graded similarity [P]; -1 is perfect.
+
+    Pairs without a similarity (NaN) are left out. None if fewer than three remain, or all are equal.
     """
     from scipy.stats import pearsonr, spearmanr
 

@@ -1,25 +1,20 @@
 // The table of CheckpointPicker: sorts by click, chooses by mouse or keyboard, marks the choice on the curve.
 
-const COLUMNS = {
-  epoch: "epoch",
-  step: "step",
-  train_loss: "train loss",
-  validation_loss: "valid. loss",
-  average_precision: "avg. precision",
-  bytes: "MB",
-  written: "written",
-  status: "status",
-};
-const FOUR_DIGITS = ["train_loss", "validation_loss", "average_precision"];
+const BEFORE_METRICS = [["epoch", "epoch"], ["step", "step"]]; // [name, heading]
+const AFTER_METRICS = [["bytes", "MB"], ["written", "written"], ["status", "status"]];
+
+function valueOf(row, column) {
+  return column in row.metrics ? row.metrics[column] : row[column];
+}
 
 function text(row, column) {
-  const value = row[column];
+  const value = valueOf(row, column);
   if (column === "status") return row.usable ? value : value ? "damaged" : "checking …";
   if (value === null) return "";
   if (column === "epoch") return row.best ? `${value} ★` : `${value}`;
   if (column === "bytes") return (value / 1e6).toFixed(1);
   if (column === "written") return value.replace("T", " ").slice(5, 16);
-  return FOUR_DIGITS.includes(column) ? value.toFixed(4) : `${value}`;
+  return column in row.metrics ? value.toFixed(4) : `${value}`;
 }
 
 function make(tag, parent, properties = {}, attributes = {}) {
@@ -35,12 +30,13 @@ function compare(a, b) {
 }
 
 function render({ model, el }) {
+  const columns = [...BEFORE_METRICS, ...model.get("columns"), ...AFTER_METRICS];
   const rows = new Map(model.get("rows").map((row) => [row.path, row]));
   const lines = new Map();
   let order = { column: "epoch", descending: true };
 
   el.classList.add("treelstm-picker");
-  el.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
+  el.dataset.lmSuppressShortcuts = "true"; // without it, the arrow keys would move between cells
   const frame = make("div", el, { className: "treelstm-rows" });
   const table = make("table", frame, {}, { role: "grid", "aria-label": "checkpoints" });
   const head = make("tr", make("thead", table));
@@ -53,7 +49,7 @@ function render({ model, el }) {
   make("img", curve, { src: `data:image/png;base64,${png}`, alt: "loss and quality by epoch" });
   const marks = axes.map(() => make("div", curve, { className: "treelstm-mark" }));
 
-  const headers = Object.entries(COLUMNS).map(([column, label]) => {
+  const headers = columns.map(([column, label]) => {
     const cell = make("th", head, {}, { scope: "col" });
     make("button", cell, {
       textContent: label,
@@ -67,7 +63,7 @@ function render({ model, el }) {
 
   function sort() {
     const { column, descending } = order;
-    const key = (row) => (column === "epoch" ? row.position : row[column]);
+    const key = (row) => (column === "epoch" ? row.position : valueOf(row, column));
     const sorted = [...rows.values()].sort(
       (a, b) => compare(key(a), key(b)) * (descending ? -1 : 1) || compare(a.position, b.position),
     );
@@ -82,7 +78,7 @@ function render({ model, el }) {
     const line = lines.get(row.path) ?? make("tr", body, {}, { role: "row", "data-path": row.path });
     lines.set(row.path, line);
     line.replaceChildren();
-    for (const column of Object.keys(COLUMNS)) {
+    for (const [column] of columns) {
       make("td", line, { textContent: text(row, column) }, { role: "gridcell" });
     }
     line.title = row.usable ? row.name : row.status || row.name;
@@ -119,12 +115,12 @@ function render({ model, el }) {
 
   function aside(chosen) {
     const later = [...rows.values()].filter((row) => compare(row.position, chosen.position) > 0);
-    if (!later.length) return "It is the newest: going on from it sets nothing aside.";
+    if (!later.length) return "It is the newest: resuming from it sets nothing aside.";
     later.sort((a, b) => compare(a.position, b.position));
     const names = later.length > 1 ? `${later[0].name} to ${later.at(-1).name}` : later[0].name;
     const bytes = later.reduce((sum, row) => sum + row.bytes, 0);
     return (
-      `Going on from it sets aside ${later.length} later checkpoint${later.length > 1 ? "s" : ""} ` +
+      `Resuming from it sets aside ${later.length} later checkpoint${later.length > 1 ? "s" : ""} ` +
       `(${names}, ${(bytes / 1e6).toFixed(1)} MB), best_model.pt, final_model.pt and ` +
       `training_history.json in superseded/; nothing is deleted.`
     );
@@ -147,7 +143,7 @@ function render({ model, el }) {
     line.scrollIntoView({ block: "nearest" });
   };
 
-  const heard = () => {
+  const update = () => {
     for (const row of model.get("rows")) {
       if (row.status === rows.get(row.path)?.status) continue;
       rows.set(row.path, row);
@@ -156,13 +152,13 @@ function render({ model, el }) {
     show();
   };
   model.on("change:chosen", show);
-  model.on("change:rows", heard);
+  model.on("change:rows", update);
   for (const row of rows.values()) fill(row);
   sort();
   show();
   return () => {
     model.off("change:chosen", show);
-    model.off("change:rows", heard);
+    model.off("change:rows", update);
   };
 }
 

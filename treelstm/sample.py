@@ -1,9 +1,9 @@
-"""A small, honest sample corpus in the field format: Esperanto clauses from a grammar and a lexicon.
+"""A small sample corpus in the field format: Esperanto clauses from a grammar and a lexicon.
 
-Positive pairs say the same thing differently: a synonym, an added modifier, another word order or
-tense. Half of the negative pairs are hard: they share every root and mean something else, since
-subject and object have changed places, an antonym's prefix `mal` has come or gone, or a modifier
-has moved to the other noun. A bag of roots cannot tell those from positives; a tree encoder can.
+Positive pairs differ in a synonym, an added modifier, the word order or the tense. Half of the negative
+pairs are hard: both trees have the same roots but different meanings, since subject and object are
+exchanged, the antonym's prefix `mal` is added or removed, or a modifier is moved to the other noun. A
+bag of roots cannot tell these from positives; a tree encoder can.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from treelstm.errors import UserError
 from treelstm.files import write_whole
 
 # Classes of words: roots, with "-" before each suffix and "=" between near-synonyms.
@@ -68,7 +69,11 @@ merkat=bazar haven insul kamp plaĝ=strand dezert hotel restoraci teatr muze bib
 
 _TENSES = {"prezenco": "as", "pasinteco": "is", "futuro": "os"}
 _CONDITIONAL = "kondiĉa"  # the mood in -us; it has no tense
-_ORDERS = ("SVO", "SOV", "OVS", "OSV", "VSO", "VOS")  # all grammatical: the accusative tells
+_ORDERS = ("SVO", "SOV", "OVS", "OSV", "VSO", "VOS")  # all grammatical: the accusative marks the object
+
+
+class SampleExists(UserError, FileExistsError):
+    """The directory for a sample holds pairs already."""
 
 
 @cache
@@ -88,7 +93,7 @@ def roots() -> set[str]:
 
 @dataclass(frozen=True)
 class Word:
-    """One of several near-synonyms, perhaps turned into its opposite."""
+    """One of several near-synonyms, or its opposite by the prefix `mal`."""
 
     synonyms: tuple[str, ...]
     choice: int = 0
@@ -125,7 +130,7 @@ class Clause:
     verb: Word
     object: NounPhrase
     adverbs: tuple[Word, ...]
-    tense: str  # a tense, or the conditional mood
+    tense: str  # or the conditional mood
     order: str
 
     @property
@@ -136,6 +141,14 @@ class Clause:
     @property
     def nouns(self) -> tuple[Word, Word]:
         return self.subject.noun, self.object.noun
+
+    @property
+    def phrases(self) -> dict[str, NounPhrase]:
+        return {"subject": self.subject, "object": self.object}
+
+    def having(self, **parts: Any) -> Clause:
+        """The clause with these parts replaced."""
+        return replace(self, **parts)
 
 
 # --- clauses -----------------------------------------------------------------------------------
@@ -171,9 +184,10 @@ def _clause(draw: random.Random) -> Clause:
     return clause if clause.nouns[0].synonyms != clause.nouns[1].synonyms else _clause(draw)
 
 
-# --- the same thing, said differently ----------------------------------------------------------
+# --- variations that keep the meaning ----------------------------------------------------------
 
-Variation = Callable[[Clause, random.Random], Clause | None]  # None where it cannot be done
+Maker = Callable[[random.Random], tuple[Clause, Clause]]
+Variation = Callable[[Clause, random.Random], Clause | None]  # None: not possible with this clause
 
 
 def _synonym(clause: Clause, draw: random.Random) -> Clause | None:
@@ -187,16 +201,10 @@ def _synonym(clause: Clause, draw: random.Random) -> Clause | None:
         return new if word is old else word
 
     def swap_in(phrase: NounPhrase) -> NounPhrase:
-        adjectives = tuple(swap(word) for word in phrase.adjectives)
-        return replace(phrase, noun=swap(phrase.noun), adjectives=adjectives)
+        return replace(phrase, noun=swap(phrase.noun), adjectives=tuple(map(swap, phrase.adjectives)))
 
-    return replace(
-        clause,
-        subject=swap_in(clause.subject),
-        verb=swap(clause.verb),
-        object=swap_in(clause.object),
-        adverbs=tuple(swap(word) for word in clause.adverbs),
-    )
+    phrases = {part: swap_in(phrase) for part, phrase in clause.phrases.items()}
+    return clause.having(verb=swap(clause.verb), adverbs=tuple(map(swap, clause.adverbs)), **phrases)
 
 
 def _added_modifier(clause: Clause, draw: random.Random) -> Clause | None:
@@ -206,13 +214,16 @@ def _added_modifier(clause: Clause, draw: random.Random) -> Clause | None:
         added = _word(draw, _MANNERS)
         known = [word.synonyms for word in clause.adverbs]
         return None if added.synonyms in known else replace(clause, adverbs=(*clause.adverbs, added))
-    phrase: NounPhrase = getattr(clause, part)
-    added = _adjective(draw)
-    if len(phrase.adjectives) > 1 or added.synonyms in [word.synonyms for word in phrase.adjectives]:
+    grown = _with_adjective(clause.phrases[part], _adjective(draw))
+    return clause.having(**{part: grown}) if grown else None
+
+
+def _with_adjective(phrase: NounPhrase, added: Word) -> NounPhrase | None:
+    """None if the phrase has two adjectives already, or this one or a synonym."""
+    known = [word.synonyms for word in phrase.adjectives]
+    if len(known) > 1 or added.synonyms in known:
         return None
-    grown = replace(phrase, adjectives=(*phrase.adjectives, added))
-    changed: dict[str, Any] = {part: grown}
-    return replace(clause, **changed)
+    return replace(phrase, adjectives=(*phrase.adjectives, added))
 
 
 def _other_tense(clause: Clause, draw: random.Random) -> Clause | None:
@@ -225,50 +236,42 @@ def _other_order(clause: Clause, draw: random.Random) -> Clause:
     return replace(clause, order=draw.choice([order for order in _ORDERS if order != clause.order]))
 
 
-# --- the same roots, another meaning -----------------------------------------------------------
+# --- variations that keep the roots and change the meaning -------------------------------------
 
 
 def _exchanged(clause: Clause, draw: random.Random) -> Clause | None:
-    """Subject and object change places, where both could act."""
-    if clause.object.noun.name not in _ACTORS:
-        return None
-    return replace(clause, subject=clause.object, object=clause.subject)
+    """Subject and object exchanged, if the object is a being, which can act."""
+    exchanged = clause.having(subject=clause.object, object=clause.subject)
+    return exchanged if clause.object.noun.name in _ACTORS else None
 
 
 def _opposite(clause: Clause, draw: random.Random) -> Clause | None:
-    """One quality becomes its opposite."""
-    qualities = set(_classes(_QUALITIES))
+    """One quality replaced by its opposite."""
     places = [
         (part, number)
-        for part in ("subject", "object")
-        for number, word in enumerate(getattr(clause, part).adjectives)
-        if word.synonyms in qualities
+        for part, phrase in clause.phrases.items()
+        for number, word in enumerate(phrase.adjectives)
+        if word.synonyms in _classes(_QUALITIES)
     ]
     if not places:
         return None
     part, number = draw.choice(places)
-    phrase: NounPhrase = getattr(clause, part)
+    phrase = clause.phrases[part]
     words = list(phrase.adjectives)
     words[number] = replace(words[number], opposite=not words[number].opposite)
-    changed: dict[str, Any] = {part: replace(phrase, adjectives=tuple(words))}
-    return replace(clause, **changed)
+    return clause.having(**{part: replace(phrase, adjectives=tuple(words))})
 
 
 def _moved_modifier(clause: Clause, draw: random.Random) -> Clause | None:
-    """An adjective goes over to the other noun."""
+    """An adjective moved to the other noun."""
     giver, taker = draw.sample(("subject", "object"), 2)
-    source: NounPhrase = getattr(clause, giver)
-    target: NounPhrase = getattr(clause, taker)
-    if not source.adjectives or len(target.adjectives) > 1:
+    source = clause.phrases[giver]
+    if not source.adjectives:
         return None
     *kept, moved = source.adjectives
-    if moved.synonyms in [word.synonyms for word in target.adjectives]:
-        return None
-    changed: dict[str, Any] = {
-        giver: replace(source, adjectives=tuple(kept)),
-        taker: replace(target, adjectives=(*target.adjectives, moved)),
-    }
-    return replace(clause, **changed)
+    target = _with_adjective(clause.phrases[taker], moved)
+    changed = {giver: replace(source, adjectives=tuple(kept)), taker: target}
+    return clause.having(**changed) if target else None
 
 
 # --- pairs -------------------------------------------------------------------------------------
@@ -278,11 +281,10 @@ _HARD: tuple[Variation, ...] = (_exchanged, _opposite, _moved_modifier)
 
 
 def _positive(draw: random.Random) -> tuple[Clause, Clause]:
-    """Two of the four ways to say the same thing differently; one of them touches the words."""
+    """Two variations of the four that keep the meaning; at least one changes the words."""
     first = _clause(draw)
-    changes = [draw.choice(_SAME[:2]), draw.choice(_SAME)]
     second: Clause | None = first
-    for change in changes:
+    for change in (draw.choice(_SAME[:2]), draw.choice(_SAME)):
         second = change(second, draw) if second else None
     return (first, second) if second and second != first else _positive(draw)
 
@@ -297,7 +299,7 @@ def _hard_negative(draw: random.Random) -> tuple[Clause, Clause]:
 
 
 def _easy_negative(draw: random.Random) -> tuple[Clause, Clause]:
-    """Another clause; in half of the pairs with the same subject and verb."""
+    """Two clauses; half of the pairs share subject and verb."""
     first, second = _clause(draw), _clause(draw)
     if draw.random() < 0.5:
         second = replace(first, object=second.object, adverbs=second.adverbs)
@@ -312,45 +314,44 @@ def write_sample(
     seed: int = 0,
     unlike: Path | str | None = None,
 ) -> None:
-    """Writes a sample corpus of that many pairs; the same bytes for the same arguments.
+    """Writes a sample corpus of that many pairs; equal arguments give equal bytes.
 
-    Half of the negatives are hard. With `unlike`, the directory of another sample, no sentence
-    of that one occurs here, so that one validates the other.
+    Half of the negatives are hard. With `unlike`, the directory of another sample, no sentence of that
+    sample is used, so that one can validate what is trained on the other.
 
     Raises:
-        FileExistsError: the directory holds pairs already; they are left alone.
+        SampleExists: the directory holds pairs already; they are left alone.
         WriteFailed: the disk refuses.
     """
     directory = Path(directory)
-    taken = sorted(directory.glob("*_pairs.jsonl*"))
-    if taken:
-        raise FileExistsError(f"{taken[0]} exists already. Choose another directory or remove it.")
-    foreign = _sentences(Path(unlike)) if unlike is not None else set()
+    if existing := sorted(directory.glob("*_pairs.jsonl*")):
+        raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
+    excluded = _sentences(Path(unlike)) if unlike is not None else set()
     draw = random.Random(f"treelstm sample {seed}")
-    makers = {
-        "positive_pairs": [_positive] * positives,
-        "negative_pairs": [_hard_negative] * (negatives // 2)
-        + [_easy_negative] * (negatives - negatives // 2),
+    hard: list[Maker] = [_hard_negative] * (negatives // 2)
+    easy: list[Maker] = [_easy_negative] * (negatives - len(hard))
+    counts = {"num_positive_pairs": positives, "num_negative_pairs": negatives}
+    counts["total_pairs"] = positives + negatives
+    files = {
+        "positive_pairs.jsonl": _pairs(draw, 1, [_positive] * positives, excluded),
+        "negative_pairs.jsonl": _pairs(draw, 0, hard + easy, excluded),
+        "metadata.json": json.dumps(counts, indent=1),
     }
-    files: dict[str, bytes] = {}
-    for label, (stem, each) in zip((1, 0), makers.items(), strict=True):
-        lines: list[str] = []
-        for make in each:
-            pair = make(draw)
-            while not foreign.isdisjoint(_text(clause) for clause in pair):
-                pair = make(draw)
-            lines.append(json.dumps(_record(pair, label, len(lines)), ensure_ascii=False))
-        draw.shuffle(lines)
-        files[f"{stem}.jsonl"] = ("\n".join(lines) + "\n").encode()
-    counts = {
-        "num_positive_pairs": positives,
-        "num_negative_pairs": negatives,
-        "total_pairs": positives + negatives,
-    }
-    files["metadata.json"] = json.dumps(counts, indent=1).encode()
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_whole(directory / name, content)
+        write_whole(directory / name, content.encode())
+
+
+def _pairs(draw: random.Random, label: int, makers: list[Maker], excluded: set[str]) -> str:
+    """A file of one pair a line, made by each of `makers`, in random order."""
+    lines: list[str] = []
+    for make in makers:
+        pair = make(draw)
+        while not excluded.isdisjoint(_text(clause) for clause in pair):
+            pair = make(draw)
+        lines.append(json.dumps(_record(pair, label, len(lines)), ensure_ascii=False))
+    draw.shuffle(lines)
+    return "\n".join(lines) + "\n"
 
 
 def _sentences(directory: Path) -> set[str]:
@@ -368,32 +369,28 @@ def _record(pair: tuple[Clause, Clause], label: int, number: int) -> dict[str, A
         for id, clause in enumerate(pair, 2 * number)
     ]
     first, second = ({word.root for word in clause.words} for clause in pair)
-    overlap = len(first & second) / len(first | second)  # Jaccard, as in the field's own corpora
+    overlap = len(first & second) / len(first | second)  # Jaccard, as in real corpora of the format
     return {"ast1": sides[0], "ast2": sides[1], "similarity": round(overlap, 3), "label": label}
 
 
 # --- text and AST ------------------------------------------------------------------------------
 
 
-def _noun_ending(kind: str, plural: bool, accusative: bool) -> str:
+def _ending(kind: str, plural: bool, accusative: bool) -> str:
+    """Of a noun (-o) or an adjective (-a)."""
     return kind + ("j" if plural else "") + ("n" if accusative else "")
-
-
-def _verb_ending(tense: str) -> str:
-    return _TENSES.get(tense, "us")
 
 
 def _phrase_text(phrase: NounPhrase, accusative: bool) -> str:
     words = ["la"] if phrase.definite else []
-    words += [word.stem + _noun_ending("a", phrase.plural, accusative) for word in phrase.adjectives]
-    words.append(phrase.noun.stem + _noun_ending("o", phrase.plural, accusative))
-    return " ".join(words)
+    words += [word.stem + _ending("a", phrase.plural, accusative) for word in phrase.adjectives]
+    return " ".join([*words, phrase.noun.stem + _ending("o", phrase.plural, accusative)])
 
 
 def _text(clause: Clause) -> str:
     parts = {
         "S": _phrase_text(clause.subject, accusative=False),
-        "V": clause.verb.stem + _verb_ending(clause.tense),
+        "V": clause.verb.stem + _TENSES.get(clause.tense, "us"),
         "O": _phrase_text(clause.object, accusative=True),
     }
     words = [parts[letter] for letter in clause.order] + [word.stem + "e" for word in clause.adverbs]
@@ -418,7 +415,7 @@ def _word_ast(
 
 def _phrase_ast(phrase: NounPhrase, accusative: bool) -> dict[str, Any]:
     def part(word: Word, kind: str, ending: str) -> dict[str, Any]:
-        ending = _noun_ending(ending, phrase.plural, accusative)
+        ending = _ending(ending, phrase.plural, accusative)
         return _word_ast(word, kind, ending, phrase.plural, accusative)
 
     ast = {
@@ -430,7 +427,7 @@ def _phrase_ast(phrase: NounPhrase, accusative: bool) -> dict[str, Any]:
 
 
 def _ast(clause: Clause) -> dict[str, Any]:
-    verb = _word_ast(clause.verb, "verbo", _verb_ending(clause.tense))
+    verb = _word_ast(clause.verb, "verbo", _TENSES.get(clause.tense, "us"))
     verb |= {"modo": clause.tense} if clause.tense == _CONDITIONAL else {"tempo": clause.tense}
     return {
         "tipo": "frazo",

@@ -1,9 +1,9 @@
 """JSON ASTs -> a forest of distinct subtrees -> batches.
 
-Every JSON object is a node; objects inside it are its children, scalars inside it its symbols
-`key=value`, and the key it hangs under is one more symbol, `role=key`. Child-sum does not see the
-order of siblings, so subtrees that are equal up to that order are one subtree, stored and computed
-once (hash-consing).
+Every JSON object is a node. The objects inside it are its children, the scalars inside it are its
+symbols `key=value`, and its own key in its parent is one more symbol, `role=key`. Child-sum ignores
+the order of siblings, so subtrees that differ only in that order are the same subtree, which is
+stored and computed once (hash-consing).
 
 Shapes: N distinct subtrees, T trees, S symbols, E child-parent edges, B trees in a batch.
 """
@@ -12,40 +12,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
+
+from treelstm.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
-UNKNOWN = "?"  # the value of a key's unknown symbol; alone, the symbol of an unknown key
+UNKNOWN = "?"  # `key=?` stands for the unknown values of a key, `?` for symbols of unknown keys
 
 
-class TreeError(ValueError):
-    """An AST is no tree: not a JSON object, or one without symbols and children."""
+class TreeError(UserError, ValueError):
+    """An AST is not a JSON object, or has neither symbols nor children."""
 
 
 # --- from JSON to distinct subtrees ------------------------------------------------------------
 
 
 def _scalar(value: Any) -> str:
-    """A JSON scalar as a symbol's value, spelled as JSON spells it."""
-    if value is True:
-        return "true"
-    if value is False:
-        return "false"
-    text = str(value)
+    """The value part of a symbol, written as in JSON."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return rf"\{text}" if text == UNKNOWN else text
 
 
 def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list[str], list[int]]]:
     """The nodes of one AST, parents first: (parent's position, symbols, empty list for children).
 
-    A loop over a growing list: no recursion, so depth is bounded by memory alone.
+    Not recursive, so that only memory limits the depth of a tree.
     """
     pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
     nodes: list[tuple[int, list[str], list[int]]] = []
@@ -71,6 +70,7 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
 
 
 def _growing(items: list[Any]) -> Iterator[Any]:
+    """The items of a list that the caller extends during the loop."""
     position = 0
     while position < len(items):
         yield items[position]
@@ -91,9 +91,9 @@ def _flat(items: list[Any]) -> Iterator[Any]:
 
 
 class ForestBuilder:
-    """Collects trees one by one; `forest()` gives them as flat arrays.
+    """Collects trees one by one; `forest()` returns them as flat arrays.
 
-    With `share=False` every node counts as distinct, to measure what sharing is worth.
+    With `share=False` equal subtrees are not merged, to measure what merging saves.
     """
 
     def __init__(self, ignored_keys: Iterable[str] = (), share: bool = True) -> None:
@@ -103,7 +103,7 @@ class ForestBuilder:
         self._id_of: dict[tuple[Any, ...], int] = {}
         self._content: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # symbols, children
         self._height: list[int] = []
-        self._under: dict[int, tuple[int, ...]] = {}  # distinct subtrees under each root
+        self._tree_subtrees: dict[int, tuple[int, ...]] = {}  # root -> distinct subtrees
         self._roots: list[int] = []
         self._sizes: list[int] = []
 
@@ -111,69 +111,70 @@ class ForestBuilder:
         """Adds one tree; returns its number.
 
         Raises:
-            TreeError: `ast` is no JSON object, or an empty one.
+            TreeError: `ast` is not a JSON object, or is empty.
         """
         if not isinstance(ast, dict):
-            raise TreeError(f"is {_kind(ast)}, expected a JSON object with the tree's root")
+            raise TreeError(f"is {_kind(ast)}, expected a JSON object, the root of the tree")
         nodes = _nodes(ast, self._ignored)
         if len(nodes) == 1 and not nodes[0][1]:
             raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
         symbol_of = self._symbol_of
         subtree = -1
-        under: set[int] = set()
+        distinct: set[int] = set()
         for parent, symbols, children in reversed(nodes):
             ids = tuple(sorted([symbol_of.setdefault(text, len(symbol_of)) for text in symbols]))
-            content = (ids, tuple(sorted(children)))
+            content = (ids, tuple(self._in_order(children)))
             key = content if self._unshared is None else (*content, next(self._unshared))
             subtree = self._id_of.setdefault(key, len(self._content))
             if subtree == len(self._content):
                 self._content.append(content)
                 self._height.append(1 + max((self._height[child] for child in children), default=-1))
-            under.add(subtree)
+            distinct.add(subtree)
             if parent >= 0:
                 nodes[parent][2].append(subtree)
-        self._under.setdefault(subtree, tuple(under))
+        self._tree_subtrees.setdefault(subtree, tuple(distinct))
         self._roots.append(subtree)
         self._sizes.append(len(nodes))
         return len(self._roots) - 1
 
     def forest(self) -> Forest:
-        """The trees so far as a Forest, the same for every order of keys, siblings and trees."""
-        spelling = sorted(self._symbol_of)
-        symbol_id = np.empty(len(spelling), np.int64)
-        symbol_id[[self._symbol_of[text] for text in spelling]] = np.arange(len(spelling))
-
-        digest = np.array(self._digests(), "S32")
-        height, roots = np.array(self._height, np.int64), np.array(self._roots, np.int64)
+        """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""
+        symbols = sorted(self._symbol_of)
+        symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
+        digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
         order = np.lexsort((digest, height))
-        new_id = np.empty(len(order), np.int64)
-        new_id[order] = np.arange(len(order))
-
-        symbol_ptr, symbol = _renumbered([self._content[i][0] for i in order], symbol_id)
-        child_ptr, child = _renumbered([self._content[i][1] for i in order], new_id)
-        under_ptr, under = _renumbered([self._under[i] for i in self._roots], new_id)
+        new_id = np.argsort(order).tolist()
+        contents = [self._content[i] for i in order]
+        trees = [self._tree_subtrees[root] for root in self._roots]
+        symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
+        child_ptr, child = _flat_rows([self._in_order([new_id[i] for i in ids]) for _, ids in contents])
+        tree_ptr, tree_subtrees = _flat_rows([sorted([new_id[i] for i in ids]) for ids in trees])
         return Forest(
-            symbols=tuple(spelling),
+            symbols=tuple(symbols),
             symbol_ptr=symbol_ptr,
             symbol=symbol,
             child_ptr=child_ptr,
             child=child,
             height=height[order],
-            root=new_id[roots],
-            under_ptr=under_ptr,
-            under=under,
+            root=np.array([new_id[root] for root in self._roots], np.int64),
+            tree_ptr=tree_ptr,
+            tree_subtrees=tree_subtrees,
             tree_nodes=np.array(self._sizes, np.int64),
-            tree_digest=digest[roots],
+            tree_digest=digest[self._roots],
         )
 
+    def _in_order(self, siblings: list[Any]) -> list[Any]:
+        """Sorts siblings, given as ids or digests; nothing else here depends on their order."""
+        return sorted(siblings)
+
     def _digests(self) -> list[bytes]:
-        """A name for each subtree by content alone (hex), the same in every forest."""
-        spelling = list(self._symbol_of)
+        """A name for each subtree (hex), made from its content, so equal in every forest."""
+        spelling = [text.encode("utf-8", "surrogatepass") for text in self._symbol_of]
         digests: list[bytes] = []
         for symbols, children in self._content:
-            parts = sorted(spelling[symbol].encode("utf-8", "surrogatepass") for symbol in symbols)
+            parts = sorted([spelling[symbol] for symbol in symbols])
             text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
-            text += b";" + b"".join(sorted(digests[child] for child in children))
+            text += b";" + b"".join(self._in_order([digests[child] for child in children]))
             digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
         return digests
 
@@ -185,13 +186,10 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
-def _renumbered(rows: list[tuple[int, ...]], new_id: Array) -> tuple[Array, Array]:
-    """Rows of old ids -> (row pointers, new ids), sorted inside each row."""
-    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
-    pointers = _pointers(lengths)
-    flat = np.fromiter((item for row in rows for item in row), np.int64, int(pointers[-1]))
-    values = new_id[flat]
-    return pointers, values[np.lexsort((values, np.repeat(np.arange(len(rows)), lengths)))]
+def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
+    """Row pointers, and the values of all rows one after another."""
+    pointers = _pointers(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return pointers, np.fromiter(chain.from_iterable(rows), np.int64, int(pointers[-1]))
 
 
 def _pointers(lengths: Array) -> Array:
@@ -208,18 +206,21 @@ def _firsts(ordered: Array) -> Array:
 
 
 def _in_level(pointers: Array, cuts: Array) -> Array:
-    """Where each row begins, counted from where its level begins."""
+    """The start of each row, relative to the start of its level."""
     starts: Array = pointers[:-1] - np.repeat(pointers[cuts[:-1]], np.diff(cuts))
     return starts
 
 
 def _stable_order(values: Array, largest: int) -> Array:
-    """Positions that sort `values`; in the narrowest type, as numpy sorts up to 16 bits by radix."""
-    return np.argsort(values.astype(np.min_scalar_type(largest)), kind="stable")
+    """Positions that sort `values`; 16 bits at a time, which numpy sorts by radix."""
+    order = np.argsort(values.astype(np.uint16), kind="stable")
+    for shift in range(16, int(largest).bit_length(), 16):
+        order = order[np.argsort((values[order] >> shift).astype(np.uint16), kind="stable")]
+    return order
 
 
-def _slices(pointers: Array, rows: Array) -> tuple[Array, Array]:
-    """Positions of the entries of `rows` in a flat array, and how many each row has."""
+def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
+    """Positions of the entries of `rows` in a flat array, and the length of each row."""
     starts = pointers[rows]
     lengths = pointers[rows + 1] - starts
     ends = np.cumsum(lengths)
@@ -232,26 +233,27 @@ def _slices(pointers: Array, rows: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Forest:
-    """Distinct subtrees of many trees as flat arrays; ids ascend with height, then with content.
+    """Distinct subtrees of many trees as flat, read-only arrays; any number of threads may read them.
 
-    So sorting ids is the schedule: children always come before their parents.
+    Subtree ids ascend with height, then by digest: in the order of ids, children come before parents.
     """
 
-    symbols: tuple[str, ...]  # spelling of each symbol id, sorted
+    symbols: tuple[str, ...]  # text of each symbol id, sorted
     symbol_ptr: Array  # [N + 1] symbols of subtree i are symbol[symbol_ptr[i]:symbol_ptr[i + 1]]
     symbol: Array  # [S] symbol ids, sorted inside a subtree
     child_ptr: Array  # [N + 1] children of subtree i are child[child_ptr[i]:child_ptr[i + 1]]
     child: Array  # [E] subtree ids, sorted inside a subtree, equal children repeated
     height: Array  # [N] 0 for leaves
     root: Array  # [T] subtree id of each tree's root
-    under_ptr: Array  # [T + 1] distinct subtrees of tree t are under[under_ptr[t]:under_ptr[t + 1]]
-    under: Array  # sorted subtree ids
-    tree_nodes: Array  # [T] nodes of each tree before sharing
-    tree_digest: Array  # [T] name of each tree by content, the same in every forest
-    _position: Array = field(init=False, repr=False, compare=False)  # [N] scratch of `batch`
+    tree_ptr: Array  # [T + 1] tree t has tree_subtrees[tree_ptr[t]:tree_ptr[t + 1]]
+    tree_subtrees: Array  # distinct subtree ids, sorted inside a tree
+    tree_nodes: Array  # [T] nodes of each tree before equal subtrees are merged
+    tree_digest: Array  # [T] name of each tree, made from its content, so equal in every forest
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_position", np.empty(len(self.height), np.int64))
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
 
     @classmethod
     def compile(
@@ -260,7 +262,7 @@ class Forest:
         """The forest of `asts`, one tree each.
 
         Raises:
-            TreeError: an AST is no JSON object or empty; says which one.
+            TreeError: an AST is not a JSON object, or is empty; says which one.
         """
         builder = ForestBuilder(ignored_keys, share)
         for number, ast in enumerate(asts):
@@ -276,31 +278,33 @@ class Forest:
 
     @property
     def tree_heights(self) -> Array:
-        """[T] edges on the longest way from root to leaf."""
+        """[T] edges on the longest path from root to leaf."""
         return self.height[self.root]
 
     def batch(self, trees: Array, vocabulary_ids: Array) -> TreeBatch:
-        """The distinct subtrees under `trees`, cut where the height changes.
+        """The distinct subtrees of `trees`, divided into levels of equal height.
 
         `trees`: [B] tree numbers. `vocabulary_ids`: [symbols] from `Vocabulary.ids(self.symbols)`.
         """
-        under, _ = _slices(self.under_ptr, trees)
-        subtrees = np.sort(self.under[under])  # np.unique hashes, which takes three times as long
+        positions, _ = entries(self.tree_ptr, trees)
+        subtrees = np.sort(self.tree_subtrees[positions])  # np.unique hashes: three times slower
         subtrees = subtrees[_firsts(subtrees)]
         own = np.arange(len(subtrees))
-        position = self._position
-        position[subtrees] = own
         cuts = np.append(_firsts(self.height[subtrees]), len(subtrees))
 
-        edges, children_each = _slices(self.child_ptr, subtrees)
-        children = position[self.child[edges]]
+        # With the edges sorted by child id, one search per subtree finds the edges of each child. A
+        # search per edge takes three times as long.
+        edges, children_each = entries(self.child_ptr, subtrees)
+        child_ids = self.child[edges]
+        by_child = _stable_order(child_ids, len(self.height))
+        by_child_ptr = np.append(np.searchsorted(child_ids[by_child], subtrees), len(edges))
+        children = np.empty_like(child_ids)
+        children[by_child] = np.repeat(own, np.diff(by_child_ptr))
         child_ptr = _pointers(children_each)
-        by_child = _stable_order(children, len(subtrees))
-        by_child_ptr = _pointers(np.bincount(children, minlength=len(subtrees)))
         ends = [pointers.tolist() for pointers in (cuts, child_ptr[cuts], by_child_ptr[cuts])]
         levels = zip(*(map(slice, part, part[1:]) for part in ends), strict=False)
 
-        symbols, symbols_each = _slices(self.symbol_ptr, subtrees)
+        symbols, symbols_each = entries(self.symbol_ptr, subtrees)
         symbol = vocabulary_ids[self.symbol[symbols]]
         by_symbol = _stable_order(symbol, symbol.max(initial=0))
         sorted_symbol = symbol[by_symbol]
@@ -317,16 +321,15 @@ class Forest:
             "child_start": _in_level(child_ptr, cuts),
             "by_child": by_child,
             "by_child_start": _in_level(by_child_ptr, cuts),
-            "root": position[self.root[trees]],
+            "root": np.searchsorted(subtrees, self.root[trees]),
         }
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return TreeBatch(num_nodes=len(subtrees), levels=list(levels), **tensors)
 
     def graph(self, tree: int) -> Data:
-        """One tree, shared subtrees unfolded, as a PyG graph: root first, edges parent to child.
+        """All nodes of one tree as a PyG graph: root first, edges from parent to child.
 
-        `edge_index` is [2, nodes - 1], `subtree` [nodes] the subtree ids, `symbols` the spelling
-        of each node's symbols.
+        `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `symbols`: each node's symbols.
         """
         subtree, sources, targets = [int(self.root[tree])], [], []
         for position, node in enumerate(_growing(subtree)):
@@ -342,7 +345,7 @@ class Forest:
         )
 
     def symbols_of(self, subtree: int) -> list[str]:
-        """Spelling of a subtree's symbols."""
+        """The symbols of a subtree as text."""
         ids = self.symbol[self.symbol_ptr[subtree] : self.symbol_ptr[subtree + 1]]
         return [self.symbols[symbol] for symbol in ids.tolist()]
 
@@ -350,30 +353,34 @@ class Forest:
 class TreeBatch(Data):
     """Distinct subtrees of B trees, leaves first; a PyG `Data`, so `.to(device)` and pinning work.
 
-    `symbol` [S] and `symbol_ptr` [N + 1]: vocabulary ids of each subtree, one bag each.
-    `used` [U]: the distinct ids among them, ascending; `user` [S]: the subtrees that they occur in,
-    sorted by id; `user_start` [U]: where the subtrees of each begin.
-    `child`, `parent` [E]: edges, sorted by parent; `child_ptr` [N + 1]: edges of each parent.
-    `by_child` [E]: the same edges sorted by child.
-    `root` [B]: positions of the roots.
-    `levels`: slices of each height's nodes, its edges down in `child`, its edges up in `by_child`.
-    `child_start`, `by_child_start` [N]: where a node's edges begin among those of its level, down in
-    `child` and up in `by_child`.
-
     Four nodes, root 3 with children 1 and 2, 2 with child 0, give levels {0, 1}, {2}, {3}:
     child = [0, 1, 2], parent = [2, 3, 3], child_ptr = [0, 0, 0, 1, 3], root = [3], and in levels
     nodes 0:2, 2:3, 3:4, edges down 0:0, 0:1, 1:3, edges up 0:2, 2:3, 3:3.
     """
 
+    symbol: Tensor  # [S] vocabulary ids of the subtrees' symbols
+    symbol_ptr: Tensor  # [N + 1] symbols of each subtree
+    used: Tensor  # [U] the distinct ids in `symbol`, ascending
+    user: Tensor  # [S] the subtrees in which each of `used` occurs
+    user_start: Tensor  # [U] where the subtrees of each begin in `user`
+    child: Tensor  # [E] edges, sorted by parent
+    parent: Tensor  # [E]
+    child_ptr: Tensor  # [N + 1] edges of each parent
+    by_child: Tensor  # [E] positions of the edges, sorted by child
+    child_start: Tensor  # [N] where a node's edges begin among its level's edges in `child`
+    by_child_start: Tensor  # [N] the same in `by_child`
+    root: Tensor  # [B] positions of the roots
+    levels: list[tuple[slice, slice, slice]]  # nodes, edges down in `child`, edges up in `by_child`
+
     @property
     def leaves(self) -> int:
         """Subtrees without children."""
-        return int(self.levels[0][0].stop) if self.levels else 0
+        return self.levels[0][0].stop if self.levels else 0
 
     @property
     def below_top(self) -> int:
-        """Subtrees below the highest level: whatever may be a child."""
-        return int(self.levels[-1][0].start) if self.levels else 0
+        """Subtrees below the highest level, which include all children."""
+        return self.levels[-1][0].start if self.levels else 0
 
 
 # --- the vocabulary ----------------------------------------------------------------------------
@@ -382,8 +389,8 @@ class TreeBatch(Data):
 class Vocabulary:
     """Symbols that an encoder knows, in a fixed order, with one unknown symbol per key.
 
-    Known symbols come first (by frequency, then spelling), then `key=?` for each key, then `?` for
-    symbols whose key is unknown. Nothing depends on the order of reading.
+    Known symbols come first (by frequency, then alphabetically), then `key=?` for each key, then `?`
+    for symbols whose key is unknown. The order of the trees does not matter.
     """
 
     def __init__(self, symbols: Sequence[str]) -> None:
@@ -392,11 +399,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, forest: Forest, trees: Array) -> Vocabulary:
-        """The vocabulary of `trees`, each counted once however often it is named."""
+        """The vocabulary of `trees`; repeated trees count once."""
         _, first = np.unique(forest.root[trees], return_index=True)
-        under, _ = _slices(forest.under_ptr, trees[first])
-        holders = np.bincount(forest.under[under], minlength=len(forest.height))  # trees over each
-        weights = np.repeat(holders, np.diff(forest.symbol_ptr))
+        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees[first])[0]]
+        trees_with = np.bincount(subtrees, minlength=len(forest.height))  # each subtree
+        weights = np.repeat(trees_with, np.diff(forest.symbol_ptr))
         frequency = np.bincount(forest.symbol, weights, minlength=len(forest.symbols))
         known = [int(i) for i in np.argsort(-frequency, kind="stable") if frequency[i] > 0]
         keys = sorted({key_of(forest.symbols[i]) for i in known})
@@ -406,18 +413,14 @@ class Vocabulary:
         return len(self.symbols)
 
     def ids(self, symbols: Sequence[str]) -> Array:
-        """[len(symbols)] id of each symbol; of its key's unknown symbol where it is not known."""
+        """[len(symbols)] id of each symbol, or of its key's unknown symbol if it is not known."""
         last = len(self.symbols) - 1
-        return np.array(
-            [
-                self._ids.get(symbol, self._ids.get(f"{key_of(symbol)}={UNKNOWN}", last))
-                for symbol in symbols
-            ],
-            np.int64,
-        )
+        get = self._ids.get
+        ids = [get(symbol, get(f"{key_of(symbol)}={UNKNOWN}", last)) for symbol in symbols]
+        return np.array(ids, np.int64)
 
     def is_unknown(self, ids: Array) -> Array:
-        """Which ids stand for unknown symbols."""
+        """True for the ids of unknown symbols."""
         keys = len({key_of(symbol) for symbol in self.symbols[:-1]})
         return ids >= len(self.symbols) - 1 - keys
 

@@ -1,6 +1,6 @@
-"""What a person picks a checkpoint with and watches a run with.
+"""Widgets of the notebooks: tables, choosing a checkpoint or tree, watching a run.
 
-Nothing here gates: a widget shows its default, and where nobody looks on it is plain HTML.
+None waits for input: each has a default, and in a page executed unattended it is plain HTML.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import anywidget
 import ipywidgets
@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 
 from treelstm.config import Config, Settings, project_root
 from treelstm.data import Pairs
-from treelstm.evaluation import Retrieval, distinct_trees
+from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
-from treelstm.history import EpochRecord, best
+from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best
+from treelstm.model.files import read_model
 from treelstm.progress import is_interactive
 from treelstm.run.directory import BEST, FINAL, list_checkpoints, newest_usable
 from treelstm.run.lock import holder
@@ -33,13 +34,13 @@ from treelstm.run.status import CheckpointRow, RunStatus, run_status, unread_row
 from treelstm.sealed import CheckpointError
 
 _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot be updated later
-_SECONDS_TO_FIRST_NEWS = 0.3
+_SECONDS_TO_FIRST_UPDATE = 0.3
 _SECONDS_BETWEEN_LOOKS = 2.0
-_SHARE_OF_DRAWING = 0.02  # of a training's time, at most
+_SHARE_OF_DRAWING = 0.02  # of the training time, at most
 
 
-class _ByNight:
-    """Mixed into a widget: a page that nobody looks on gets plain HTML, which stays in its file."""
+class _PlainIfUnattended:
+    """Mixed into a widget: an unattended page gets plain HTML, which stays in the notebook's file."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if is_interactive():
@@ -53,21 +54,17 @@ class _ByNight:
 # --- tables ------------------------------------------------------------------------------------
 
 
-def score_table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> HTML:
-    """Rows of metrics with their 95% intervals, as `evaluation.scores` gives them."""
-    names = {
-        "roc_auc": "ROC-AUC",
-        "average_precision": "average precision",
-        "f1": "F1 at the threshold",
-        "accuracy": "accuracy at the threshold",
-    }
-    cell = "{:.3f} [{:.3f}, {:.3f}]".format
-    rows = [[who, *(cell(*row[name]) for name in names)] for who, row in scores.items()]
-    return HTML(html_table(["", *names.values()], rows))
+def score_table(scores: Mapping[str, Mapping[str, Estimate]]) -> HTML:
+    """Metrics with their 95% intervals, as `evaluation.metrics_with_intervals` returns them."""
+    rows = []
+    for name, row in scores.items():
+        texts = [map(metric.format.format, row[metric.field]) for metric in IN_EVALUATION]
+        rows.append([name, *("{} [{}, {}]".format(*text) for text in texts)])
+    return HTML(html_table(["", *(metric.label for metric in IN_EVALUATION)], rows))
 
 
 def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
-    """Precision at k and mean reciprocal rank, between chance and what is possible."""
+    """Precision at k and mean reciprocal rank, beside those of a random and a perfect order."""
     any_ = next(iter(found.values()))
     head = ["", *(f"precision at {k}" for k in any_.precision), "mean reciprocal rank"]
     rows: list[list[object]] = [
@@ -76,7 +73,7 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     ]
     rows.append(["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
     rows.append(["a perfect order", *(f"{p:.3f}" for p in any_.possible.values()), "1.000"])
-    words = f"{any_.queries:,} trees with similar partners, each looked for among {any_.candidates:,}."
+    words = f"{any_.queries:,} trees with similar ones, sought among {any_.candidates:,} others."
     return HTML(f"{words}{html_table(head, rows)}")
 
 
@@ -91,7 +88,7 @@ def graded_table(found: Mapping[str, Mapping[str, float] | None]) -> HTML:
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Words to the left, numbers to the right."""
+    """Columns whose first row holds a number are aligned to the right."""
     numeric = [str(value)[:1].isdigit() or str(value)[:1] == "-" for value in rows[0]]
 
     def line(tag: str, cells: Sequence[object]) -> str:
@@ -108,34 +105,56 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 # --- picking a checkpoint ----------------------------------------------------------------------
 
 
-class CheckpointPicker(_ByNight, anywidget.AnyWidget):
+_COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
+
+
+class PickerRow(TypedDict):
+    """A line of the picker's table, as picker.js gets it."""
+
+    path: str
+    name: str
+    epoch: int | None
+    step: int | None  # None: at an epoch's end, or not known
+    metrics: dict[str, float | None]  # by Metric.key
+    bytes: int
+    written: str  # ISO 8601
+    status: str  # "": not read yet; "verified"; or what is wrong
+    usable: bool | None  # None: not known yet
+    position: int  # sorts rows as the run made them
+    place: float | None  # on the curve, in epochs
+    best: bool
+    settings: str  # that differ from the defaults
+
+
+class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
     """A run's checkpoints beside its curve; `.value` is the path of the chosen one.
 
-    A click on a column sorts; mouse or arrow keys choose. The table is there at once: the files are
-    read and verified in the background, newest first.
+    A click on a column sorts; mouse or arrow keys choose. The table is shown at once; the files are
+    then read and verified in the background, newest first.
     """
 
     _esm = Path(__file__).with_name("picker.js")
     _css = Path(__file__).with_name("picker.css")
-    rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    rows: traitlets.List[PickerRow] = traitlets.List().tag(sync=True)
+    columns = traitlets.List([[metric.key, metric.column] for metric in _COLUMNS]).tag(sync=True)
     chosen = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)
-    resuming = traitlets.Bool().tag(sync=True)  # shows what going on from the chosen one sets aside
+    resuming = traitlets.Bool().tag(sync=True)  # shows what resuming sets aside
 
     def __init__(
         self,
-        paths: Sequence[Path],
-        chosen: Path,
+        paths: Sequence[Path | str],
+        chosen: Path | str,
         history: Sequence[EpochRecord],
         default: str | None = None,
     ) -> None:
-        self._paths, self._closed = paths, threading.Event()
-        self._history = history
-        self._default = (default, str(chosen))
-        rows = [self._row(unread_row(path)) for path in paths]
-        super().__init__(
-            rows=rows, chosen=str(chosen), curve=_curve(history), resuming=default is not None
-        )
+        """`history` is that of the run which the first of `paths` belongs to."""
+        self._paths, self._closed = [Path(path) for path in paths], threading.Event()
+        self._history, self._best = history, best(history)
+        chosen = str(Path(chosen))
+        self._default = (default, chosen)
+        rows = [self._row(unread_row(path)) for path in self._paths]
+        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=default is not None)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
@@ -145,43 +164,50 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
 
     @property
     def resume(self) -> str:
-        """What `train` takes: the parameter as it was until somebody chooses another checkpoint."""
+        """For `Config.resume`: the parameter as given, or the path of another chosen checkpoint."""
         default, chosen = self._default
         return default if default and chosen == self.chosen else self.chosen
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run that wrote the chosen file.
+
+        Raises:
+            CheckpointError: it does not verify; says why.
+        """
+        return read_model(self.value)["config"]
 
     def close(self) -> None:
         self._closed.set()
         super().close()
 
-    def _row(self, row: CheckpointRow) -> dict[str, Any]:
-        """A row as JSON, its numbers from the run's history where the file has not been read."""
-        ended = row.epoch if row.step is None and row.status in ("", "verified") else None
+    def _row(self, row: CheckpointRow) -> PickerRow:
+        """Its numbers are the run's for that epoch where the file holds none or has not been read."""
+        own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
+        ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
         record = row.record
         if record is None and ended is not None and ended <= len(self._history):
             record = self._history[ended - 1]
-        train_loss = record["train_loss"] if row.train_loss is None and record else row.train_loss
-        top = best(self._history)
+        known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
         return {
             "path": str(row.path),
             "name": row.path.name,
             "epoch": row.epoch,
             "step": row.step,
-            "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
-            "place": None if row.epoch is None else row.epoch - 0.5 * (row.step is not None),
-            "train_loss": train_loss,
-            "validation_loss": record["validation_loss"] if record else None,
-            "average_precision": record["validation_average_precision"] if record else None,
+            "metrics": {metric.key: known.get(metric.key) for metric in _COLUMNS},
             "bytes": row.size,
             "written": row.written.isoformat(timespec="seconds"),
-            "best": top is not None and ended == top["epoch"],
-            "usable": {"": None, "verified": True}.get(row.status, False),
             "status": row.status,
+            "usable": {"": None, "verified": True}.get(row.status, False),
+            "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
+            "place": row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None,
+            "best": self._best is not None and ended == self._best["epoch"],
             "settings": _settings(row.config),
         }
 
     def _verify(self) -> None:
-        """Reads every file, newest first, and tells the page: soon, then ever more seldom."""
-        rows, began, pause = list(self.rows), time.monotonic(), _SECONDS_TO_FIRST_NEWS
+        """Reads every file, newest first; updates the table soon, then at doubling intervals."""
+        rows, began, pause = list(self.rows), time.monotonic(), _SECONDS_TO_FIRST_UPDATE
         for number in reversed(range(len(rows))):
             reading = time.monotonic()
             if self._closed.is_set():
@@ -193,74 +219,75 @@ class CheckpointPicker(_ByNight, anywidget.AnyWidget):
             if number == 0 or time.monotonic() - began > pause:
                 self.rows = list(rows)
                 began, pause = time.monotonic(), 2 * pause
-            # As long a rest: whatever else the kernel does comes first.
+            # Sleep as long as the read took, so that the kernel stays responsive.
             self._closed.wait(time.monotonic() - reading)
 
     def _html(self) -> str:
         self._verifying.join(_SECONDS_TO_WAIT)
-        head = ["checkpoint", "epoch", "train loss", "validation loss", "average precision", "MB"]
+        head = ["checkpoint", "epoch", *(metric.column for metric in _COLUMNS), "MB", "written"]
         lines = []
         for row in reversed(self.rows):
-            numbers = (row[name] for name in ("train_loss", "validation_loss", "average_precision"))
-            mark = " ★" if row["best"] else ""
-            line = [row["name"], f"{row['epoch']}{mark}"]
-            line += ["" if number is None else f"{number:.4f}" for number in numbers]
+            line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
+            for metric in _COLUMNS:
+                number = row["metrics"][metric.key]
+                line.append("" if number is None else metric.format.format(number))
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
             line.append(row["status"] or "not verified yet")
             lines.append([*line, "chosen" if row["path"] == self.chosen else ""])
-        return html_table([*head, "written", "status", ""], lines) + _img(self.curve["png"])
+        return html_table([*head, "status", ""], lines) + _img(self.curve["png"])
 
 
-def resume_picker(output_dir: Path, resume: str | None) -> CheckpointPicker:
-    """Picks the commit that a run goes on from, by default what `resume` means; give `train` the
-    picker's `.resume`.
+def resume_picker(output_dir: Path | str, resume: Path | str | None) -> CheckpointPicker:
+    """Chooses the checkpoint to resume from, by default the one that `resume` means as a setting.
 
     Raises:
-        CheckpointError: there is no whole checkpoint, `resume` names none, or asks for a fresh start.
+        CheckpointError: no checkpoint verifies, or `resume` does not name one of them.
     """
-    newest = newest_usable(output_dir)
-    checkpoints = list_checkpoints(output_dir)
-    paths = [checkpoint.path for checkpoint in checkpoints]
-    named = _among(paths, resume)
-    if named is not None and verified_row(named).status != "verified":
-        named = None
-    wanted = newest.checkpoint.path if newest and resume == "auto" else named
-    if newest is None or wanted is None:
+    resume = None if resume is None else str(resume)
+    newest = newest_usable(Path(output_dir))
+    paths = [each.path for each in list_checkpoints(output_dir)]
+    chosen = _among(paths, resume) if resume else None
+    if chosen is not None and verified_row(chosen).status != "verified":
+        chosen = None
+    if newest and resume == "auto":
+        chosen = newest.checkpoint.path
+    if newest is None or chosen is None:
         raise CheckpointError(
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, wanted, newest.content["history"], resume)
+    return CheckpointPicker(paths, chosen, newest.content["history"], resume)
 
 
-def model_picker(output_dir: Path, checkpoint: str) -> CheckpointPicker:
-    """Picks an encoder to look at: `checkpoint` is "best" or a path, which may be of another run.
+def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPicker:
+    """Chooses an encoder to look at, by default `checkpoint`: "best" or a path, also of another run.
 
     Raises:
-        CheckpointError: no such file.
+        CheckpointError: there is no such file.
     """
+    output_dir = Path(output_dir)
     newest = newest_usable(output_dir)
     paths = [each.path for each in list_checkpoints(output_dir)]
     paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
-    wanted = output_dir / BEST if checkpoint == "best" else project_root() / checkpoint
-    if not wanted.is_file():
+    chosen = output_dir / BEST if checkpoint == "best" else project_root() / checkpoint
+    if not chosen.is_file():
         raise CheckpointError(
-            f'checkpoint="{checkpoint}": {wanted} is no file. Train with notebooks/02_train.ipynb, or '
-            "name a checkpoint that is there."
+            f'checkpoint="{checkpoint}": there is no file {chosen}. Train with '
+            "notebooks/02_train.ipynb, or name an existing checkpoint."
         )
-    if _among(paths, str(wanted)) is None:
-        paths.append(wanted)
-    history = newest.content["history"] if newest else []
-    return CheckpointPicker(paths, _among(paths, str(wanted)) or wanted, history)
+    if (listed := _among(paths, chosen)) is None:
+        paths.append(chosen)
+    return CheckpointPicker(paths, listed or chosen, newest.content["history"] if newest else [])
 
 
-def _among(paths: Sequence[Path], name: str | None) -> Path | None:
-    wanted = None if name is None else (project_root() / name).resolve()
+def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
+    """The one of `paths` that leads to the same file."""
+    wanted = (project_root() / name).resolve()
     return next((path for path in paths if path.resolve() == wanted), None)
 
 
 def _settings(config: Settings | None) -> str:
-    """What differs from the defaults."""
+    """The settings that differ from the defaults, in words."""
     if not config:
         return ""
     defaults = Config().to_dict()
@@ -269,9 +296,11 @@ def _settings(config: Settings | None) -> str:
 
 
 def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
-    """The curve as a picture, and where in it each axes lies (shares of the picture, epochs)."""
+    """The curve as a picture, and each panel's place in it (shares of the picture) and first and last
+    epoch, so that picker.js can mark the chosen checkpoint.
+    """
     figure = history_figure(history, upright=True)
-    png = _png(figure)
+    png = _png(figure)  # drawing decides the places
     places = []
     for ax in figure.axes if history else []:
         box, (low, high) = ax.get_position(), ax.get_xlim()
@@ -294,18 +323,18 @@ def _png(figure: Figure) -> bytes:
 
 
 class TrainingMonitor:
-    """The training cell's figure, redrawn in place; the notebook file keeps the last one only."""
+    """The figure below a training cell, redrawn in place; the notebook's file keeps only the last."""
 
     def __init__(self) -> None:
         self._handle: DisplayHandle | None = None
         self._ended = self._rest = 0.0
 
-    def show(self, history: Sequence[EpochRecord], words: str) -> None:
-        """Draws the curve so far, unless drawing has had its share of the time already."""
+    def show(self, history: Sequence[EpochRecord], title: str) -> None:
+        """Draws the curve so far, unless drawing has already taken its share of the time."""
         began = time.monotonic()
         if began - self._ended < self._rest:
             return
-        image = Image(_png(history_figure(history, words=words)))
+        image = Image(_png(history_figure(history, title=title)))
         if self._handle is None:
             self._handle = display(image, display_id=True)
         else:
@@ -314,21 +343,21 @@ class TrainingMonitor:
         self._rest = (self._ended - began) / _SHARE_OF_DRAWING
 
 
-class RunMonitor(_ByNight, ipywidgets.VBox):
-    """How a run stands, from its files: also one that another process is training right now.
+class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
+    """How a run stands, from its files, also while another process trains it.
 
-    Looks again every two seconds and changes nothing.
+    Reads them again every two seconds; changes none.
     """
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path | str) -> None:
         """
         Raises:
             CheckpointError: there is no checkpoint, or none that verifies.
         """
-        self._output_dir, self._closed = output_dir, threading.Event()
+        self._output_dir, self._closed = Path(output_dir), threading.Event()
         self._words, self._image = ipywidgets.HTML(), ipywidgets.Image(format="png")
         self._shown: list[EpochRecord] | None = None
-        self._show(run_status(output_dir))
+        self._show(run_status(self._output_dir))
         super().__init__([self._words, self._image])
         if is_interactive():
             threading.Thread(target=self._refresh, daemon=True).start()
@@ -349,16 +378,16 @@ class RunMonitor(_ByNight, ipywidgets.VBox):
             try:
                 by = holder(self._output_dir)
                 if by and by.is_this_process:
-                    continue  # the training cell shows it, and should have the time
+                    continue  # the training cell shows it, and this would slow it down
                 if seen != (seen := (by, *self._state())):
                     self._show(run_status(self._output_dir))
             except FileNotFoundError:
-                continue  # the run has just removed a checkpoint: look again
+                continue  # the run has just removed a checkpoint
             except (CheckpointError, OSError) as error:
                 self._words.value = f"<pre>{escape(str(error))}</pre>"
 
     def _state(self) -> tuple[object, ...]:
-        """What changes whenever there is something new to tell."""
+        """Differs from its last value whenever there is something new to show."""
         paths = [each.path for each in list_checkpoints(self._output_dir)[-1:]]
         paths += [self._output_dir / name for name in ("training.log", FINAL)]
         stats = [path.stat() for path in paths if path.is_file()]
@@ -371,9 +400,9 @@ class RunMonitor(_ByNight, ipywidgets.VBox):
 # --- choosing a tree ---------------------------------------------------------------------------
 
 
-class TreeChoice(_ByNight, ipywidgets.Dropdown):
-    """A list of the distinct trees of some pairs by their sentences; `.value` is the position among
-    them. By default the first tree of the first similar pair.
+class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
+    """Chooses one of the distinct trees of some pairs by its sentence, by default the first tree of the
+    first similar pair; `.value` is its position among them.
     """
 
     def __init__(self, pairs: Pairs) -> None:
@@ -388,6 +417,6 @@ class TreeChoice(_ByNight, ipywidgets.Dropdown):
 
 
 def tree_names(pairs: Pairs) -> list[str]:
-    """What people call each distinct tree of the pairs: its sentence, else a number."""
+    """The sentence of each distinct tree of the pairs, or its number where it has none."""
     trees = distinct_trees(pairs)[0].tolist()
     return [pairs.sentences[tree] or f"tree {number}" for number, tree in enumerate(trees)]

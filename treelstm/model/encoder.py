@@ -76,7 +76,7 @@ class TreeEncoder(nn.Module):
         ids = self.vocabulary.ids(forest.symbols)
         device = self.embedding.device
         distinct = trees[first]
-        call = np.cumsum(np.diff(forest.under_ptr)[distinct]) // _SUBTREES_PER_CALL
+        call = np.cumsum(np.diff(forest.tree_ptr)[distinct]) // _SUBTREES_PER_CALL
         with torch.no_grad():
             parts = [
                 self(forest.batch(some, ids).to(device))

@@ -15,9 +15,9 @@ from typing import Any
 
 from treelstm.files import write_whole
 from treelstm.history import IN_HISTORY, value_of
-from treelstm.run.directory import Commit
+from treelstm.run.directory import Commit, newest_usable
 from treelstm.run.listener import Listener
-from treelstm.run.state import Run, state_of
+from treelstm.run.state import Run
 
 log = logging.getLogger("treelstm")
 
@@ -34,8 +34,9 @@ class TensorBoardFile(Listener):
         self._output_dir = output_dir
 
     def on_start(self, run: Run) -> None:
-        if run.outcome is not None:  # else the end of the next epoch does it
-            write_events(self._output_dir, state_of(run))
+        newest = newest_usable(self._output_dir) if run.outcome else None
+        if newest:  # a run that goes on is brought up to date at the end of its next epoch
+            write_events(self._output_dir, newest.content)
 
     def on_commit(self, commit: Commit) -> None:
         if not commit["step"]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from conftest import tiny_config
 from safetensors.torch import load_file
 
 from treelstm import export_encoder, import_encoder, load_encoder, train
-from treelstm.checkpoint import CheckpointError, DamagedCheckpoint
+from treelstm.config import ConfigError, EncoderSettings
+from treelstm.sealed import CheckpointError, DamagedCheckpoint
 
 AST = {"tipo": "frazo", "verbo": {"radiko": "vid"}}
 
@@ -32,10 +34,33 @@ def exported(model: Path, tmp_path: Path) -> Path:
 def test_what_is_exported_comes_back_byte_for_byte(model, exported, tmp_path):
     encoder, back = load_encoder(model), import_encoder(exported)
     assert torch.equal(encoder.encode([AST]), back.encode([AST]))
-    assert back.threshold == encoder.threshold and back.ignored_keys == encoder.ignored_keys
+    assert back.threshold == encoder.threshold and back.settings == encoder.settings
     export_encoder(back, tmp_path / "again")
     for name in ("encoder.safetensors", "encoder.json"):
         assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_setting_of_an_encoder_survives_each_kind_of_file(tiny, tmp_path, precision):
+    """Whatever an encoder is: one that comes back with another setting gives other encodings."""
+    settings = {"precision": precision, "ignored_keys": ["tempo", "kazo"], "seed": 3, "epochs": 1}
+    train(tiny_config(tiny, tmp_path / "run", **settings))
+    encoder = load_encoder(tmp_path / "run" / "final_model.pt")
+    export_encoder(encoder, tmp_path / "out")
+    others = [load_encoder(tmp_path / "run" / "checkpoint_epoch_1.pt"), import_encoder(tmp_path / "out")]
+    for other in others:
+        for setting in dataclasses.fields(EncoderSettings):
+            assert getattr(other.settings, setting.name) == getattr(encoder.settings, setting.name)
+        assert torch.equal(other.encode([AST]), encoder.encode([AST]))
+    assert encoder.settings.precision == precision and encoder.settings.ignored_keys == ("tempo", "kazo")
+
+
+def test_an_encoder_goes_to_the_device_of_a_setting_and_says_where_there_is_none(model, exported):
+    for load in (lambda device: load_encoder(model, device), lambda d: import_encoder(exported, d)):
+        expected = "cuda" if torch.cuda.is_available() else "cpu"
+        assert load("auto").embedding.device.type == expected
+        with pytest.raises(ConfigError, match=r'device is "cuda:99", but torch sees .* GPU'):
+            load("cuda:99")
 
 
 def test_other_tools_read_the_weights_and_the_settings(model, exported):
@@ -63,11 +88,14 @@ def test_damage_and_mismatch_are_named(exported):
     settings.write_text(good.replace('"hidden_dim": 12', '"hidden_dim": 13'))
     with pytest.raises(CheckpointError, match="holds the weights of another model"):
         import_encoder(exported)
-    settings.write_text(good.replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointError, match="format 2, this version of treelstm reads up to 1"):
+    settings.write_text(good.replace('"format": 2', '"format": 3'))
+    with pytest.raises(CheckpointError, match=r"is not an export of format 2, which this version"):
         import_encoder(exported)
     settings.write_text("[]")
-    with pytest.raises(DamagedCheckpoint, match="lacks embedding_dim"):
+    with pytest.raises(CheckpointError, match=r"encoder\.json is not an export of format 2"):
+        import_encoder(exported)
+    settings.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "precision"}))
+    with pytest.raises(DamagedCheckpoint, match="lacks a setting: 'precision'"):
         import_encoder(exported)
     settings.write_text(good)
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -11,44 +11,13 @@ import numpy as np
 import pytest
 import reference
 import torch
+from asts import SMALL, chain, encoder_for, star, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treelstm.model import ChildSumTreeLSTM, TreeEncoder, contrastive_loss, distances
-from treelstm.trees import Forest, Vocabulary
-
-VALUES = st.sampled_from(["a", "b", "c", 1, True, None])
-
-
-def trees(max_leaves: int = 25) -> st.SearchStrategy[dict[str, Any]]:
-    """Random ASTs; few symbols, so that subtrees repeat."""
-    leaf = st.fixed_dictionaries({"kind": st.sampled_from(["x", "y"])}, optional={"root": VALUES})
-    return st.recursive(
-        leaf,
-        lambda inner: st.fixed_dictionaries(
-            {"kind": st.just("n"), "items": st.lists(inner, max_size=4)},
-            optional={"left": inner, "right": inner},
-        ),
-        max_leaves=max_leaves,
-    )
-
-
-def chain(depth: int) -> dict[str, Any]:
-    node: dict[str, Any] = {"kind": "leaf"}
-    for level in range(depth):
-        node = {"kind": str(level % 3), "next": node}
-    return node
-
-
-def star(children: int) -> dict[str, Any]:
-    return {"kind": "hub", "items": [{"kind": str(k % 7), "number": k % 11} for k in range(children)]}
-
-
-def encoder_for(asts: list[dict[str, Any]], dtype: torch.dtype = torch.float64) -> TreeEncoder:
-    forest = Forest.compile(asts)
-    vocabulary = Vocabulary.of(forest, np.arange(len(forest)))
-    sizes = {"embedding_dim": 5, "hidden_dim": 6, "output_dim": 4}
-    return TreeEncoder(vocabulary, **sizes).to(dtype)
+from treelstm.model.child_sum import ChildSumTreeLSTM
+from treelstm.model.encoder import NoThreshold, TreeEncoder
+from treelstm.trees import Forest
 
 
 def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -60,7 +29,7 @@ def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Ten
 
 
 def batched(encoder: TreeEncoder, asts: list[Any], share: bool = True) -> torch.Tensor:
-    forest = Forest.compile(asts, encoder.ignored_keys, share)
+    forest = Forest.compile(asts, encoder.settings.ignored_keys, share)
     return encoder(forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols)))
 
 
@@ -227,7 +196,7 @@ def test_weights_come_from_the_seed_and_leave_global_random_state_alone():
     first, second = encoder_for([SENTENCE]), encoder_for([SENTENCE])
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    other = TreeEncoder(first.vocabulary, embedding_dim=5, hidden_dim=6, output_dim=4, seed=1)
+    other = TreeEncoder(first.vocabulary, SMALL, seed=1)
     assert not torch.equal(first.embedding.float(), other.embedding)
 
 
@@ -235,14 +204,16 @@ def test_encoding_no_trees_gives_no_rows():
     assert encoder_for([SENTENCE]).encode([]).shape == (0, 4)
 
 
-def test_contrastive_loss_follows_hadsell_equation_4():
-    distance = torch.tensor([0.0, 0.3, 2.0, 0.0, 0.3, 2.0])
-    label = torch.tensor([1, 1, 1, 0, 0, 0])
-    expected = torch.tensor([0.0, 0.045, 2.0, 0.5, 0.245, 0.0])
-    torch.testing.assert_close(contrastive_loss(distance, label, 1.0), expected)
-
-
-def test_equal_encodings_have_a_finite_gradient():
-    encoding = torch.ones(1, 4, requires_grad=True)
-    contrastive_loss(distances(encoding, encoding), torch.tensor([0]), 1.0).sum().backward()
-    assert torch.isfinite(encoding.grad).all()
+def test_distance_and_is_similar_answer_for_two_asts():
+    other = SENTENCE | {"subjekto": SENTENCE["objekto"], "objekto": SENTENCE["subjekto"]}
+    encoder = encoder_for([SENTENCE, other], torch.float32)
+    first, second = encoder.encode([SENTENCE, other])
+    distance = encoder.distance(SENTENCE, other)
+    assert isinstance(distance, float) and distance == pytest.approx(float((first - second).norm()))
+    assert encoder.distance(SENTENCE, SENTENCE) == 0.0
+    with pytest.raises(NoThreshold, match=r"never validated\. Train it, or set \.threshold"):
+        encoder.is_similar(SENTENCE, other)
+    encoder.threshold = 2 * distance
+    assert encoder.is_similar(SENTENCE, other) is True
+    encoder.threshold = distance
+    assert encoder.is_similar(SENTENCE, other) is False

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from runs import copy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from treelstm import load_checkpoint, train
-from treelstm.events import encoded, write_events
+from treelstm.run.tensorboard import encoded, write_events
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's reader is not ours
 
@@ -91,7 +92,7 @@ def test_a_growing_file_is_appended_to_and_any_other_is_replaced(run):
 
 def test_going_back_to_an_earlier_checkpoint_leaves_no_step_backwards(tiny, run):
     config = tiny_config(tiny, run, epochs=5)
-    train(config, str(run / "checkpoint_epoch_2.pt"))
+    train(dataclasses.replace(config, resume=str(run / "checkpoint_epoch_2.pt")))
     for points in curves(run).values():
         assert [step for step, _ in points] == [1, 2, 3, 4, 5]
 

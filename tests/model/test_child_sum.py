@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asts import chain, encoder_for, star, trees
 from conftest import REPOSITORY, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import assert_same_run
-from test_model import chain, encoder_for, star, trees
 from torch.nn import functional
 from twin import root_states
 
 from treelstm import load_corpus, load_encoder, train
 from treelstm.evaluation import pair_distances
-from treelstm.model import ChildSumTreeLSTM, SymbolSum
-from treelstm.training import new_run, train_step
+from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
+from treelstm.run.state import new_run
+from treelstm.run.step import train_step
 from treelstm.trees import Forest
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -82,7 +84,7 @@ def test_fixed_features_give_the_same_gradients_and_cost_none_of_their_own():
 def test_bfloat16_comes_close_to_float32_and_is_not_float32():
     asts = [star(30), chain(20), {"kind": "n", "l": star(4), "r": chain(3)}]
     full, half = encoder_for(asts, torch.float32), encoder_for(asts, torch.float32)
-    half.precision = "bfloat16"
+    half.settings = dataclasses.replace(half.settings, precision="bfloat16")
     expected, found = full.encode(asts), half.encode(asts)
     assert found.dtype == torch.float32
     difference = float((found - expected).abs().max() / expected.abs().max())
@@ -95,7 +97,7 @@ def test_a_bfloat16_run_resumes_bit_identical_with_float32_weights(tiny, tmp_pat
         train(tiny_config(tiny, tmp_path / "parts", precision="bfloat16", epochs=epochs))
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     encoder = load_encoder(tmp_path / "parts" / "final_model.pt")
-    assert encoder.precision == "bfloat16"
+    assert encoder.settings.precision == "bfloat16"
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     float32 = train(tiny_config(tiny, tmp_path / "float32"))
     assert float32.epochs != whole.epochs

@@ -43,15 +43,17 @@ def test_15_kills_spread_over_all_phases_end_bit_identical(data, undisturbed, tm
         assert_same_run(undisturbed, Path(run["directory"]))
 
 
-PLACES = {
-    "on an epoch's last step": ["train_step", 80, "after"],
-    "before an epoch's commit": ["finish_epoch", 2, "after"],
-    "between the commit and the derived files": ["derive", 2, "before"],
-    "between the commit and the clearing of old ones": ["prune", 2, "before"],
-    "after the history, before best_model.pt": ["write_sealed", 4, "before"],
-    "after best_model.pt": ["write_sealed", 4, "after"],
-    "before the final model": ["write_sealed", 13, "before"],
-    "after the final model": ["derive", 6, "after"],
+PLACES: dict[str, list[Any]] = {
+    "on an epoch's last step": ["step", 80],
+    "before an epoch's commit": ["open", ".checkpoint_epoch_2.pt*", 1, "before"],
+    "before a commit gets its name": ["rename", "checkpoint_epoch_2.pt", 1, "before"],
+    "right after a commit got its name": ["rename", "checkpoint_epoch_2.pt", 1, "after"],
+    "before an old commit is removed": ["remove", "checkpoint_epoch_1.pt", 1, "before"],
+    "between the commit and the derived files": ["open", ".training_history.json*", 2, "before"],
+    "after the history, before best_model.pt": ["open", ".best_model.pt*", 2, "before"],
+    "after best_model.pt": ["rename", "best_model.pt", 2, "after"],
+    "before the final model": ["open", ".final_model.pt*", 1, "before"],
+    "after the final model": ["rename", "final_model.pt", 1, "after"],
 }
 
 
@@ -64,7 +66,7 @@ def placed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         for k, place in enumerate(PLACES.values())
         for plan in ({"die": place}, {})
     ]
-    config = run_config(data, work / "kills", checkpoint_every_seconds=1e9)
+    config = run_config(data, work / "kills", checkpoint_every_seconds=1e9, keep=1)
     report = through_kills(config, work, lives=lives)
     return work / "kills", {place: report[2 * k : 2 * k + 2] for k, place in enumerate(PLACES)}
 
@@ -82,7 +84,7 @@ def test_a_kill_exactly_there_loses_nothing(undisturbed, placed, place):
 def test_a_write_that_ends_halfway_leaves_the_previous_commit(data, undisturbed, tmp_path, fatal):
     config = run_config(data, tmp_path / "kills", checkpoint_every_seconds=1e9)
     limited = {"file_limit": 30_000, "fatal": fatal}
-    lives = [{"die": ["train_step", 60, "after"]}, limited, {}]
+    lives = [{"die": ["step", 60]}, limited, {}]
     first, second, finished = through_kills(config, tmp_path, lives=lives)
     assert first["killed"] and finished["code"] == 0
     if fatal:
