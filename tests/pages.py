@@ -1,4 +1,4 @@
-"""A page as small as an overnight page can be, papermill as a process, and what to ask of both."""
+"""The smallest page that trains, papermill as a process, and what tests ask of both."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from treelstm import Config
 
+# Without the last line, every kernel would spend a second on tearing torch down.
 IMPORTS = """
-import os, signal, time
+import atexit, os, signal, time
 from pathlib import Path
 import treelstm
-from treelstm import training
-config = treelstm.Config.from_notebook(globals())
+config, listeners = treelstm.Config.from_notebook(globals()), []
+atexit.register(os._exit, 0)
 """
 
-# Long enough that a kill hits a run that is going on; computes nothing else.
+# So slow that a kill comes while the run goes on.
 SLOW = """
-step = training.train_step
-def slow(*arguments):
-    step(*arguments)
-    time.sleep(0.02)
-training.train_step = slow
+class Slow(treelstm.Listener):
+    def on_step(self, run):
+        time.sleep(0.02)
+listeners.append(Slow())
 """
 
-TRAIN = "history = treelstm.train(config, config.resume)\nhistory.outcome"
+TRAIN = "history = treelstm.train(config, listeners=listeners)\nhistory.outcome"
 RESULTS = """
 from IPython.display import display
 display({"application/json": {"outcome": history.outcome}}, raw=True)
@@ -46,41 +46,31 @@ def write_page(path: Path, *hooks: str) -> Path:
     """Parameters, imports, hooks (whatever a test does to its kernel), training, results."""
     mark = "# Parameters of this run\nepochs = 50  # train until this epoch"
     cells = [new_code_cell(mark, metadata={"tags": ["parameters"]})]
-    cells += [new_code_cell(source) for source in (IMPORTS, SLOW, *hooks, TRAIN, RESULTS)]
+    cells += [new_code_cell(source) for source in (IMPORTS, *hooks, SLOW, TRAIN, RESULTS)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return path
 
 
 def parameters(config: Config) -> dict[str, Any]:
-    """What papermill injects: the settings that are not the defaults."""
+    """What papermill injects: the settings that differ from the defaults."""
     defaults = Config().to_dict()
     return {name: value for name, value in config.to_dict().items() if value != defaults[name]}
 
 
 class Papermill:
-    """`papermill PAGE OUT -p ...` as a process of its own."""
+    """`papermill PAGE OUT -p ...` as a process. It ends with the test process (tests/children.py)."""
 
     def __init__(self, page: Path, config: Config, *options: str, **environment: str) -> None:
         self.output = page.with_suffix(".out.ipynb")
         self.run = config.output_path
-        words = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(page),
-            str(self.output),
-            "--no-progress-bar",
-            *options,
-        ]
+        self.console = page.with_suffix(".txt")  # a pipe would fill up and block papermill
+        words = [sys.executable, "-m", "papermill", str(page), str(self.output), "--no-progress-bar"]
         words += [word for k, v in parameters(config).items() for word in ("-p", k, str(v))]
-        self.words = words
-        # In a file, since a pipe that nobody reads would stop it.
-        with page.with_suffix(".txt").open("wb") as console:
+        with self.console.open("wb") as console:
             self.process = subprocess.Popen(
-                words, stdout=console, stderr=console, env=os.environ | environment
+                [*words, *options], stdout=console, stderr=console, env=os.environ | environment
             )
-        self.console = page.with_suffix(".txt")
 
     def wait(self, seconds: float = 120) -> int:
         return self.process.wait(seconds)
@@ -89,22 +79,22 @@ class Papermill:
         """The process that holds the run."""
         return psutil.Process(json.loads((self.run / ".holder.json").read_bytes())["pid"])
 
-    def until(self, true: Callable[[], Any], seconds: float = 90) -> None:
+    def until(self, condition: Callable[[], Any], seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
-        while not true():
+        while not condition():
             assert self.process.poll() is None, self.console.read_text()
-            assert time.monotonic() < deadline, "waited in vain"
+            assert time.monotonic() < deadline, "timed out"
             time.sleep(0.01)
 
     def until_epoch(self, epoch: int) -> None:
-        """Until that epoch is committed, by this life or an earlier one, and the run goes on."""
+        """Until that epoch is committed, by this attempt or an earlier one, and the run goes on."""
         self.until((self.run / f"checkpoint_epoch_{epoch}.pt").exists)
 
     def notebook(self) -> Any:
         return nbformat.read(self.output, as_version=4)
 
     def statuses(self) -> list[str]:
-        """papermill's word on each code cell but the injected one."""
+        """papermill's status of each code cell."""
         cells = [cell for cell in self.notebook().cells if cell.cell_type == "code"]
         return [cell.metadata.papermill.status for cell in cells]
 

@@ -1,4 +1,4 @@
-"""Real services on loopback that notifications are sent to."""
+"""Real servers on loopback that receive notifications."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiosmtpd.controller import Controller
 
 @dataclass
 class Webhook:
-    """An HTTP server that takes JSON messages at a secret path."""
+    """An HTTP server that accepts JSON messages at a secret path."""
 
     address: str = ""
     secret: str = "s3cr3t-t0k3n"
@@ -40,11 +40,11 @@ def webhook() -> Iterator[Webhook]:
             self.end_headers()
 
         def log_message(self, *arguments: Any) -> None:
-            """Silent."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hook.address = f"json://127.0.0.1:{server.server_port}/{hook.secret}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hook
@@ -56,7 +56,7 @@ def webhook() -> Iterator[Webhook]:
 
 @dataclass
 class Mailbox:
-    """An SMTP server that keeps what it is given."""
+    """An SMTP server that keeps the mails it receives."""
 
     address: str = ""
     mails: list[str] = field(default_factory=list)

@@ -70,7 +70,7 @@ def test_every_command_that_this_machine_can_run_runs(clone):
 
 
 def test_the_error_texts_of_the_guide_are_the_sources():
-    source = " ".join(path.read_text() for path in sorted((REPOSITORY / "treelstm").glob("*.py")))
+    source = " ".join(path.read_text() for path in sorted((REPOSITORY / "treelstm").rglob("*.py")))
     # Adjacent literals of one message are one text.
     source = re.sub(r'"\s*f?"', "", source)
     table = GUIDE.partition("## When it says")[2]

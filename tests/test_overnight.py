@@ -1,7 +1,8 @@
-"""Real papermill, real kernels, really killed. `make soak` does the same for an hour."""
+"""Real papermill and real kernels, killed with real signals. `make soak` does it for an hour."""
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import papermill
 import psutil
 import pytest
-from conftest import tiny_config
+from conftest import REPOSITORY, tiny_config
 from nbformat import NotebookNode
 from pages import Papermill, gone, parameters, send, write_page
 from papermill.exceptions import PapermillExecutionError
@@ -22,13 +23,14 @@ from services import webhook
 
 from treelstm import Config, list_checkpoints, load_checkpoint, train
 
-pytestmark = pytest.mark.filterwarnings("default")  # what the kernel's machinery warns of is not ours
+pytestmark = pytest.mark.filterwarnings("default")  # Jupyter's packages warn
 
 ENGINE = ("--engine", "treelstm")
 EPOCHS = 14
 
 
-def night(tiny: Path, run: Path, **settings: Any) -> Config:
+def run_config(tiny: Path, run: Path, **settings: Any) -> Config:
+    """A run that commits after every step."""
     often = {"epochs": EPOCHS, "checkpoint_every_seconds": 0, "num_threads": 1, "patience": 40}
     return tiny_config(tiny, run, **(often | settings))
 
@@ -36,12 +38,12 @@ def night(tiny: Path, run: Path, **settings: Any) -> Config:
 @pytest.fixture(scope="module")
 def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(night(tiny, run))
+    train(run_config(tiny, run))
     return run
 
 
 def execute(page: Path, config: Config, output: Path | None = None) -> NotebookNode:
-    """By the engine, in this process."""
+    """Runs the engine in this process."""
     output = output or page.with_suffix(".out.ipynb")
     return papermill.execute_notebook(
         page, output, parameters(config), engine_name="treelstm", progress_bar=False
@@ -61,24 +63,22 @@ def log(run: Path) -> str:
 
 IN_A_COMMIT = """
 import os
-fsync, signs = os.fsync, Path({sign!r})
+fsync, sign = os.fsync, Path({sign!r})
 def slow_fsync(descriptor):
-    if list_len() >= {checkpoints}:
-        signs.touch()
+    if len(treelstm.list_checkpoints(config.output_path)) >= {checkpoints}:
+        sign.touch()
         time.sleep(0.5)
     fsync(descriptor)
-def list_len():
-    return len(treelstm.list_checkpoints(config.output_path))
 os.fsync = slow_fsync
 """
 
 
-def test_signals_and_the_death_of_papermill_commit_and_the_same_line_ends_bit_identical(
+def test_after_signals_and_a_killed_papermill_the_same_command_ends_bit_identical(
     tiny, undisturbed, tmp_path
 ):
-    """SIGTERM; SIGINT twice, during a commit; SIGKILL of papermill; then nothing."""
+    """SIGTERM; SIGINT twice, during a commit; SIGKILL of papermill; then no signal."""
     run = tmp_path / "run"
-    config = night(tiny, run)
+    config = run_config(tiny, run)
     page = write_page(tmp_path / "page.ipynb")
     with webhook() as hook:
         secret = {"TREELSTM_NOTIFY_URLS": hook.address}
@@ -132,29 +132,27 @@ def test_signals_and_the_death_of_papermill_commit_and_the_same_line_ends_bit_id
 
 
 DIE_TWICE = """
-real = training.finish_epoch
-def mortal(state):
-    record = real(state)
-    sign = Path({sign!r} + str(state.epochs_done))
-    if state.epochs_done in (5, 10) and not sign.exists():
-        sign.touch()
-        os.kill(os.getpid(), signal.SIGKILL if state.epochs_done == 5 else signal.SIGSEGV)
-    return record
-training.finish_epoch = mortal
+class Die(treelstm.Listener):
+    def on_step(self, run):  # before the commit that would follow
+        sign = Path({sign!r} + str(run.epochs_done))
+        last = run.step == run.steps_per_epoch
+        if last and run.epochs_done in (4, 9) and not sign.exists():
+            sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL if run.epochs_done == 4 else signal.SIGSEGV)
+listeners.append(Die())
 """
 
 
-def test_a_kernel_that_dies_is_started_again_and_goes_on_even_from_a_page_that_starts_afresh(
-    tiny, undisturbed, tmp_path
+def test_a_kernel_that_dies_is_started_again_and_goes_on_even_if_the_page_says_resume_none(
+    tiny, undisturbed, tmp_path, monkeypatch
 ):
-    config = night(tiny, tmp_path / "run", resume=None)
+    config = run_config(tiny, tmp_path / "run", resume=None)
     page = write_page(tmp_path / "page.ipynb", DIE_TWICE.format(sign=str(tmp_path / "died")))
     with webhook() as hook:
-        process = Papermill(page, config, *ENGINE, TREELSTM_NOTIFY_URLS=hook.address)
-        assert process.wait() == 0, process.console.read_text()
+        monkeypatch.setenv("TREELSTM_NOTIFY_URLS", hook.address)
+        nb = execute(page, config)
         events = [message["title"].split(": ")[1] for message in hook.messages]
     assert_same_run(undisturbed, config.output_path)
-    nb = process.notebook()
     assert nb.metadata.treelstm.outcome == "finished" and len(nb.metadata.treelstm.deaths) == 2
     said = text(nb)
     assert "**The kernel died and was started again.**" in said
@@ -165,21 +163,21 @@ def test_a_kernel_that_dies_is_started_again_and_goes_on_even_from_a_page_that_s
     assert not (config.output_path / "superseded").exists()
     lines = log(config.output_path).splitlines()
     again = next(i for i, line in enumerate(lines) if "restart 1 of" in line)
-    assert "resuming" in "".join(lines[again : again + 3])
+    assert "resuming" in "".join(lines[again : again + 4])
 
 
 def test_a_kernel_that_dies_before_it_commits_is_not_started_again(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb", "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(PapermillExecutionError, match=r"KernelDied: .*nothing new had been committed"):
-        execute(page, night(tiny, tmp_path / "run"))
+        execute(page, run_config(tiny, tmp_path / "run"))
     nb = papermill.iorw.load_notebook_node(str(page.with_suffix(".out.ipynb")))
     assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
     statuses = [cell.metadata.papermill.status for cell in nb.cells if cell.cell_type == "code"]
-    assert statuses == ["completed"] * 4 + ["failed", "pending", "pending"]
+    assert statuses == ["completed"] * 3 + ["failed"] + ["pending"] * 3
 
 
 limits_another_process = pytest.mark.skipif(
-    not hasattr(resource, "prlimit"), reason="only Linux lets a process limit another one's files"
+    not hasattr(resource, "prlimit"), reason="only on Linux can a process limit another one's files"
 )
 FULL_DISK = """
 import resource
@@ -189,8 +187,8 @@ for process in {processes}:
 
 
 @limits_another_process
-def test_a_page_that_the_disk_refuses_stays_whole_and_harms_no_run(tiny, undisturbed, tmp_path):
-    config = night(tiny, tmp_path / "run")
+def test_a_page_that_cannot_be_saved_any_more_stays_whole_and_harms_no_run(tiny, undisturbed, tmp_path):
+    config = run_config(tiny, tmp_path / "run")
     page = write_page(tmp_path / "page.ipynb", FULL_DISK.format(processes="[os.getppid()]"))
     with webhook() as hook:
         process = Papermill(page, config, *ENGINE, TREELSTM_NOTIFY_URLS=hook.address)
@@ -210,8 +208,8 @@ def test_a_page_that_the_disk_refuses_stays_whole_and_harms_no_run(tiny, undistu
 
 
 @limits_another_process
-def test_a_disk_that_is_full_for_run_and_page_is_told_to_those_who_are_to_know(tiny, tmp_path):
-    config = night(tiny, tmp_path / "run")
+def test_a_disk_that_is_full_for_run_and_page_is_notified(tiny, tmp_path):
+    config = run_config(tiny, tmp_path / "run")
     full = FULL_DISK.format(processes="[os.getppid(), os.getpid()]")
     page = write_page(tmp_path / "page.ipynb", full)
     with webhook() as hook:
@@ -221,18 +219,19 @@ def test_a_disk_that_is_full_for_run_and_page_is_told_to_those_who_are_to_know(t
     (message,) = hook.messages
     assert ": failed: " in message["title"]
     assert "WriteFailed: [Errno 27] File too large: " in message["message"]
-    assert "Make room or mend the directory, then run the same command" in message["message"]
-    process.notebook()  # whole
+    assert "Make room or correct the directory, then run the same command" in message["message"]
+    process.notebook()  # can be read
 
 
-def test_a_page_that_cannot_be_written_at_all_starts_nothing(tiny, tmp_path, monkeypatch):
+def test_if_the_page_can_never_be_saved_nothing_is_started(tiny, tmp_path, monkeypatch):
     page = write_page(tmp_path / "page.ipynb")
     output = page / "in a file" / "page.ipynb"
     with webhook() as hook:
         monkeypatch.setenv("TREELSTM_NOTIFY_URLS", hook.address)
         with pytest.raises(SystemExit, match=r"failed: .* page could not be saved: .*Not a directory"):
-            execute(page, night(tiny, tmp_path / "run"), output)
-    assert len(hook.messages) == 1 and not (tmp_path / "run").exists()
+            execute(page, run_config(tiny, tmp_path / "run"), output)
+    (message,) = hook.messages
+    assert "No epoch is complete." in message["message"] and not (tmp_path / "run").exists()
 
 
 def test_a_kernel_that_cannot_be_started_says_why(tiny, tmp_path, monkeypatch):
@@ -242,23 +241,22 @@ def test_a_kernel_that_cannot_be_started_says_why(tiny, tmp_path, monkeypatch):
     with pytest.raises(
         PapermillExecutionError, match=r"KernelDied: the kernel did not start .*Not a dir"
     ):
-        execute(page, night(tiny, tmp_path / "run"))
+        execute(page, run_config(tiny, tmp_path / "run"))
 
 
 DIE_AT_EVERY_COMMIT = """
-commit = training.commit
-def mortal(state):
-    commit(state)
-    os.kill(os.getpid(), signal.SIGKILL)
-training.commit = mortal
+class Die(treelstm.Listener):
+    def on_commit(self, commit):
+        os.kill(os.getpid(), signal.SIGKILL)
+listeners.append(Die())
 """
 
 
 def test_restarts_end_at_max_restarts(tiny, tmp_path):
-    """Every life goes one step further, and would for ever."""
+    """Every attempt gets one step further, so only the limit ends them."""
     page = write_page(tmp_path / "page.ipynb", DIE_AT_EVERY_COMMIT)
     with pytest.raises(PapermillExecutionError, match=r"after 1 restarts \(max_restarts\)"):
-        execute(page, night(tiny, tmp_path / "run", max_restarts=1))
+        execute(page, run_config(tiny, tmp_path / "run", max_restarts=1))
     assert list_checkpoints(tmp_path / "run")[-1].position == (0, 2)
     assert "after 1 restarts (max_restarts): not started again" in log(tmp_path / "run")
 
@@ -266,7 +264,7 @@ def test_restarts_end_at_max_restarts(tiny, tmp_path):
 def test_a_run_that_diverges_fails_and_is_not_started_again(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb")
     with pytest.raises(PapermillExecutionError, match="TrainingDiverged: the loss is"):
-        execute(page, night(tiny, tmp_path / "run", learning_rate=1e30))
+        execute(page, run_config(tiny, tmp_path / "run", learning_rate=1e30))
     nb = papermill.iorw.load_notebook_node(str(page.with_suffix(".out.ipynb")))
     assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
 
@@ -274,28 +272,28 @@ def test_a_run_that_diverges_fails_and_is_not_started_again(tiny, tmp_path):
 def test_a_hangup_in_a_cell_before_training_ends_at_once_and_leaves_nothing(tiny, tmp_path):
     sign = tmp_path / "waiting"
     page = write_page(tmp_path / "page.ipynb", f"Path({str(sign)!r}).touch(); time.sleep(100)")
-    process = Papermill(page, night(tiny, tmp_path / "run"), *ENGINE)
+    process = Papermill(page, run_config(tiny, tmp_path / "run"), *ENGINE)
     process.until(sign.exists)
     kernels = psutil.Process(process.process.pid).children()
     send(process.process, signal.SIGHUP)
     assert process.wait(15) == 128 + signal.SIGHUP, process.console.read_text()
-    assert process.statuses() == ["completed"] * 4 + ["failed", "pending", "pending"]
+    assert process.statuses() == ["completed"] * 3 + ["failed"] + ["pending"] * 3
     assert "**Stopped by SIGHUP** (the kernel was killed by SIGTERM)" in text(process.notebook())
     assert not (tmp_path / "run").exists() and all(map(gone, kernels))
 
 
-def test_a_kernel_that_is_itself_told_to_stop_is_no_finished_run(tiny, tmp_path):
+def test_a_run_whose_kernel_gets_the_signal_directly_counts_as_stopped(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb")
-    process = Papermill(page, night(tiny, tmp_path / "run", epochs=10_000), *ENGINE)
+    process = Papermill(page, run_config(tiny, tmp_path / "run", epochs=10_000), *ENGINE)
     process.until_epoch(2)
     send(process.kernel(), signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
     assert process.notebook().metadata.treelstm.outcome == "stopped by SIGTERM"
 
 
-def test_plain_papermill_is_crash_only_safe(tiny, undisturbed, tmp_path):
-    """Its kernel killed, then papermill itself killed, then nothing: the same line each time."""
-    config = night(tiny, tmp_path / "run")
+def test_without_the_engine_kills_lose_nothing_either(tiny, undisturbed, tmp_path):
+    """The same command three times: its kernel is killed, then papermill, then nothing."""
+    config = run_config(tiny, tmp_path / "run")
     page = write_page(tmp_path / "page.ipynb")
     first = Papermill(page, config)
     first.until_epoch(4)
@@ -313,6 +311,37 @@ def test_plain_papermill_is_crash_only_safe(tiny, undisturbed, tmp_path):
     third = Papermill(page, config)
     assert third.wait() == 0, third.console.read_text()
     assert_same_run(undisturbed, config.output_path)
+
+
+SESSION = """
+from pathlib import Path
+from children import end_with_this_process
+from pages import Papermill
+from treelstm import Config
+end_with_this_process()
+page = Papermill(Path({page!r}), Config(output_dir={run!r}), "--engine", "treelstm")
+page.until(Path({sign!r}).exists)
+print(page.process.pid, flush=True)
+page.wait(600)
+"""
+
+
+def test_a_killed_test_process_leaves_neither_papermill_nor_a_kernel(tmp_path):
+    sign = tmp_path / "waiting"
+    page = write_page(tmp_path / "page.ipynb", f"Path({str(sign)!r}).touch(); time.sleep(600)")
+    code = SESSION.format(page=str(page), run=str(tmp_path / "run"), sign=str(sign))
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY / 'tests'}:{REPOSITORY}"},
+    ) as session:
+        engine = psutil.Process(int(session.stdout.readline()))
+        (kernel,) = engine.children()
+        session.kill()
+    killed = time.monotonic()
+    while not (gone(engine) and gone(kernel)):
+        assert time.monotonic() - killed < 10, "a process is left"
+        time.sleep(0.05)
 
 
 def test_papermill_starts_without_torch():

@@ -1,7 +1,7 @@
-"""What papermill finds under the name `treelstm`: three functions, as it expects of an engine.
+"""What papermill finds under the name `treelstm`: the three functions that it expects of an engine.
 
-papermill imports all engines, used or not, while it is itself being imported; `overnight` builds on
-papermill, so it can only be imported after that, and is so when a page is to be executed.
+papermill imports every engine while it is itself being imported. `overnight` needs papermill, so it is
+imported only when a notebook is executed.
 """
 
 from __future__ import annotations

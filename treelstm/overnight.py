@@ -1,9 +1,9 @@
 """Unattended runs: `papermill --engine treelstm IN.ipynb OUT.ipynb`.
 
-The engine supervises and computes nothing; what it knows of a run it reads from the page and from the
-names of the commits. A signal to papermill becomes a request to the kernel to commit and stop. A
-kernel that dies is started again, and the page is executed again with resume="auto". The executed page
-says what happened. Exit status: 0 finished, 1 failed, 128 + signal stopped.
+The engine supervises and computes nothing; it learns of a run from the notebook's outputs and from the
+names of the commits. A signal to papermill asks the kernel to commit and stop. A kernel that dies is
+started again, and the notebook is executed again with resume="auto". The executed page says what
+happened. Exit status: 0 finished, 1 failed, 128 + signal stopped.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from papermill.parameterize import parameterize_notebook
 
 from treelstm.config import Config, ConfigError
 from treelstm.files import write_whole
-from treelstm.guard import GRACE_SECONDS
+from treelstm.history import Outcome, summary
 from treelstm.log import LogFile
-from treelstm.notify import ADDRESSES, notify, summary
+from treelstm.notify import ADDRESSES, notify
+from treelstm.parent_watch import GRACE_SECONDS
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
 
 _TAG = "treelstm-overnight"  # of the cell at the top that says what happened
-_SHORT_LIFE_SECONDS, _LONGEST_WAIT_SECONDS = 15.0, 60.0
+_SHORT_ATTEMPT_SECONDS, _LONGEST_WAIT_SECONDS = 15.0, 60.0
 
 
 def execute_notebook(
@@ -55,42 +56,43 @@ def execute_notebook(
     autosave_cell_every: int = 30,
     **options: Any,
 ) -> NotebookNode:
-    """papermill's engine: executes the page until it is finished, failed or stopped.
+    """papermill's engine: executes the notebook until it is finished, failed or stopped.
 
-    Returns the executed page where it is finished or failed (papermill looks for errors itself).
+    Returns the executed page if it is finished or failed (papermill looks for errors itself).
 
     Raises:
-        SystemExit: stopped, its code is 128 + the signal's number; or the disk refuses the page, its
-            message says how the run stands (papermill itself would tear the last whole one).
+        SystemExit: it was stopped, and the code is 128 + the signal's number; or the page could not be
+            saved, and the message says how the run ended (papermill would destroy the last whole page).
     """
     nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
-    record = _Record(nb, output_path, log_output, progress_bar, autosave_cell_every)
-    stop = _Stop()
+    record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
+    stop = StopForwarder()
     with stop_signals(stop), closing(stop):
-        night = _Night(record, kernel_name, stop, log_output=log_output, **options)
-        outcome = "failed"  # unless it returns
+        supervisor = Supervisor(record, kernel_name, stop, log_output=log_output, **options)
+        outcome = None  # failed, unless `run` returns something else
         try:
-            outcome = night.through()
+            outcome = supervisor.run()
         finally:
-            record.nb.metadata["treelstm"] = {"outcome": outcome, "deaths": night.deaths}
+            event = str(outcome or "failed")
+            record.nb.metadata["treelstm"] = {"outcome": event, "deaths": supervisor.deaths}
             record.notebook_complete()
-            night.announce(outcome)
-    if outcome.startswith("stopped by "):
-        raise SystemExit(128 + signal.Signals[outcome.removeprefix("stopped by ")])
-    if record.refused:
-        raise SystemExit(f"{outcome}: {night.report()}")
+            supervisor.announce(event)
+    if outcome and not outcome.finished:
+        raise SystemExit(outcome.exit_status)
+    if record.save_error:
+        raise SystemExit(f"{event}: {supervisor.report()}")
     executed: NotebookNode = record.nb
     return executed
 
 
-class _Night:
-    """The lives of one page, one kernel each."""
+class Supervisor:
+    """Executes one notebook, in as many attempts as it takes, each with a new kernel."""
 
     def __init__(
         self,
-        record: _Record,
+        record: PageRecord,
         kernel_name: str,
-        stop: _Stop,
+        stop: StopForwarder,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
         input_path: str | None = None,
@@ -106,91 +108,86 @@ class _Night:
             "log": papermill_log,
             **options,
         }
-        self.before = self.commits()
+        self.commits_at_start = self.commits()
 
-    def through(self) -> str:
-        """Lives until the page ends; how it did: "finished", "failed" or "stopped by SIG..."."""
+    def run(self) -> Outcome | None:
+        """Makes attempts until the notebook ends; how it ended, None if it failed."""
         wait = 0.0
         while True:
             began, before = time.monotonic(), self.commits()
             self.record.notebook_start()
-            if self.record.refused and not self.deaths:
-                return "failed"  # at once, not after a night of which nobody can read
-            self.stop.page = None
+            if self.record.save_error and not self.deaths:
+                return None  # now, rather than after hours whose page could not be saved
+            self.stop.session = None
             try:
-                page = self.stop.page = _Page(self.record, self.stop, self.options)
-                page.execute(env=_environment(), independent=True)
+                session = self.stop.session = KernelSession(self.record, self.stop, self.options)
+                session.execute(env=_kernel_environment(), independent=True)
             except (RuntimeError, OSError) as error:  # nbclient's DeadKernelError; a full disk
-                died = self.stop.page.death if self.stop.page else ""
-                how = died or f"the kernel did not start ({error})"
+                death = self.stop.session.death if self.stop.session else ""
+                cause = death or f"the kernel did not start ({error})"
                 if self.stop.signal:
-                    return self.stopped(how)
+                    return self.stopped(self.stop.signal, cause)
                 if self.commits() <= before:
-                    return self.gave_up(f"{how}, and nothing new had been committed")
+                    self.give_up(f"{cause}, and nothing new had been committed")
+                    return None
                 if len(self.deaths) == self.config.max_restarts:
-                    return self.gave_up(f"{how}, after {len(self.deaths)} restarts (max_restarts)")
-                short = time.monotonic() - began < _SHORT_LIFE_SECONDS
+                    self.give_up(f"{cause}, after {len(self.deaths)} restarts (max_restarts)")
+                    return None
+                short = time.monotonic() - began < _SHORT_ATTEMPT_SECONDS
                 wait = min(max(1.0, 2 * wait), _LONGEST_WAIT_SECONDS) if short else 0.0
-                self.start_again(how, wait)
+                self.prepare_restart(cause, wait)
                 if self.stop.signal:
-                    return self.stopped("between two kernels")
+                    return self.stopped(self.stop.signal, "between two kernels")
             else:
-                if page.failed:
-                    return "failed"
-                if not page.whole:
-                    return self.stopped("")
+                if session.failed:
+                    return None
+                if self.stop.signal and not session.complete:
+                    return self.stopped(self.stop.signal)
                 return _recorded_outcome(self.record.nb)
 
-    def start_again(self, how: str, wait: float) -> None:
-        """Says so, waits, and has the page go on from the newest commit, whatever it asked at first."""
-        self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {how}")
-        self.say(f"{how}: restart {len(self.deaths)} of at most {self.config.max_restarts}")
+    def prepare_restart(self, cause: str, wait: float) -> None:
+        """Reports the death, waits, and sets resume="auto", whatever the first attempt had."""
+        self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {cause}")
+        self.warn(f"{cause}: restart {len(self.deaths)} of at most {self.config.max_restarts}")
         event = ("restarted", self.config.output_path, self.report())
-        threading.Thread(target=notify, args=event, daemon=True).start()  # nobody waits for it
+        threading.Thread(target=notify, args=event, daemon=True).start()  # no restart waits for it
         until = time.monotonic() + wait
         while time.monotonic() < until and not self.stop.signal:
             time.sleep(0.1)
-        nb = self.record.nb
-        self.record.nb = parameterize_notebook(
-            nb,
-            {**nb.metadata.papermill.get("parameters", {}), "resume": "auto"},
-            kernel_name=self.options["kernel_name"],
-        )
+        nb, name = self.record.nb, self.options["kernel_name"]
+        parameters = {**nb.metadata.papermill.get("parameters", {}), "resume": "auto"}
+        self.record.nb = parameterize_notebook(nb, parameters, kernel_name=name)
         lines = "\n".join(f"- {death}" for death in self.deaths)
-        self.note(f"**The kernel died and was started again.** Below is its last life.\n\n{lines}")
+        self.explain(f"**The kernel died and was started again.** Below is the last attempt.\n\n{lines}")
 
-    def stopped(self, how: str) -> str:
-        number = signal.Signals(self.stop.signal or signal.SIGTERM)
-        self.note(
-            f"**Stopped by {number.name}**{f' ({how})' if how else ''}. Cells after the stop were not "
-            "executed. The same command goes on from the last commit."
+    def stopped(self, number: int, cause: str = "") -> Outcome:
+        self.explain(
+            f"**Stopped by {signal.Signals(number).name}**{f' ({cause})' if cause else ''}. Cells after "
+            "the stop were not executed. The same command goes on from the last commit."
         )
-        return f"stopped by {number.name}"
+        return Outcome.stopped_by(number)
 
-    def gave_up(self, why: str) -> str:
-        """An error in the cell that was running, so that papermill marks it and fails."""
-        self.say(f"{why}: not started again")
+    def give_up(self, why: str) -> None:
+        """Puts an error into the cell that was running, so that papermill marks it and fails."""
+        self.warn(f"{why}: not started again")
         code = [cell for cell in self.record.nb.cells if cell.cell_type == "code"]
         statuses = [cell.metadata.papermill["status"] for cell in code]
         cell = code[statuses.index("failed") if "failed" in statuses else 0]
         text = f"{why}. The same command goes on from the last commit."
-        cell.outputs.append(
-            new_output("error", ename="KernelDied", evalue=text, traceback=[f"KernelDied: {text}"])
-        )
+        error = {"ename": "KernelDied", "evalue": text, "traceback": [f"KernelDied: {text}"]}
+        cell.outputs.append(new_output("error", **error))
         cell.metadata.papermill.update(exception=True, status="failed")
-        return "failed"
 
-    def note(self, text: str) -> None:
-        """A cell at the top of the executed page, in the place of the one before it."""
+    def explain(self, text: str) -> None:
+        """Puts text into the cell at the top of the executed page, above what is there already."""
         cells = self.record.nb.cells
         if _TAG in cells[0].metadata.get("tags", ()):
             text = f"{text}\n\n{cells.pop(0).source}"
-        cells.insert(
-            0, new_markdown_cell(text, metadata={"tags": [_TAG], "papermill": {"status": "completed"}})
-        )
+        metadata = {"tags": [_TAG], "papermill": {"status": "completed"}}
+        cells.insert(0, new_markdown_cell(text, metadata=metadata))
 
-    def say(self, text: str) -> None:
-        """A line in papermill's log and, where the run has one, in the run's."""
+    def warn(self, text: str) -> None:
+        """Logs a line, also in the run's own log if there is one."""
         path = self.config.output_path / "training.log"
         file = LogFile(path) if path.is_file() else logging.NullHandler()
         log.addHandler(file)
@@ -201,7 +198,7 @@ class _Night:
             file.close()
 
     def commits(self) -> set[tuple[str, int]]:
-        """Name and time of each checkpoint; a new commit is a new one, or a newer one."""
+        """Name and time of each checkpoint; a file written again counts as a new commit."""
         found = set()
         for path in self.config.output_path.glob("checkpoint_epoch_*.pt"):
             try:
@@ -211,8 +208,8 @@ class _Night:
         return found
 
     def announce(self, event: str) -> None:
-        """Notifies; a page that found its run finished, and did nothing, is no event."""
-        if event != "finished" or not self.commits() <= self.before:
+        """Sends a notification, unless the run was already finished and nothing was done."""
+        if event != Outcome.FINISHED or not self.commits() <= self.commits_at_start:
             notify(event, self.config.output_path, self.report())
 
     def report(self) -> str:
@@ -228,18 +225,19 @@ class _Night:
             best = summary(json.loads(path.read_bytes()))
         except (OSError, ValueError):
             best = summary([])
-        refused = self.record.refused
-        unsaved = [f"The executed page could not be saved: {refused}"] if refused else []
+        error = self.record.save_error
+        unsaved = [f"The executed page could not be saved: {error}"] if error else []
         return "\n".join([*errors[:1], *unsaved, *self.deaths, best])
 
 
-class _Page(PapermillNotebookClient):
-    """One life: one kernel that executes the page from its beginning."""
+class KernelSession(PapermillNotebookClient):
+    """One attempt: one kernel that executes the notebook from its beginning."""
 
-    def __init__(self, record: _Record, stop: _Stop, options: dict[str, Any]) -> None:
-        watch = f'__import__("treelstm.guard", fromlist=["guard"]).guard({os.getpid()})'
+    def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
+        module = '__import__("treelstm.parent_watch", fromlist=["watch_parent"])'
+        watch = f"{module}.watch_parent({os.getpid()})"
         super().__init__(record, **options, extra_arguments=[f"--IPKernelApp.exec_lines={watch}"])
-        # One name for all lives of all commands on this page: what a kill leaves, the next overwrites.
+        # Every attempt at this page uses the same file, so that a killed one leaves at most one behind.
         name = hashlib.sha256(str(record.output_path).encode()).hexdigest()[:16]
         directory = Path(jupyter_runtime_dir())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -247,10 +245,10 @@ class _Page(PapermillNotebookClient):
         self.km.connection_file = str(directory / f"kernel-treelstm-{name}.json")
         self.stop = stop
         self.death = ""
-        self.failed = self.whole = False
+        self.failed = self.complete = False
 
     def papermill_execute_cells(self) -> None:
-        """As papermill's own, but it can stop between cells, and a cell that did not end says so."""
+        """As in papermill, but can stop between cells, and marks the cell in which the kernel died."""
         for index, cell in enumerate(self.nb.cells):
             if self.stop.signal:
                 return
@@ -266,7 +264,7 @@ class _Page(PapermillNotebookClient):
                 return
             finally:
                 self.nb_man.cell_complete(cell, cell_index=index)
-        self.whole = True
+        self.complete = True
 
     def how_the_kernel_ended(self) -> str:
         process = getattr(self.km.provisioner, "process", None)
@@ -274,38 +272,38 @@ class _Page(PapermillNotebookClient):
         if status is None:
             return "the kernel died"
         if status >= 0:
-            return f"the kernel ended itself with status {status}"
+            return f"the kernel exited with status {status}"
         name = signal.Signals(-status).name
-        hint = " (out of memory? the system's log tells)" if name == "SIGKILL" else ""
+        hint = " (out of memory? see the system's log)" if name == "SIGKILL" else ""
         return f"the kernel was killed by {name}{hint}"
 
     def send(self, number: int) -> None:
-        """Sends the kernel a signal, where there is a kernel."""
+        """Sends the kernel a signal if it is running."""
         process = getattr(getattr(self.km, "provisioner", None), "process", None)
         if process is not None and process.poll() is None:
             process.send_signal(number)
 
 
-class _Record(NotebookExecutionManager):
-    """papermill's record of a page; a cell that was never reached stays "pending".
+class PageRecord(NotebookExecutionManager):
+    """papermill's record of an execution, except that cells never reached stay "pending".
 
-    It is saved whole or not at all, and a disk that refuses it does not end a night that has begun.
+    The page on disk is always whole, and a failed save does not end a run that has begun.
     """
 
-    refused: OSError | None = None  # why the page on disk is not this one
+    save_error: OSError | None = None  # of the last save
 
     def save(self, **kwargs: Any) -> None:
         try:
-            if path := _local(self.output_path):
+            if path := _local_path(self.output_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, nbformat.writes(self.nb).encode())
             else:
                 super().save()
-            self.refused = None
+            self.save_error = None
         except OSError as error:
-            if not self.refused:
+            if not self.save_error:
                 log.warning("the executed page cannot be saved now: %s", error)
-            self.refused = error
+            self.save_error = error
         self.last_save_time = self.now()
 
     def notebook_complete(self, **kwargs: Any) -> None:
@@ -317,22 +315,23 @@ class _Record(NotebookExecutionManager):
         self.save()
 
 
-class _Stop:
-    """The first signal is passed on as SIGTERM: in training a request, elsewhere the end.
+class StopForwarder:
+    """Forwards the first signal to the kernel as SIGTERM, and ignores all later ones.
 
-    More signals change nothing; a kernel that is still there after the grace period is killed.
+    During training, SIGTERM asks for a commit and a stop; at other times it ends the kernel. A kernel
+    that still runs after the grace period is killed.
     """
 
     signal: int | None = None
-    page: _Page | None = None
+    session: KernelSession | None = None
     timer: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             return
         self.signal = number
-        self.pass_on(signal.SIGTERM)
-        self.timer = threading.Timer(GRACE_SECONDS, self.pass_on, [signal.SIGKILL])
+        self.forward(signal.SIGTERM)
+        self.timer = threading.Timer(GRACE_SECONDS, self.forward, [signal.SIGKILL])
         self.timer.daemon = True
         self.timer.start()
 
@@ -340,38 +339,38 @@ class _Stop:
         if self.timer is not None:
             self.timer.cancel()
 
-    def pass_on(self, number: int) -> None:
-        if self.page is not None:
-            self.page.send(number)
+    def forward(self, number: int) -> None:
+        if self.session is not None:
+            self.session.send(number)
 
 
-def _local(path: str | None) -> Path | None:
-    """The file that papermill would write, or None: nowhere, or somewhere else than on a disk.
+def _local_path(path: str | None) -> Path | None:
+    """The file that papermill would write; None if there is none or it is not on a local disk.
 
-    papermill's `cwd` is where the kernel works; its handler of files remembers where itself began.
+    With papermill's `cwd` option, the path is relative to where papermill was started.
     """
     handler = papermill_io.get_handler(path)
     if not isinstance(handler, LocalHandler):
         return None
-    began = handler.cwd(None)
-    handler.cwd(began)
-    return Path(began or "", str(path))
+    start = handler.cwd(None)  # returns the old value, so it has to be put back
+    handler.cwd(start)
+    return Path(start or "", str(path))
 
 
-def _environment() -> dict[str, str]:
-    """The kernel's: without the addresses, so that the engine alone notifies, and nothing leaks.
+def _kernel_environment() -> dict[str, str]:
+    """Without the addresses: only the engine notifies, and no notebook can show them.
 
-    As a child of process 1, ipykernel does not watch its parent, at whose death it would end at once,
-    in the middle of a commit or not: `guard` does.
+    JPY_PARENT_PID=1 turns off ipykernel's own watch, which would end an orphaned kernel at once, even
+    during a commit. `watch_parent` replaces it.
     """
     others = {name: value for name, value in os.environ.items() if name != ADDRESSES}
     return {**others, "JPY_PARENT_PID": "1"}
 
 
 def _settings(nb: NotebookNode) -> Config:
-    """The two settings that the engine needs, as the page's parameters have them.
+    """The two settings that the engine needs, from the notebook's parameters.
 
-    Whatever is wrong with them the page itself will say.
+    Defaults if they are not valid: the notebook itself reports that.
     """
     values: dict[str, Any] = {}
     for cell in nb.cells:
@@ -382,18 +381,19 @@ def _settings(nb: NotebookNode) -> Config:
                         values[node.targets[0].id] = ast.literal_eval(node.value)
             except (SyntaxError, ValueError):
                 continue
-    wanted = {name: value for name, value in values.items() if name in ("output_dir", "max_restarts")}
+    needed = {name: value for name, value in values.items() if name in ("output_dir", "max_restarts")}
     try:
-        return Config.from_parameters(wanted)
+        return Config.from_parameters(needed)
     except ConfigError:
         return Config()
 
 
-def _recorded_outcome(nb: NotebookNode) -> str:
-    """What a whole page has recorded in its results: a signal may have reached the kernel itself."""
+def _recorded_outcome(nb: NotebookNode) -> Outcome:
+    """How the run of a complete page ended: a signal may have reached the kernel directly."""
+    stopped = [outcome for outcome in Outcome if not outcome.finished]
     for cell in reversed(nb.cells):
         for output in cell.get("outputs", ()):
             results = output.get("data", {}).get("application/json")
-            if isinstance(results, dict) and str(results.get("outcome")).startswith("stopped by "):
-                return str(results["outcome"])
-    return "finished"
+            if isinstance(results, dict) and results.get("outcome") in stopped:
+                return Outcome(results["outcome"])
+    return Outcome.FINISHED

@@ -1,4 +1,4 @@
-"""The signals that ask a night to stop, heard for as long as something is under way."""
+"""The signals that ask a run to stop, with a handler for as long as the run goes on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import FrameType
 
 
 @contextmanager
-def stop_signals(heard: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Calls `heard` on SIGINT, SIGTERM and SIGHUP; outside the main thread Python delivers none.
+def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Has `handler` called on SIGINT, SIGTERM and SIGHUP; does nothing outside the main thread.
 
     A signal that is ignored, as nohup does with SIGHUP, stays ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # Python would refuse the handler
         yield
         return
     known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    wanted = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, heard) for number in wanted}
+    handled = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
