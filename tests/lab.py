@@ -100,7 +100,7 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
     while not (value := true()):
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
     return value
 
 
@@ -145,7 +145,9 @@ class Page:
 
     def open(self, reset: bool = True) -> None:
         """Opens the page and waits until it is connected to its kernel."""
-        self.tab.goto(f"{self.address}/lab/tree/{self.name}.ipynb" + ("?reset" if reset else ""))
+        # A workspace of its own, so that a reload does not open what other pages have open.
+        path = f"lab/workspaces/{self.name}/tree/{self.name}.ipynb"
+        self.tab.goto(f"{self.address}/{path}" + ("?reset" if reset else ""))
         self.tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
         until(self.kernel, 60, f"a kernel for {self.name}")
 

@@ -206,6 +206,7 @@ def test_a_page_reloaded_in_mid_training_loses_nothing_and_another_page_follows_
     opened, parameters, tiny, tmp_path
 ):
     run = tmp_path / "run"
+    follower = opened("03_resume", {"output_dir": str(run), "epochs": ENDLESS})
     page = opened("02_train", parameters | {"epochs": ENDLESS})
     page.run_all()
     until(lambda: _epochs(run) > 3, 60, "some epochs")
@@ -213,7 +214,6 @@ def test_a_page_reloaded_in_mid_training_loses_nothing_and_another_page_follows_
     page.open(reset=False)
     assert page.kernel()["id"] == kernel["id"] and holder(run) is not None
 
-    follower = opened("03_resume", {"output_dir": str(run), "epochs": ENDLESS})
     follower.run_all()
     words = follower.cell("RunMonitor").locator(".jp-OutputArea-output")
     words.get_by_text(re.compile("is being trained by process")).wait_for()
