@@ -1,12 +1,11 @@
-"""How long a person waits in a real browser: each page to its last figure, the picker with 1,000
-checkpoints, and an evaluation without a page.
+"""How long a person waits in a real browser: each page to its last figure (the first page compiles the
+corpus, the others read its cache), the picker with 1,000 checkpoints, and an evaluation without a page.
 
 python benchmarks/pages.py
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 import treelstm
 from corpus import directories, workplace
 from treelstm import evaluation
-from treelstm.checkpoint import build_encoder, sealed
+from treelstm.model.encoder import TreeEncoder
+from treelstm.sealed import sealed
 
 CHECKPOINTS = 1000
 
@@ -26,7 +26,6 @@ def main() -> None:
     if reason := lab.missing():
         sys.exit(f"no browser: {reason}")
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         root = Path(name)
         training, validation = directories(root)
         run = {"output_dir": str(root / "run")}
@@ -105,7 +104,7 @@ def evaluate(path: Path, config: treelstm.Config) -> None:
         evaluation.encoder_contestant(encoder, pairs),
         evaluation.bag_contestant(pairs),
         evaluation.encoder_contestant(
-            build_encoder(config.to_dict(), encoder.vocabulary), pairs, calibrate=True
+            TreeEncoder(encoder.vocabulary, config, seed=config.seed), pairs, calibrate=True
         ),
     ]
     for each in contestants:
