@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -25,9 +24,9 @@ from types import ModuleType
 
 import treelstm
 from corpus import REPOSITORY, directories, workplace
-from treelstm.model import ChildSumTreeLSTM
+from treelstm.model.child_sum import ChildSumTreeLSTM
+from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
-from treelstm.training import keep_freed_memory
 from treelstm.trees import Forest
 
 import numpy as np
@@ -50,14 +49,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=None, help="pairs a batch")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    device = torch.device(options.device)
-    sizes = options.pairs or ([16, 256] if device.type == "cpu" else [16, 256, 2048])
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    if sys.platform == "linux":  # without a limit: who shares nothing needs buffers of over 32 MB
+    with set_for_training(options.threads):
+        compete(torch.device(options.device), options.pairs)
+
+
+def compete(device: torch.device, sizes: list[int] | None) -> None:
+    """Measures all contestants at batches of these sizes, and writes table and figure."""
+    sizes = sizes or ([16, 256] if device.type == "cpu" else [16, 256, 2048])
+    if sys.platform == "linux":  # without a limit: whoever shares nothing needs buffers of over 32 MB
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = name
         training, validation = directories(Path(name))
         config = treelstm.Config(data_dir=str(training), validation_dir=str(validation))
         corpus = treelstm.load_corpus(config)

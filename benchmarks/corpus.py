@@ -14,16 +14,24 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 
 def directories(work: Path) -> tuple[Path, Path]:
-    """Training and validation pairs."""
+    """Training and validation pairs. No cache lies beside them: the first to load them compiles them."""
     if REAL.is_dir():
-        print("corpus: krestomatio (real)")
-        return REAL / "training", REAL / "validation"
+        print("corpus: krestomatio (real), not compiled yet")
+        return tuple(linked(REAL / part, work / part) for part in ("training", "validation"))
     from treelstm import write_sample
 
-    print("corpus: the sample, since ../shared/data/krestomatio is not beside this clone")
+    print("corpus: the sample (no ../shared/data/krestomatio beside this clone), not compiled yet")
     write_sample(work / "training")
     write_sample(work / "validation", seed=1, unlike=work / "training")
     return work / "training", work / "validation"
+
+
+def linked(data: Path, directory: Path) -> Path:
+    """Makes `directory`, with links to the files of `data` but without its cache."""
+    directory.mkdir()
+    for path in data.glob("[!.]*"):
+        (directory / path.name).symlink_to(path)
+    return directory
 
 
 def asts(directory: Path) -> list[dict[str, Any]]:

@@ -8,17 +8,19 @@ python benchmarks/growth.py
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
 import treelstm
-from corpus import workplace
+from corpus import linked, workplace
 from speed import seconds
+from treelstm.config import EncoderSettings
+from treelstm.model.encoder import TreeEncoder
 from treelstm.randomness import epoch_order
-from treelstm.training import Run, new_run, train_step
+from treelstm.run.state import Run, new_run
+from treelstm.run.step import train_step
 from treelstm.trees import Forest, Vocabulary
 
 import numpy as np
@@ -32,13 +34,13 @@ ROUNDS, STEPS = 7, 40
 def main() -> None:
     torch.set_num_threads(1)
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = name
         directories = {}
         for k in TIMES:
-            directories[k] = f"{name}/{k}"
-            treelstm.write_sample(Path(directories[k]), positives=k * POSITIVES, negatives=k * NEGATIVES)
-        memory = {k: peak_bytes(directories[k]) for k in TIMES}
-        chains = {depth: peak_bytes(str(depth)) for depth in (100, *DEPTHS)}
+            directories[k] = Path(name) / str(k)
+            treelstm.write_sample(directories[k], positives=k * POSITIVES, negatives=k * NEGATIVES)
+        fresh = {k: [linked(d, Path(f"{d}-{n}")) for n in range(3)] for k, d in directories.items()}
+        memory = {k: peak_bytes(*uncompiled) for k, uncompiled in fresh.items()}
+        chains = {depth: peak_bytes(depth, depth, depth) for depth in (100, *DEPTHS)}
         corpora = {k: epoch(directories[k]) for k in TIMES}
         grown(
             "corpus",
@@ -92,8 +94,8 @@ class Epoch:
             train_step(self.run, self.order, self.ids)
 
 
-def epoch(directory: str) -> Epoch:
-    config = treelstm.Config(data_dir=directory)
+def epoch(directory: Path | str) -> Epoch:
+    config = treelstm.Config(data_dir=str(directory))
     return Epoch(new_run(config, treelstm.load_corpus(config)))
 
 
@@ -104,19 +106,14 @@ def chain(depth: int):
         node = {"kind": str(level % 3), "next": node}
     forest = Forest.compile([node])
     vocabulary = Vocabulary.of(forest, np.arange(1))
-    encoder = treelstm.model.TreeEncoder(vocabulary)
+    encoder = TreeEncoder(vocabulary, EncoderSettings())
     batch = forest.batch(np.arange(1), vocabulary.ids(forest.symbols))
     return lambda: encoder(batch).sum().backward()
 
 
-def peak_bytes(what: str) -> int:
-    """Peak memory of a process that compiles a directory and trains on it, or on a chain that deep."""
-    peaks = []
-    for _ in range(3):
-        for cache in Path(what).glob(".forest*"):
-            cache.unlink()
-        peaks.append(int(subprocess.check_output([sys.executable, __file__, what])))
-    return median(peaks)
+def peak_bytes(*works: Path | int) -> int:
+    """Median peak memory of processes that compile a directory and train, or run a chain that deep."""
+    return median(int(subprocess.check_output([sys.executable, __file__, str(work)])) for work in works)
 
 
 if __name__ == "__main__":

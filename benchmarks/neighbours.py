@@ -23,18 +23,19 @@ OPENMPS = {"GOMP_SPINCOUNT": "300000"}  # what it takes where nothing is said
 BUSY = "while True: pass"
 TRAIN = """
 import json, sys, time, treelstm
-from treelstm import training
 from treelstm.randomness import epoch_order
+from treelstm.run.state import new_run
+from treelstm.run.step import train_step
 config = treelstm.Config(**json.loads(sys.argv[1]))
 corpus = treelstm.load_corpus(config)
-run = training.new_run(config, corpus)
+run = new_run(config, corpus)
 ids = corpus.vocabulary.ids(corpus.training.forest.symbols)
 order = epoch_order(config.seed, 1, len(corpus.training))
-training.train_step(run, order, ids)
+train_step(run, order, ids)
 began, steps = time.perf_counter(), 0
 while time.perf_counter() - began < 3:
     run.step = steps % 20
-    training.train_step(run, order, ids)
+    train_step(run, order, ids)
     steps += 1
 print(steps * config.batch_size / (time.perf_counter() - began))
 """
@@ -42,10 +43,9 @@ print(steps * config.batch_size / (time.perf_counter() - began))
 
 def main() -> None:
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = name
         data, _ = directories(Path(name))
         settings = {"data_dir": str(data), "output_dir": f"{name}/run"}
-        treelstm.load_corpus(treelstm.Config.from_parameters(settings))  # leaves its cache
+        treelstm.load_corpus(treelstm.Config.from_parameters(settings))  # from now on there is a cache
         for neighbours in (0, (os.cpu_count() or 2) // 2, os.cpu_count() or 2):
             busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(neighbours)]
             try:

@@ -1,4 +1,4 @@
-"""What a night costs: from a kernel's death to the first new step, and what training pays.
+"""What unattended runs cost: the time from a kernel's death to the first new step, and processor time.
 
     python benchmarks/overnight.py [REVISION]
 
@@ -8,17 +8,21 @@ on a core of its own, and change places from round to round.
 
 from __future__ import annotations
 
+import cProfile
 import json
 import os
+import pstats
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import treelstm
 from corpus import REPOSITORY, directories, workplace
 
 import nbformat
@@ -26,76 +30,58 @@ from nbformat.v4 import new_code_cell
 
 DEATHS, ROUNDS = 5, 6
 
-# Put before the training cell: notes each life's first step, and kills each life but the last, after
-# more than the 15 s under which the engine would wait before it starts the next.
+# A listener for the training cell: notes each kernel's first step, and kills each kernel but the last,
+# after 15 s, since the engine waits before it restarts one that died sooner.
 MORTAL = """
 import os, signal, time
-from treelstm import training
-step, done, began = training.train_step, 0, time.time()
-def mortal(*arguments):
-    global done
-    step(*arguments)
-    done += 1
-    if done == 1:
-        with open({path!r}, "a") as file:
-            print("step", time.time(), file=file)
-    lives = open({path!r}).read().count("step")
-    if time.time() - began > 15 and lives <= {deaths}:
-        with open({path!r}, "a") as file:
-            print("death", time.time(), file=file)
-        os.kill(os.getpid(), signal.SIGKILL)
-training.train_step = mortal
+class Mortal(treelstm.Listener):
+    done, began = 0, time.time()
+    def on_step(self, run):
+        self.done += 1
+        if self.done == 1:
+            with open({path!r}, "a") as file:
+                print("step", time.time(), file=file)
+        kernels = open({path!r}).read().count("step")
+        if time.time() - self.began > 15 and kernels <= {deaths}:
+            with open({path!r}, "a") as file:
+                print("death", time.time(), file=file)
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
-# Prints the processor time of the whole loop, and of what only the nights need.
+# Prints the processor time of epochs 2 to 4 on one core; runs on every revision.
 TIMED = """
 import json, os, sys, time
 os.sched_setaffinity(0, {int(sys.argv[2])})
-from treelstm import checkpoint, training
-from treelstm.config import Config
-ends, spent = [], [0.0]
-def count(owner, name):
-    function = getattr(owner, name, None)
-    def counted(*arguments):
-        began = time.process_time()
-        try:
-            return function(*arguments)
-        finally:
-            spent[0] += time.process_time() - began
-    if function is not None:
-        setattr(owner, name, counted)
-for name in ("_check_sound", "note_timing", "write_events"):
-    count(training, name)
-count(checkpoint, "prune")
-say = training._say_epoch
-def noted(*arguments, **named):
-    say(*arguments, **named)
-    ends.append(time.process_time())
-training._say_epoch = noted
-training.train(Config(**json.loads(sys.argv[1])))
-print("TIMED", json.dumps([ends[-1] - ends[0], spent[0]]))
+import treelstm
+settings = json.loads(sys.argv[1])
+treelstm.train(treelstm.Config(**settings, epochs=1))
+began = time.process_time()
+treelstm.train(treelstm.Config(**settings, epochs=4))
+print("TIMED", time.process_time() - began)
 """
+
+ONLY_FOR_NIGHTS = ("check_sound", "write_events", "note_timing", "prune")
 
 
 def main(revision: str | None) -> None:
     with workplace() as name:
         work = Path(name)
-        os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
         os.environ["JUPYTER_RUNTIME_DIR"] = f"{work}/jupyter"
         data, validation = directories(work)
         settings = {"data_dir": str(data), "validation_dir": str(validation), "num_threads": 1}
         deaths_to_steps(work, settings)
-        loop, nightly = timed(work, settings, REPOSITORY, cores=[0])[0]
-        print(f"soundness, curves, timings, clearing: {nightly / loop:.2%} of a run's processor time")
+        print_share_of_nights(treelstm.Config(**settings, output_dir=f"{work}/profiled", keep=1))
         if revision is not None:
             against(work, settings, revision)
 
 
 def deaths_to_steps(work: Path, settings: dict[str, object]) -> None:
-    """The training page, each life of which is killed after 15 s."""
+    """The training page; each of its kernels is killed after 15 s."""
     events = work / "events.txt"
     nb = nbformat.read(REPOSITORY / "notebooks" / "02_train.ipynb", as_version=4)
     training = next(k for k, cell in enumerate(nb.cells) if "treelstm.train(" in cell.source)
+    source = nb.cells[training].source
+    nb.cells[training].source = source.replace("train(", "train(listeners=[Mortal()], config=")
     nb.cells.insert(training, new_code_cell(MORTAL.format(path=str(events), deaths=DEATHS)))
     page = work / "page.ipynb"
     nbformat.write(nb, page)
@@ -120,6 +106,19 @@ def deaths_to_steps(work: Path, settings: dict[str, object]) -> None:
     )
 
 
+def print_share_of_nights(config: treelstm.Config) -> None:
+    """Profiles three epochs; the first one of a run also pays for imports."""
+    treelstm.train(replace(config, epochs=1))
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(treelstm.train, replace(config, epochs=4))
+    spent = dict.fromkeys(("train", *ONLY_FOR_NIGHTS), 0.0)
+    for (_, _, name), (_, _, _, seconds, _) in pstats.Stats(profile).stats.items():
+        if name in spent:
+            spent[name] = max(spent[name], seconds)
+    share = sum(spent[name] for name in ONLY_FOR_NIGHTS) / spent["train"]
+    print(f"soundness, curves, timings, clearing: {share:.2%} of a run's processor time")
+
+
 def against(work: Path, settings: dict[str, object], revision: str) -> None:
     base = work / "base"
     base.mkdir()
@@ -131,29 +130,27 @@ def against(work: Path, settings: dict[str, object], revision: str) -> None:
     for number in range(ROUNDS):
         trees = (base, REPOSITORY)[:: 1 if number % 2 else -1]
         spent = dict(zip(trees, timed(work, settings, *trees, cores=[0, 1]), strict=True))
-        shares.append(spent[REPOSITORY][0] / spent[base][0] - 1)
+        shares.append(spent[REPOSITORY] / spent[base] - 1)
     print(
         f"processor time of three epochs against {revision}, {ROUNDS} rounds: median "
         f"{median(shares):+.2%} ({', '.join(f'{share:+.1%}' for share in sorted(shares))})"
     )
 
 
-def timed(
-    work: Path, settings: dict[str, object], *trees: Path, cores: list[int]
-) -> list[tuple[float, float]]:
-    """Four epochs by the package in each tree, all at once: loop from the first epoch's end; nightly."""
+def timed(work: Path, settings: dict[str, object], *trees: Path, cores: list[int]) -> list[float]:
+    """Processor seconds of three epochs by the package in each tree, all at once."""
     processes = []
     for tree, core in zip(trees, cores, strict=True):
         output_dir = work / f"on core {core}"
         shutil.rmtree(output_dir, ignore_errors=True)
-        run = {**settings, "output_dir": str(output_dir), "epochs": 4, "keep": 1}
+        run = {**settings, "output_dir": str(output_dir), "keep": 1}
         words = [sys.executable, "-c", TIMED, json.dumps(run), str(core)]
         environment = os.environ | {"PYTHONPATH": str(tree)}
         processes.append(
             subprocess.Popen(words, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
         )
     outputs = [process.communicate()[0] for process in processes]
-    return [tuple(json.loads(output.rpartition("TIMED ")[2])) for output in outputs]
+    return [float(output.rpartition("TIMED ")[2]) for output in outputs]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Waiting times in a real browser: each notebook to its last figure, the picker with 1,000
-checkpoints; and an evaluation without a browser.
+"""How long a person waits in a real browser: each page to its last figure (the first page compiles the
+corpus, the others read its cache), the picker with 1,000 checkpoints, and an evaluation without a page.
 
 python benchmarks/pages.py
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -28,7 +27,6 @@ def main() -> None:
     if reason := lab.missing():
         sys.exit(f"no browser: {reason}")
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         root = Path(name)
         training, validation = directories(root)
         run = {"output_dir": str(root / "run")}

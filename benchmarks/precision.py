@@ -5,7 +5,6 @@ python benchmarks/precision.py [epochs]
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,8 @@ from speed import seconds
 from treelstm.data import Corpus, load_corpus
 from treelstm.evaluation import pair_distances
 from treelstm.randomness import epoch_order
-from treelstm.training import new_run, train_step
+from treelstm.run.state import new_run
+from treelstm.run.step import train_step
 
 ROUNDS = 7
 
@@ -26,7 +26,6 @@ ROUNDS = 7
 def main() -> None:
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = name
         training, validation = directories(Path(name))
         config = treelstm.Config(
             data_dir=str(training), validation_dir=str(validation), epochs=epochs, seed=0

@@ -24,14 +24,13 @@ from pathlib import Path
 from statistics import mean, median
 
 from corpus import REPOSITORY, directories, workplace
-from treelstm import Config, load_checkpoint
-from treelstm.checkpoint import list_checkpoints
+from treelstm import Config, list_checkpoints, load_checkpoint
 
 import psutil
 
 PROBE_EPOCHS = 3
 SHARE_LEFT_BY_KILLS = 0.85  # of the time, after start-ups and lost work; a little more than there is
-LIVES_TO_COMPARE = 20  # one in three holds 30 MB more than the others, as its heap happens to break
+KERNELS_TO_COMPARE = 20  # one in three holds 30 MB more than the others, as its heap happens to break
 EXPECTED = re.compile(
     r"checkpoint_epoch_\d+\.pt|best_model\.pt|final_model\.pt|training_history\.json|training\.log(\.\d)?"
     r"|tensorboard|\.lock|\.holder\.json"
@@ -46,7 +45,6 @@ def main(minutes: float) -> None:
         name, _, value = MARK.partition("=")
         os.environ |= {
             name: value,
-            "XDG_CACHE_HOME": f"{work}/cache",
             "TMPDIR": f"{work}/tmp",
             "JUPYTER_RUNTIME_DIR": f"{work}/jupyter",
         }
@@ -83,10 +81,10 @@ def main(minutes: float) -> None:
         half = len(peaks) // 2
         first, second = max(peaks[:half]), max(peaks[half:])
         print(f"largest kernel: {first / 1e6:.0f} MB in the first half, {second / 1e6:.0f} MB after")
-        if half < LIVES_TO_COMPARE:
-            print("too few lives to compare the two")
+        if half < KERNELS_TO_COMPARE:
+            print("too few kernels to compare the two")
         else:
-            assert second < 1.02 * first, "memory grows from life to life"
+            assert second < 1.02 * first, "memory grows from kernel to kernel"
 
 
 def undisturbed(config: Config) -> list[int]:

@@ -8,7 +8,6 @@ python benchmarks/speed.py
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,9 +19,10 @@ from typing import Any
 import treelstm
 from corpus import asts, directories, workplace
 from treelstm.data import Corpus
-from treelstm.model import TreeEncoder, contrastive_loss, distances
+from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.randomness import dropout_mask, epoch_order
-from treelstm.training import Run, new_run, train_step
+from treelstm.run.state import Run, new_run
+from treelstm.run.step import train_step
 from treelstm.trees import Forest
 
 import numpy as np
@@ -35,7 +35,6 @@ def main() -> None:
     import reference
 
     with workplace() as name:
-        os.environ["XDG_CACHE_HOME"] = name  # a cache of our own: cold first, warm then
         training, validation = directories(Path(name))
         config = treelstm.Config(
             data_dir=str(training), validation_dir=str(validation), output_dir=f"{name}/run"
@@ -46,7 +45,7 @@ def main() -> None:
         corpus = treelstm.load_corpus(config)
         forest = corpus.training.forest
         nodes, distinct = int(forest.tree_nodes.sum()), len(forest.height)
-        print(f"compile {read / 1e6:.1f} MB: {cold:.2f} s; load from cache: {warm:.3f} s")
+        print(f"compile {read / 1e6:.1f} MB, no cache: {cold:.2f} s; load from cache: {warm:.3f} s")
         print(
             f"{len(forest):,} trees, {nodes:,} nodes ({nodes / len(forest):.1f} a tree), "
             f"{distinct:,} distinct subtrees"
@@ -73,11 +72,11 @@ def main() -> None:
             encoding = states @ encoder.output_weight.t()
             distance = distances(*encoding.split(len(indices)))
             label = torch.from_numpy(pairs.label[indices])
-            loss = contrastive_loss(distance, label, config.margin)
+            loss = recursive.objective.loss(distance, label)
             recursive.optimizer.zero_grad()
             loss.mean().backward()
             recursive.optimizer.step()
-            recursive.running[0] += loss.detach().double().sum()
+            recursive.epoch_sums[0] += loss.detach().double().sum()
             recursive.step += 1
 
         our_steps()
@@ -87,7 +86,7 @@ def main() -> None:
             fast = seconds(our_steps) / OUR_STEPS
             ratios.append(slow / fast)
             paces.append(config.batch_size / fast)
-        check_same_loss(config, corpus, order, ids, float(recursive.running[0]))
+        check_same_loss(config, corpus, order, ids, float(recursive.epoch_sums[0]))
         print(
             f"training, batch of {config.batch_size} pairs, {torch.get_num_threads()} threads: "
             f"{median(paces):,.0f} pairs/s, {median(ratios):.0f} times the recursive loop "
@@ -125,7 +124,7 @@ def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
             encoding = run.encoder(batch, mask)
             distance = distances(*encoding.split(len(label)))
             run.optimizer.zero_grad()
-            contrastive_loss(distance, label, config.margin).mean().backward()
+            run.objective.loss(distance, label).mean().backward()
             run.optimizer.step()
 
     def whole() -> None:
@@ -143,7 +142,7 @@ def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
 
 def encoding(encoder: TreeEncoder, forest: Forest, trees: list[dict[str, Any]]) -> None:
     """All training trees, shared and not; the encodings must agree."""
-    unshared = Forest.compile(trees, encoder.ignored_keys, share=False)
+    unshared = Forest.compile(trees, encoder.settings.ignored_keys, share=False)
     everything = np.arange(len(trees))
     shared, alone = (encoder.encode_trees(f, everything) for f in (forest, unshared))
     assert float((shared - alone).abs().max()) < 1e-5
@@ -161,7 +160,7 @@ def check_same_loss(config, corpus, order, ids, expected: float) -> None:
     run = new_run(config, corpus)
     for _ in range(ROUNDS):
         train_step(run, order, ids)
-    found = float(run.running[0])
+    found = float(run.epoch_sums[0])
     assert abs(found - expected) < 1e-3 * abs(expected), (found, expected)
 
 

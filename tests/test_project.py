@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import graphlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import treelstm
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
 
 
 def test_environment_yml_holds_python_and_this_project_and_nothing_that_could_drift():
@@ -187,3 +190,35 @@ def test_the_examples_in_the_readme_print_what_they_say(tiny, tmp_path, monkeypa
         exec(block, {})
         expected = re.findall(r"^print\(.*\)  # (.+)$", block, re.MULTILINE)
         assert expected and capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmarks_and_the_scripts_in_them_import_treelstm_before_what_may_load_torch(path):
+    sources = [path.read_text()]
+    for node in ast.walk(ast.parse(sources[0])):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\nimport " in node.value:
+            sources.append(node.value)
+    for source in sources:
+        with contextlib.suppress(SyntaxError):  # of a template
+            free = {*sys.stdlib_module_names, "corpus"}
+            others = [name for name in _imported(source) if name not in free]
+            assert others[:1] in ([], ["treelstm"])
+
+
+def _imported(source: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom):
+            names.append(str(node.module))
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return [name.partition(".")[0] for name in names]
+
+
+def test_waiting_threads_sleep_where_treelstm_is_imported_before_torch():
+    code = "import treelstm, torch; from treelstm.process import waiting_seconds as w; print(w())"
+    said = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # inherited from this process
+    environment = {name: value for name, value in os.environ.items() if name not in said}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.001
