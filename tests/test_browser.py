@@ -17,8 +17,8 @@ from conftest import tiny_config
 from lab import Page, until
 from runs import assert_same_run, copy
 
-from treelstm import list_checkpoints, train
-from treelstm.checkpoint import holder, load_checkpoint
+from treelstm import list_checkpoints, load_checkpoint, train
+from treelstm.run.lock import holder
 
 pytestmark = [
     pytest.mark.browser,
