@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -124,28 +122,6 @@ def test_thread_count_is_taken_recorded_and_put_back(tiny, tmp_path):
     train(tiny_config(tiny, tmp_path / "run", epochs=1, num_threads=before + 1))
     assert torch.get_num_threads() == before
     assert load_checkpoint(tmp_path / "run" / "checkpoint_epoch_1.pt")["num_threads"] == before + 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only torch for Linux brings GNU's OpenMP")
-@pytest.mark.parametrize(
-    ("said", "spins"),
-    [
-        ({}, "3000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000"),
-    ],
-)
-def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_otherwise(said, spins):
-    """OpenMP itself tells how it was set up; beside busy processes spinning threads train at a crawl."""
-    unsaid = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run(
-        [sys.executable, "-c", "import treelstm.training"],
-        env=unsaid | said | {"OMP_DISPLAY_ENV": "VERBOSE"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_the_last_good_commit(tiny, tmp_path, run):
