@@ -50,7 +50,7 @@ speed: $(READY)
 
 # 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
 fuzz: $(READY)
-	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/test_preflight.py -k never_crashes -p no:cacheprovider
+	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
 # Kills and disk faults by the hundred, about 15 minutes; strace makes it thorough.
 torture: $(READY)

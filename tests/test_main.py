@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_config
 
 from treelstm.__main__ import main
@@ -30,9 +31,8 @@ def test_train_then_evaluate_print_metrics_beside_a_baseline(small, tiny, tmp_pa
 def test_a_missing_checkpoint_by_path_ends_with_status_1_and_no_traceback(small, tmp_path, capsys):
     assert main(["train", *small, "--resume", str(tmp_path / "checkpoint_epoch_7.pt")]) == 1
     error = capsys.readouterr().err
-    assert (
-        error.startswith("FileNotFoundError: ") and "no such file. Name an existing checkpoint" in error
-    )
+    assert error.startswith("MissingCheckpoint: ")
+    assert "no such file. Name an existing checkpoint" in error and "Traceback" not in error
 
 
 def test_missing_data_ends_with_status_3_and_faulty_data_with_1(small, tiny, tmp_path, capsys):
@@ -53,6 +53,51 @@ def test_bad_usage_ends_with_status_2(words):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate --epochs 3", "--epochs: evaluate has no such flag"),
+        ("evaluate --batch-size=3", "--batch-size=3: evaluate has no such flag"),
+        (
+            "train --checkpoint 5",
+            "--checkpoint: train has no such flag. Did you mean --check",
+        ),
+        ("preflight --compare-with x.pt", "--compare-with: preflight has no such flag"),
+        ("train --epochz 3", "--epochz: train has no such flag. Did you mean --epochs"),
+        ("train --epoch 3", "--epoch: train has no such flag. Did you mean --epochs"),
+        ("sample --negative 3", "--negative: sample has no such flag. Did you mean --negatives"),
+    ],
+)
+def test_a_command_accepts_only_the_flags_it_reads_and_names_the_closest(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_status_tells_how_a_run_stands(small, tmp_path, capsys):
+    assert main(["train", *small]) == 0
+    capsys.readouterr()
+    assert main(["status", str(tmp_path / "run")]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("run is finished: epoch 1") and "last line of its log: " in last
+
+
+def test_status_of_a_directory_without_a_run_ends_with_status_1_and_says_so(tmp_path, capsys):
+    assert main(["status", str(tmp_path)]) == 1
+    assert f"CheckpointError: {tmp_path} holds no checkpoint." in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_gpu_that_is_not_there(small, tmp_path, monkeypatch, capsys):
+    assert main(["train", *small]) == 0
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    words = ["evaluate", "--output-dir", str(tmp_path / "run"), *small[small.index("--data-dir") :][:2]]
+    assert main([*words, "--device", "cuda"]) == 1
+    message = 'ConfigError: device is "cuda", but torch sees no GPU. Set device="cpu" or "auto".'
+    assert message in capsys.readouterr().err
+    assert main([*words, "--device", "cpu"]) == 0
 
 
 def test_paths_on_the_command_line_start_where_the_shell_is(tiny, tmp_path, monkeypatch, small):

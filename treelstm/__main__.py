@@ -129,15 +129,17 @@ def _parser() -> argparse.ArgumentParser:
         ("train", _train, every - _NOT_OF_TRAINING, "train, or resume training"),
         ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
     ):
-        command = commands.add_parser(name, help=help, argument_default=argparse.SUPPRESS)
+        command = commands.add_parser(
+            name, help=help, argument_default=argparse.SUPPRESS, allow_abbrev=False
+        )
         flags = [
             _add_flag(command, each) for each in dataclasses.fields(Config) if each.name in settings
         ]
         command.set_defaults(run=run, flags=flags)
-    status = commands.add_parser("status", help="how a run stands, from its files")
+    status = commands.add_parser("status", help="how a run stands, from its files", allow_abbrev=False)
     status.add_argument("directory", nargs="?", default=Config().output_path, help="its output_dir")
     status.set_defaults(run=_status, flags=[])
-    sample = commands.add_parser("sample", help="write a sample corpus")
+    sample = commands.add_parser("sample", help="write a sample corpus", allow_abbrev=False)
     sample.add_argument("--data-dir", default=Config().data_dir, help="directory to write to")
     sample.add_argument("--positives", type=int, default=495, help="similar pairs")
     sample.add_argument(

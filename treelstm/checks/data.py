@@ -1,4 +1,4 @@
-"""Checks of the pair files, and of what is in them."""
+"""Checks of the pair files and of their content."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from treelstm.trees import Array, key_of
 
 
 def data_files(config: Config) -> Iterator[Finding]:
-    directories = [config.data_path]
-    if config.validation_path is not None:
-        directories.append(config.validation_path)
-    for directory in directories:
+    for directory in filter(None, (config.data_path, config.validation_path)):
         try:
             paths = pair_files(directory)
         except DataError as error:
@@ -28,9 +25,9 @@ def data_files(config: Config) -> Iterator[Finding]:
         for path in paths.values():
             size = path.stat().st_size
             if not os.access(path, os.R_OK):
-                yield Finding(ERROR, f"{path} cannot be read", "Mend its permissions")
+                yield Finding(ERROR, f"{path} cannot be read", "Make it readable")
             elif size == 0:
-                yield Finding(ERROR, f"{path} is empty", "Both classes are needed; add pairs")
+                yield Finding(ERROR, f"{path} is empty", "Both classes are needed: add pairs")
             else:
                 yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
 
@@ -39,13 +36,13 @@ def problems(error: DataError) -> Iterator[Finding]:
     for problem in error.problems.shown:
         where = f"{problem.path}:{problem.line}" if problem.line else str(problem.path)
         yield Finding(ERROR, f"{where}: {problem.found}", problem.remedy)
-    if error.problems.count > len(error.problems.shown):
-        more = error.problems.count - len(error.problems.shown)
-        yield Finding(ERROR, f"... and {more:,} more", "Mend those above, then look again")
+    more = error.problems.count - len(error.problems.shown)
+    if more:
+        yield Finding(ERROR, f"... and {more:,} more", "Correct those above, then check again")
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Every line of every file has been read, now or when the cached forest was compiled."""
+    """Every line of every file has been read, now or when the cached corpus was compiled."""
     named = [("training", corpus.training, config.data_path)]
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
@@ -54,7 +51,8 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
         yield from _metadata(directory, pairs, config)
-    yield from _unseen(corpus)
+    yield _overlap(corpus.overlap)
+    yield _unknown_symbols(corpus.unknown_share)
     yield from _keys(corpus.training)
 
 
@@ -62,11 +60,11 @@ def _class_ratio(name: str, pairs: Pairs) -> Finding:
     similar = int(pairs.label.sum())
     rare = min(similar, len(pairs) - similar)
     text = (
-        f"{name}: {len(pairs):,} pairs, {similar:,} similar; always answering the majority is right in "
+        f"{name}: {len(pairs):,} pairs, {similar:,} similar; always predicting the majority is right in "
         f"{pairs.majority_rate:.1%}, so look at ROC-AUC and average precision"
     )
     if len(pairs) - rare > 20 * rare:
-        return Finding(WARNING, text, "Over 20 to 1: add pairs of the rare class")
+        return Finding(WARNING, text, "More than 20 to 1: add pairs of the rare class")
     return Finding(OK if pairs.majority_rate < 0.8 else NOTE, text)
 
 
@@ -75,12 +73,12 @@ def _sizes(name: str, pairs: Pairs) -> Finding:
     trees = pairs.trees[first]
 
     def spread(values: Array) -> str:
-        low, middle, high, most = np.percentile(values, (5, 50, 95, 100)).astype(int)
-        return f"{low} / {middle} / {high} / {most}"
+        low, middle, high, largest = np.percentile(values, (5, 50, 95, 100)).astype(int)
+        return f"{low} / {middle} / {high} / {largest}"
 
     nodes, levels = pairs.forest.tree_nodes[trees], pairs.forest.tree_heights[trees] + 1
     text = (
-        f"{name}: {len(trees):,} distinct trees; nodes 5% / median / 95% / most {spread(nodes)}, "
+        f"{name}: {len(trees):,} distinct trees; nodes 5% / median / 95% / max {spread(nodes)}, "
         f"levels {spread(levels)}"
     )
     if int(levels.max()) == 1:
@@ -89,33 +87,30 @@ def _sizes(name: str, pairs: Pairs) -> Finding:
 
 
 def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
-    """The same pair of trees twice, in either order, and under both labels."""
+    """Pairs of the same two trees, in either order: with both labels, or more than once with one."""
     roots = np.sort(np.stack((pairs.forest.root[pairs.first], pairs.forest.root[pairs.second])), axis=0)
     _, same = np.unique(roots, axis=1, return_inverse=True)
     same = np.asarray(same).ravel()
     similar = np.bincount(same, weights=pairs.label) > 0
     dissimilar = np.bincount(same, weights=1 - pairs.label) > 0
     both = np.flatnonzero((similar & dissimilar)[same])
-    repeated = len(pairs) - len(np.unique(same * 2 + pairs.label))
     if len(both):
-        wheres = {pairs.where(int(k)): None for k in both[np.argsort(same[both], kind="stable")][:20]}
-        yield Finding(
-            WARNING,
-            f"{name}: {len(np.unique(same[both])):,} pair(s) stand under both labels: "
-            + ", ".join(wheres),
-            "Remove one of each; what differs may hang under an ignored key",
-        )
+        both = both[np.argsort(same[both], kind="stable")]
+        places = ", ".join(dict.fromkeys(pairs.where(int(k)) for k in both[:20]))
+        text = f"{name}: {len(np.unique(same[both])):,} pair(s) have both labels: {places}"
+        remedy = "Remove one of each; if they should differ, look for an ignored key that separates them"
+        yield Finding(WARNING, text, remedy)
+    labelled = same * 2 + pairs.label
+    repeated = len(pairs) - len(np.unique(labelled))
     if repeated:
-        order = np.argsort(same * 2 + pairs.label, kind="stable")
-        again = order[1:][np.diff((same * 2 + pairs.label)[order]) == 0]
-        example = pairs.where(int(again.min()))
-        many = repeated > 0.05 * len(pairs)
-        yield Finding(
-            WARNING if many else NOTE,
-            f"{name}: {repeated:,} pair(s) repeat an earlier one ({repeated / len(pairs):.1%}), "
-            f"as {example}",
-            "Remove the repetitions: they count more than once" if many else "",
-        )
+        order = np.argsort(labelled, kind="stable")
+        example = pairs.where(int(order[1:][np.diff(labelled[order]) == 0].min()))
+        share = repeated / len(pairs)
+        text = f"{name}: {repeated:,} pair(s) repeat an earlier one ({share:.1%}), for example {example}"
+        if share > 0.05:
+            yield Finding(WARNING, text, "Remove the repetitions: they count more than once")
+        else:
+            yield Finding(NOTE, text)
 
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:
@@ -123,7 +118,7 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     if not path.is_file():
         return
     similar, total = int(pairs.label.sum()), len(pairs)
-    if config.validation_path is None:  # these pairs are what a split left
+    if config.validation_path is None:  # some of the pairs of the files are held out for validation
         whole = load_pairs(directory, config.ignored_keys)
         similar, total = int(whole.label.sum()), len(whole)
     true = {"num_positive_pairs": similar, "num_negative_pairs": total - similar, "total_pairs": total}
@@ -134,29 +129,26 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
         yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
         return
     if wrong:
-        yield Finding(
-            WARNING, f"{path} says {'; '.join(wrong)}", "Is a file incomplete? Compare, then correct it"
-        )
+        remedy = "Check that no pair file is incomplete, then correct it"
+        yield Finding(WARNING, f"{path} says {'; '.join(wrong)}", remedy)
     else:
         yield Finding(OK, f"{path} agrees with the files")
 
 
-def _unseen(corpus: Corpus) -> Iterator[Finding]:
-    overlap, unknown = corpus.overlap, corpus.unknown_share
-    text = f"{overlap:.1%} of the validation trees occur in training"
-    if overlap > 0.05:
-        yield Finding(
-            WARNING, text, "Scores will flatter: set validation_dir to pairs of other sentences"
-        )
-    else:
-        yield Finding(NOTE if overlap else OK, text)
-    text = f"{unknown:.1%} of the symbols in validation trees are unknown to training"
-    if unknown > 0.2:
-        yield Finding(
-            WARNING, text, "Is it the same parser, the same language? Compare the keys of both"
-        )
-    else:
-        yield Finding(OK, text)
+def _overlap(share: float) -> Finding:
+    text = f"{share:.1%} of the validation trees occur in training"
+    if share > 0.05:
+        remedy = "Scores will be too good: set validation_dir to pairs of other sentences"
+        return Finding(WARNING, text, remedy)
+    return Finding(NOTE if share else OK, text)
+
+
+def _unknown_symbols(share: float) -> Finding:
+    text = f"{share:.1%} of the symbols in validation trees do not occur in training"
+    if share > 0.2:
+        remedy = "Compare the keys of both: do they come from the same parser and language?"
+        return Finding(WARNING, text, remedy)
+    return Finding(OK, text)
 
 
 def _keys(pairs: Pairs) -> Iterator[Finding]:
@@ -169,11 +161,9 @@ def _keys(pairs: Pairs) -> Iterator[Finding]:
         mine = keys == key
         used, values = int(occurrences[mine].sum()), int(mine.sum())
         if used >= 50 and values > 0.9 * used:
-            yield Finding(
-                WARNING,
-                f'the key "{key}" has {values:,} values on {used:,} distinct subtrees: bookkeeping?',
-                f'It keeps subtrees from being shared and learned: add "{key}" to ignored_keys',
-            )
+            text = f'the key "{key}" has {values:,} values on {used:,} distinct subtrees, like an id'
+            remedy = f'Add "{key}" to ignored_keys: it makes equal subtrees differ, and teaches nothing'
+            yield Finding(WARNING, text, remedy)
         elif used >= 50 and values == 1 and key != "role":
             constant.append(key)
     if constant:

@@ -1,4 +1,4 @@
-"""Checks of the output directory: writable? what is in it, what would training do?"""
+"""Checks of the output directory: can it be written to, what is in it, what would training do?"""
 
 from __future__ import annotations
 
@@ -19,81 +19,74 @@ from treelstm.sealed import CheckpointError
 
 
 def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]:
+    """Without a corpus, checkpoints are not read."""
     directory = config.output_path
-    yield from _writable(directory)
-    if directory.is_dir() and (by := holder(directory)):
-        yield Finding(
-            ERROR, f"{directory} is in use by {by}", "Wait for it, stop it, or choose another output_dir"
-        )
-    good = []
-    for checkpoint in list_checkpoints(directory) if corpus is not None else []:
+    writable = _writable(directory)
+    yield writable
+    if writable.level == OK and (by := holder(directory)):
+        remedy = "Wait for it, stop it, or choose another output_dir"
+        yield Finding(ERROR, f"{directory} is in use by {by}", remedy)
+    if corpus is None:
+        return
+    verified = 0
+    for checkpoint in list_checkpoints(directory):
         try:
             load_checkpoint(checkpoint.path)
-            good.append(checkpoint)
+            verified += 1
         except CheckpointError as error:
-            yield Finding(
-                WARNING, str(error), "Auto passes over it; restore it from a backup if you can"
-            )
-    if good:
-        yield Finding(OK, f"{len(good)} checkpoint(s) verified")
-    if corpus is not None:
-        yield from _what_resume_does(config, corpus)
+            remedy = 'resume="auto" skips it; restore it from a backup if you can'
+            yield Finding(WARNING, str(error), remedy)
+    if verified:
+        yield Finding(OK, f"{verified} checkpoint(s) verified")
+    yield from _what_resume_does(config, corpus)
 
 
-def _writable(directory: Path) -> Iterator[Finding]:
-    """Writing, fsync, rename and locking work where the commits will go."""
+def _writable(directory: Path) -> Finding:
+    """Write, fsync, rename and lock work in the directory, or where it will be created."""
     base = nearest_existing(directory)
     if not base.is_dir():
-        yield Finding(ERROR, f"{base} is a file, expected a directory", "Choose another output_dir")
-        return
+        return Finding(ERROR, f"{base} is a file, expected a directory", "Choose another output_dir")
     probe = base / f".treelstm-preflight-{os.getpid()}"
     try:
-        write_whole(probe, b"a probe; may be deleted")
-        with filelock.FileLock(probe, timeout=0):
-            pass
-        yield Finding(OK, f"write, fsync, rename and lock work in {base}")
-    except (OSError, NotImplementedError) as error:
-        yield Finding(ERROR, str(error), "Mend its permissions or choose another output_dir")
-    finally:
         try:
+            write_whole(probe, b"a probe; may be deleted")
+            with filelock.FileLock(probe, timeout=0):
+                pass
+        finally:
             probe.unlink(missing_ok=True)
-        except OSError as error:
-            yield Finding(WARNING, f"{probe} cannot be removed ({error.strerror})", "Remove it by hand")
+    except (OSError, NotImplementedError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        text = f"write, fsync, rename or lock fails in {base} ({reason})"
+        return Finding(ERROR, text, "Correct its permissions or choose another output_dir")
+    return Finding(OK, f"write, fsync, rename and lock work in {base}")
 
 
 def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """One sentence on what training would do, or why it would refuse."""
+    """What training would do, or why it would refuse."""
     if config.resume is None:
         existing = len(list_checkpoints(config.output_path))
-        aside = f", setting {existing} checkpoint(s) aside" if existing else ""
+        aside = f" and moves {existing} checkpoint(s) to superseded/" if existing else ""
         yield Finding(OK, f"resume=None starts from scratch{aside}")
         return
     try:
         start = starting_point(config.output_path, config.resume)
     except CheckpointError as error:
-        yield Finding(
-            ERROR, str(error), "Name another checkpoint, restore one, or choose a new output_dir"
-        )
+        remedy = "Name another checkpoint, restore one, or choose a new output_dir"
+        yield Finding(ERROR, str(error), remedy)
         return
     if start is None:
-        yield Finding(
-            OK, f'resume="auto" starts from scratch in {config.output_path}: no checkpoint yet'
-        )
+        text = f'resume="auto" starts from scratch in {config.output_path}: no checkpoint yet'
+        yield Finding(OK, text)
         return
-    content, name = start.content, start.checkpoint.path.name
-    changes = changed_settings(config, corpus, content)
-    for change in changes:
-        remedy = "Put it back to resume, or choose a new output_dir"
-        yield Finding(ERROR, f"{name} was trained with {change}", remedy)
-    done = start.checkpoint.epochs_done
-    if not changes and done >= config.epochs:
-        yield Finding(
-            NOTE, f"{name} has finished: nothing is left to do", f"Raise epochs (now {config.epochs})"
-        )
-    elif not changes:
+    content, name, done = start.content, start.checkpoint.path.name, start.checkpoint.epochs_done
+    if changes := changed_settings(config, corpus, content):
+        remedy = "Change it back to resume, or choose a new output_dir"
+        for change in changes:
+            yield Finding(ERROR, f"{name} was trained with {change}", remedy)
+    elif done >= config.epochs:
+        text = f"{name} is the end of the run: nothing is left to do"
+        yield Finding(NOTE, text, f"To train on, raise epochs (now {config.epochs})")
+    else:
         step = f", step {content['step']}" if content["step"] else ""
-        yield Finding(
-            OK,
-            f"resume takes {name} (epoch {content['epoch']}{step}) and runs epochs {done + 1} to "
-            f"{config.epochs}",
-        )
+        position = f"{name} (epoch {content['epoch']}{step})"
+        yield Finding(OK, f"resumes from {position} and runs epochs {done + 1} to {config.epochs}")

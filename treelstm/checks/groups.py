@@ -1,11 +1,11 @@
-"""`preflight`: finds every problem before the night. The groups stand in reading order.
+"""`preflight`: finds every problem before the night, group by group.
 
 Each check is a function from the settings (and what earlier groups loaded) to findings; none prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from treelstm.checks import data, directory, environment, trial
@@ -24,7 +24,7 @@ def preflight(config: Config, quick: bool = False) -> Report:
     """
     report = Report(config)
 
-    def add(group: str, findings: Iterator[Finding]) -> None:
+    def add(group: str, findings: Iterable[Finding]) -> None:
         report.findings[group] = list(findings)
 
     add("Dependencies", environment.dependencies(config))
@@ -35,22 +35,21 @@ def preflight(config: Config, quick: bool = False) -> Report:
             corpus = load_corpus(config)
         except DataError as error:
             add("Data content", data.problems(error))
-        else:
-            report.pairs = corpus.training
-            add("Data content", data.data_content(config, corpus))
-    if corpus is not None:
-        resuming = config.resume is not None and bool(list_checkpoints(config.output_path))
-        trained = replace(config, start_from=None) if resuming else config  # ignored on resume
-        with set_for_training(config.num_threads):
-            add("Batches", trial.batches(config, corpus))
-            add("Model", trial.model(trained, corpus))
-            if not report.count(ERROR):
-                add("Resources", trial.resources(trained, corpus, report))
-                if not resuming:  # a resumed run keeps its thread count
-                    report.findings["Resources"] += trial.thread_count(trained, corpus)
-            add("Output directory", directory.output_directory(config, corpus))
-            if not report.count(ERROR):
-                add("Determinism", trial.determinism(trained, corpus))
-    else:
+    if corpus is None:
         add("Output directory", directory.output_directory(config, None))
+        return report
+    report.pairs = corpus.training
+    add("Data content", data.data_content(config, corpus))
+    resuming = config.resume is not None and bool(list_checkpoints(config.output_path))
+    trained = replace(config, start_from=None) if resuming else config  # ignored on resume
+    with set_for_training(config.num_threads):
+        add("Batches", trial.batches(config, corpus))
+        add("Model", trial.model(trained, corpus))
+        if not report.count(ERROR):
+            add("Resources", trial.resources(trained, corpus, report))
+            if not resuming:  # a resumed run keeps its thread count
+                report.findings["Resources"] += trial.thread_count(trained, corpus)
+        add("Output directory", directory.output_directory(config, corpus))
+        if not report.count(ERROR):
+            add("Determinism", trial.determinism(trained, corpus))
     return report

@@ -1,4 +1,4 @@
-"""What a preflight found, and how it reads: as text, as a page, as a verdict."""
+"""What a preflight found: findings by group, a verdict, and their form as text and as HTML."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import math
 import shlex
 import sys
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from treelstm.config import Config
 from treelstm.data import Pairs
 from treelstm.errors import UserError
 
-OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
-_SYMBOLS = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}
-_ASCII = {OK: "+", NOTE: "-", WARNING: "!", ERROR: "x"}
+Level = Literal["ok", "note", "warning", "error"]
+OK: Final = "ok"
+NOTE: Final = "note"
+WARNING: Final = "warning"  # the result may disappoint
+ERROR: Final = "error"  # training would fail
+
+_SYMBOLS: dict[Level, str] = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}  # least severe first
+_ASCII: dict[Level, str] = {OK: "+", NOTE: "-", WARNING: "!", ERROR: "x"}
 
 GROUPS = (
     "Dependencies",
@@ -30,33 +36,33 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: `ok`, `note`, `warning` (the night may disappoint) or `error` (it fails)."""
+    """What one check found, and what to do about it."""
 
-    level: str
+    level: Level
     found: str
     remedy: str = ""
 
 
 class PreflightRefused(UserError, ValueError):
-    """The verdict is no-go, and the settings do not ask to go on in spite of it."""
+    """The verdict is no-go, and `ignore_preflight` is not set."""
 
 
 @dataclass
 class Report:
-    """All findings by group, and the estimates for the whole run (NaN where not measured)."""
+    """All findings by group, and the estimates for the whole run (NaN if not measured)."""
 
     config: Config
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     seconds_per_epoch: float = math.nan
     peak_memory_bytes: float = math.nan
     disk_bytes: float = math.nan
-    pairs: Pairs | None = None
+    pairs: Pairs | None = None  # for training, once they have been read
 
     @property
     def all(self) -> list[Finding]:
         return [finding for group in self.findings.values() for finding in group]
 
-    def count(self, level: str) -> int:
+    def count(self, level: Level) -> int:
         return sum(finding.level == level for finding in self.all)
 
     @property
@@ -77,28 +83,28 @@ class Report:
     def __str__(self) -> str:
         return as_text(self)
 
-    __repr__ = __str__  # a notebook keeps it beside the HTML: without the pairs
+    __repr__ = __str__  # notebooks save it beside the HTML; the generated one would print all pairs
 
     def _repr_html_(self) -> str:
         return as_html(self)
 
 
 def next_command(report: Report) -> str:
-    """What to type now."""
+    """The command to type next."""
     flags = shlex.join(report.config.flags())
     if report.verdict == "no-go":
-        return f"correct what is marked, then: python -m treelstm preflight {flags}"
+        return f"correct the errors, then: python -m treelstm preflight {flags}"
     return f"python -m treelstm train {flags}"
 
 
 def summary(report: Report) -> str:
     counts = [(report.count(level), level) for level in (ERROR, WARNING, NOTE)]
-    said = ", ".join(f"{count} {level}{'s' if count > 1 else ''}" for count, level in counts if count)
-    return f"{report.verdict}: {len(report.all)} findings" + (f", {said}" if said else "")
+    listed = ", ".join(f"{count} {level}{'s' if count > 1 else ''}" for count, level in counts if count)
+    return f"{report.verdict}: {len(report.all)} findings" + (f", {listed}" if listed else "")
 
 
 def as_text(report: Report, encoding: str | None = None) -> str:
-    """Aligned lines, one a finding, with the verdict and the next command; ASCII where UTF-8 is not."""
+    """One aligned line per finding, the verdict and the next command; ASCII unless UTF-8 is possible."""
     plain = not (encoding or sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf8")
     marks = _ASCII if plain else _SYMBOLS
     lines = []
@@ -106,21 +112,20 @@ def as_text(report: Report, encoding: str | None = None) -> str:
         lines.append(f"{GROUPS.index(group) + 1} {group}")
         for finding in findings:
             remedy = f". {finding.remedy}." if finding.remedy else ""
-            lines.append(
-                f"  {marks[finding.level]} {finding.level:7}  {finding.found.rstrip('.')}{remedy}"
-            )
+            found = finding.found.rstrip(".")
+            lines.append(f"  {marks[finding.level]} {finding.level:7}  {found}{remedy}")
     lines += ["", summary(report), f"next: {next_command(report)}"]
     text = "\n".join(lines)
     return text.encode("ascii", "replace").decode() if plain else text
 
 
 def as_html(report: Report) -> str:
-    """The verdict, the estimate, and a table that folds the groups in which nothing needs attention."""
+    """The verdict, the estimates, and a table per group, open only if it has a warning or an error."""
     parts = [f"<b>{html.escape(summary(report))}</b>"]
     parts += [f"<br>{html.escape(f.found)}" for f in report.findings.get("Resources", ())]
     for group, findings in report.findings.items():
-        worst = max(findings, key=lambda finding: list(_SYMBOLS).index(finding.level), default=None)
-        level = worst.level if worst else OK
+        levels: list[Level] = [OK, *(finding.level for finding in findings)]
+        level = max(levels, key=list(_SYMBOLS).index)
         rows = "".join(
             f"<tr><td>{_SYMBOLS[finding.level]} {finding.level}</td>"
             f"<td style='text-align:left'>{html.escape(finding.found)}</td>"

@@ -1,9 +1,8 @@
-"""Checks by doing: real batches, a real step on the largest one, its cost, and whether it repeats."""
+"""Checks by trial: real batches, a step on the largest one, what steps cost, whether they repeat."""
 
 from __future__ import annotations
 
 import math
-import os
 import resource
 import shutil
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 
+from treelstm.checks.environment import usable_cores
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Report
 from treelstm.config import Config, ConfigError
 from treelstm.data import Corpus, Pairs
@@ -34,7 +34,7 @@ _THREAD_ROUNDS, _THREAD_STEPS = 3, 5
 
 
 def largest_batch(config: Config, pairs: Pairs) -> Array:
-    """The pairs whose trees have the most nodes, as many as a batch holds."""
+    """The pairs whose trees have the most nodes, `batch_size` of them."""
     size = pairs.forest.tree_nodes[pairs.first] + pairs.forest.tree_nodes[pairs.second]
     return np.argsort(-size, kind="stable")[: config.batch_size]
 
@@ -56,19 +56,15 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
             f"subtrees on {len(batch.levels)} heights",
         )
     if config.batch_size > len(pairs):
-        yield Finding(
-            WARNING,
-            f"batch_size={config.batch_size}, but there are {len(pairs)} training pairs: "
-            "one step an epoch",
-            "Set a smaller batch_size",
-        )
+        text = f"batch_size={config.batch_size}, but there are {len(pairs)} training pairs: "
+        yield Finding(WARNING, f"{text}one step per epoch", "Set a smaller batch_size")
 
 
 def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     try:
         run = new_run(config, corpus)
     except (SettingsChanged, CheckpointError, ConfigError) as error:
-        yield Finding(ERROR, str(error), "Mend start_from, the sizes or the device")
+        yield Finding(ERROR, str(error), "Correct start_from, the sizes or the device")
         return
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
@@ -80,25 +76,21 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
         gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
     )
     if not finite:
-        remedy = "Set a smaller margin or learning_rate; look for damaged weights in start_from"
-        yield Finding(
-            ERROR, f"the first step gives a loss of {loss} or gradients that are not finite", remedy
-        )
+        names = " or ".join((*run.objective.settings, "learning_rate"))
+        text = f"the first step gives a loss of {loss} or gradients that are not finite"
+        yield Finding(ERROR, text, f"Lower {names}; look for damaged weights in start_from")
         return
     yield Finding(OK, f"one step on the largest batch: loss {loss:.4f}, all gradients finite")
     idle = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
     if idle:
-        yield Finding(
-            WARNING,
-            f"no gradient reaches {', '.join(idle)}",
-            "Have these trees any children? Is every pair of the batch already far enough apart?",
-        )
+        remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
+        yield Finding(WARNING, f"no gradient reaches {', '.join(idle)}", remedy)
     else:
-        yield Finding(OK, "every parameter group receives a gradient")
+        yield Finding(OK, "every parameter receives a gradient")
 
 
 def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Two steps from the same state, twice, give the same bits."""
+    """Two steps, taken twice from the same state, give the same bits."""
     order = epoch_order(config.seed, 1, len(corpus.training))
     states = []
     for _ in range(2):
@@ -110,12 +102,8 @@ def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if all(torch.equal(first, second) for first, second in zip(*states, strict=True)):
         yield Finding(OK, f"two steps from the same state give identical bits on {run.device}")
     else:
-        yield Finding(
-            WARNING,
-            f"two steps from the same state differ on {run.device}: "
-            "a resumed run will not be bit-identical",
-            'Set device="cpu", or update torch',
-        )
+        text = f"two steps from the same state differ on {run.device}: a resumed run will differ too"
+        yield Finding(WARNING, text, 'Set device="cpu", or update torch')
 
 
 # --- what it costs ------------------------------------------------------------------------------
@@ -148,30 +136,29 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     report.seconds_per_epoch = (
         float(np.mean(spent[-len(every) :])) * run.steps_per_epoch + validation_seconds + commit_seconds
     )
-    done = _epochs_done(config)
-    left = max(0, config.epochs - done)
-    ends = datetime.now() + timedelta(seconds=left * report.seconds_per_epoch)
+    checkpoints = list_checkpoints(config.output_path) if config.resume == "auto" else []
+    left = max(0, config.epochs - (checkpoints[-1].epochs_done if checkpoints else 0))
+    seconds = left * report.seconds_per_epoch
+    ends = datetime.now() + timedelta(seconds=seconds)
     yield Finding(
         OK,
-        f"about {report.seconds_per_epoch:.1f} s an epoch, "
-        f"{duration(left * report.seconds_per_epoch)} for {left} epochs; "
+        f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {left} epochs; "
         f"started now, it ends on {ends:%Y-%m-%d at %H:%M}",
     )
     yield _memory(report, run.device)
-    yield from _disk(config, report, size, left)
+    yield _disk(config, report, size, left)
 
 
 def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
     """How fast steps are with 1, 2, 4, ... threads, in turns: more of them do not always help.
 
-    Only proposed: the count decides the last bits, so a choice by the clock inside `train` would
-    make two equal runs differ.
+    The best count is only proposed. It changes the last bits of the results, so if `train` chose it by
+    the clock, two equal runs could differ.
     """
     run = new_run(config, corpus)
     if run.device.type != "cpu":
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    used = torch.get_num_threads()
+    cores, used = usable_cores(), torch.get_num_threads()
     counts = sorted({used, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
     order = epoch_order(config.seed, 1, len(corpus.training))
     ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
@@ -186,16 +173,12 @@ def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
                     spent[count].append(time.perf_counter() - began)
     pace = {count: config.batch_size / float(np.median(spent[count])) for count in counts}
     best = max(counts, key=pace.__getitem__)
-    text = "pairs/s by threads: " + ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
-    if best != used and pace[best] > 1.1 * pace[used]:
-        yield Finding(NOTE, f"{text}; this run takes {used}", f"Set num_threads={best}")
+    rates = ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
+    text = f"pairs/s by number of threads: {rates}; this run uses {used}"
+    if pace[best] > 1.1 * pace[used]:
+        yield Finding(NOTE, text, f"Set num_threads={best}")
     else:
-        yield Finding(OK, f"{text}; this run takes {used}")
-
-
-def _epochs_done(config: Config) -> int:
-    checkpoints = list_checkpoints(config.output_path)
-    return checkpoints[-1].epochs_done if checkpoints and config.resume == "auto" else 0
+        yield Finding(OK, text)
 
 
 def _memory(report: Report, device: torch.device) -> Finding:
@@ -203,22 +186,20 @@ def _memory(report: Report, device: torch.device) -> Finding:
         free, _ = torch.cuda.mem_get_info(device)
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        process = psutil.Process().memory_info().rss
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-            1 if sys.platform == "darwin" else 1024
-        )
-        free = psutil.virtual_memory().available + process
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     report.peak_memory_bytes = float(peak)
     text = f"peak memory {peak / 1e9:.2f} GB of {free / 1e9:.1f} GB free on {device}"
     if peak > free:
         return Finding(ERROR, text, "Set a smaller batch_size or free some memory")
     if peak > 0.8 * free:
-        return Finding(WARNING, text, "Set a smaller batch_size, or close what else runs")
+        return Finding(WARNING, text, "Set a smaller batch_size, or close other programs")
     return Finding(OK, text)
 
 
-def _disk(config: Config, report: Report, size: int, left: int) -> Iterator[Finding]:
-    """Commits of the whole run: the epochs' own as `keep` says, two inside an epoch, two models."""
+def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
+    """Disk space of the whole run: the epochs' checkpoints that `keep` keeps, and two models."""
     model = size / 3  # weights without Adam's two moments
     kept = left if config.keep == "all" else min(left, int(config.keep) + 1)
     report.disk_bytes = kept * size + 2 * model
@@ -231,8 +212,5 @@ def _disk(config: Config, report: Report, size: int, left: int) -> Iterator[Find
     )
     if needed > free:
         fit = max(1, int(free / size) - 6)
-        yield Finding(
-            ERROR, text, f"Set keep={fit} to keep fewer, free some space, or choose another output_dir"
-        )
-    else:
-        yield Finding(OK, text)
+        return Finding(ERROR, text, f"Set keep={fit}, free some space, or choose another output_dir")
+    return Finding(OK, text)

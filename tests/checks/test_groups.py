@@ -1,0 +1,107 @@
+"""The whole of preflight: on healthy runs, in its quick form, and on files with random damage."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+
+from conftest import tiny_config
+from faults import healthy_config, negative, positive
+
+from treelstm import Config, load_corpus, preflight, train, write_sample
+from treelstm.checks.report import ERROR, GROUPS, WARNING
+
+
+def test_a_healthy_corpus_and_run_give_nothing_above_a_note(base):
+    report = preflight(healthy_config(base, base / "run", epochs=4))
+    assert report.verdict == "go" and report.count(WARNING) == report.count(ERROR) == 0, str(report)
+    assert list(report.findings) == list(GROUPS)
+    assert "resumes from checkpoint_epoch_2.pt (epoch 2) and runs epochs 3 to 4" in str(report)
+
+
+def test_the_real_corpus_gives_nothing_above_a_note(real, tmp_path):
+    config = Config(
+        data_dir=str(real / "training"),
+        validation_dir=str(real / "validation"),
+        output_dir=str(tmp_path / "run"),
+        num_threads=min(2, os.cpu_count() or 1),
+    )
+    report = preflight(config)
+    assert report.verdict == "go", str(report)
+
+
+def test_a_start_from_that_is_gone_is_no_matter_on_resume(base):
+    config = healthy_config(base, base / "run", epochs=4, start_from=str(base / "gone.pt"))
+    assert preflight(config).verdict == "go"
+
+
+def test_preflight_writes_nothing_that_stays(base, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (base / "run").iterdir()}
+    preflight(healthy_config(base, base / "run", epochs=4))
+    after = {path: path.stat().st_mtime_ns for path in (base / "run").iterdir()}
+    assert {p.name for p in after} == {p.name for p in before}
+    assert all(after[p] == before[p] for p in before if p.suffix == ".pt")
+    preflight(healthy_config(base, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_quick_form_takes_under_a_second_and_reads_no_data(base):
+    for path in (positive(base), negative(base)):
+        path.write_text("not a pair\n")
+    seconds = []
+    for _ in range(3):  # other processes may be busy
+        began = time.monotonic()
+        report = preflight(healthy_config(base, base / "run", epochs=4), quick=True)
+        seconds.append(time.monotonic() - began)
+    assert report.verdict == "go" and min(seconds) < 1.0
+    assert list(report.findings) == ["Dependencies", "Data files", "Output directory"]
+
+
+# --- fuzz --------------------------------------------------------------------------------------
+
+FUZZ = int(os.environ.get("TREELSTM_FUZZ", "200"))  # `make fuzz` sets 2000
+
+
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        at, kind = draw.randrange(len(changed)), draw.randrange(5)
+        if kind == 0:
+            changed[at] = draw.randrange(256)
+        elif kind == 1:
+            del changed[at : at + draw.choice((1, 1, 5, 200))]
+        elif kind == 2:
+            changed[at:at] = bytes([draw.randrange(256)])
+        elif kind == 3:
+            changed[at : at + 1] = draw.choice(
+                (b'"', b"{", b"}", b"[", b"]", b",", b"\n", b"0", b"null")
+            )
+        else:
+            other = draw.randrange(len(changed))
+            changed[at:at] = changed[other : other + draw.choice((3, 30, 300))]
+        if not changed:
+            changed += b"\n"
+    return bytes(changed)
+
+
+def test_preflight_never_crashes_and_what_it_passes_can_be_trained_on(tmp_path):
+    write_sample(tmp_path / "training", positives=4, negatives=6)
+    write_sample(tmp_path / "validation", positives=4, negatives=6, seed=1)
+    files = sorted(tmp_path.glob("*/*_pairs.jsonl"))
+    healthy = {path: path.read_bytes() for path in files}
+    draw, passed = random.Random(0), 0
+    sizes = {"embedding_dim": 4, "hidden_dim": 4, "output_dim": 4, "epochs": 1, "num_threads": 1}
+    config = tiny_config(tmp_path, tmp_path / "run", **sizes)
+    for _ in range(FUZZ):
+        path = draw.choice(files)
+        path.write_bytes(mutated(healthy[path], draw))
+        report = preflight(config)
+        if report.verdict != "no-go":
+            passed += 1
+            assert train(config).finished
+            shutil.rmtree(tmp_path / "run")
+        path.write_bytes(healthy[path])
+    assert 0.02 * FUZZ < passed < 0.9 * FUZZ
+    assert len(load_corpus(config).training) == 10

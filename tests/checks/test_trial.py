@@ -1,0 +1,132 @@
+"""Planted faults that only real batches and steps show, and what steps are said to cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import resource
+import shutil
+import time
+from collections import namedtuple
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from faults import fault, healthy_config, remove_children
+
+from treelstm import preflight, train
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING
+
+
+@fault("Batches", WARNING, r"batch_size=500, but there are 100 training pairs: one step per epoch")
+def test_batch_larger_than_corpus(base, config, patch):
+    shutil.rmtree(base / "run")
+    return dataclasses.replace(config, batch_size=500)
+
+
+@fault("Model", ERROR, r"the first step gives a loss of inf .*Lower margin or learning_rate")
+def test_loss_not_finite(base, config, patch):
+    shutil.rmtree(base / "run")
+    return dataclasses.replace(config, margin=1e30)
+
+
+@fault("Model", WARNING, "no gradient reaches .*forget_weight")
+def test_no_gradient_without_children(base, config, patch):
+    shutil.rmtree(base / "run")
+    return remove_children(base, config)
+
+
+@fault("Model", ERROR, r"weights\.pt: no such file")
+def test_start_from_missing(base, config, patch):
+    shutil.rmtree(base / "run")
+    return dataclasses.replace(config, start_from=str(base / "weights.pt"))
+
+
+@fault("Model", ERROR, r"weights\.pt has hidden_dim=12, this run asks for hidden_dim=13")
+def test_start_from_another_size(base, config, patch):
+    source = (base / "run" / "final_model.pt").rename(base / "weights.pt")
+    shutil.rmtree(base / "run")
+    return dataclasses.replace(config, hidden_dim=13, start_from=str(source))
+
+
+# --- resources ---------------------------------------------------------------------------------
+
+Usage = namedtuple("Usage", "total used free")
+Memory = namedtuple("Memory", "available")
+
+
+@fault("Resources", ERROR, r"MB for \d+ checkpoints of .* MB; 0\.0 GB are free in")
+def test_disk_too_small(base, config, patch):
+    patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 10**6, 10**6))
+    return dataclasses.replace(config, epochs=500)
+
+
+@fault("Resources", ERROR, r"peak memory \S+ GB of \S+ GB free")
+def test_memory_too_small(base, config, patch):
+    free_memory_as_share_of_peak(patch, 0.9)
+
+
+@fault("Resources", WARNING, r"peak memory \S+ GB of \S+ GB free")
+def test_memory_tight(base, config, patch):
+    free_memory_as_share_of_peak(patch, 1.1)
+
+
+def free_memory_as_share_of_peak(patch: pytest.MonkeyPatch, share: float) -> None:
+    def virtual_memory() -> Memory:
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return Memory(int(share * peak) - psutil.Process().memory_info().rss)
+
+    patch.setattr(psutil, "virtual_memory", virtual_memory)
+
+
+def test_the_disk_estimate_is_within_5_percent_and_time_within_reason(base, tmp_path):
+    config = healthy_config(base, tmp_path / "new", epochs=8)
+    report = preflight(config)
+    train(config)
+    written = sum(path.stat().st_size for path in (tmp_path / "new").glob("*.pt"))
+    assert report.disk_bytes == pytest.approx(written, rel=0.05)
+    assert 0 < report.seconds_per_epoch < 60 and report.peak_memory_bytes > 1e8
+
+
+@pytest.mark.parametrize(("slow_at", "level"), [(2, NOTE), (1, OK)])
+def test_the_thread_count_that_was_fastest_is_proposed_and_never_taken(
+    base, tmp_path, monkeypatch, slow_at, level
+):
+    step = torch.optim.Adam.step
+
+    def slower(*args: Any) -> Any:
+        time.sleep(0.05 * (torch.get_num_threads() == slow_at))
+        return step(*args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", slower)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    before = torch.get_num_threads()
+    report = preflight(healthy_config(base, tmp_path / "new", num_threads=2))
+    (finding,) = (f for f in report.findings["Resources"] if "pairs/s by number of threads" in f.found)
+    assert re.search(r"1: [\d,]+, 2: [\d,]+; this run uses 2", finding.found)
+    assert (finding.level, finding.remedy) == (level, "Set num_threads=1" if level == NOTE else "")
+    assert torch.get_num_threads() == before
+
+
+def test_a_resumed_run_keeps_its_thread_count_so_none_is_proposed(base):
+    report = preflight(healthy_config(base, base / "run", epochs=4))
+    assert not any("by number of threads" in finding.found for finding in report.findings["Resources"])
+
+
+# --- determinism -------------------------------------------------------------------------------
+
+
+@fault("Determinism", WARNING, "two steps from the same state differ on cpu")
+def test_steps_that_differ(base, config, patch):
+    step, calls = torch.optim.Adam.step, 0
+
+    def noisy(optimizer: torch.optim.Adam, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        with torch.no_grad():
+            optimizer.param_groups[0]["params"][-1].add_(1e-3 * calls)
+        return step(optimizer, *args)
+
+    patch.setattr(torch.optim.Adam, "step", noisy)
