@@ -55,11 +55,11 @@ def main(minutes: float) -> None:
             "keep": 2,
             "num_threads": 1,  # what else runs on the machine disturbs one thread least
             "checkpoint_every_seconds": 2.0,
-            "max_restarts": 100_000,
         }
 
-        def config(name: str, epochs: int) -> Config:
-            return Config.from_parameters({**settings, "output_dir": f"{work}/{name}", "epochs": epochs})
+        def config(name: str, epochs: int, **more: int) -> Config:
+            run = {"output_dir": f"{work}/{name}", "epochs": epochs}
+            return Config.from_parameters({**settings, **run, **more})
 
         probe = config("probe", PROBE_EPOCHS)
         undisturbed(probe)
@@ -67,7 +67,7 @@ def main(minutes: float) -> None:
         seconds = min(timing["seconds"] for timing in pace)
         epochs = max(PROBE_EPOCHS + 1, round(60 * minutes * SHARE_LEFT_BY_KILLS / seconds))
         print(f"{epochs} epochs of {seconds:.1f} s for {minutes:g} minutes", flush=True)
-        twin, killed = config("twin", epochs), config("killed", epochs)
+        twin, killed = config("twin", epochs), config("killed", epochs, max_restarts=100_000)
         with ThreadPoolExecutor() as beside:
             memory = beside.submit(undisturbed, twin)
             peaks = disturbed(work, killed, minutes)
