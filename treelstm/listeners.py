@@ -66,7 +66,7 @@ class Notifications(Listener):
         self._announce("failed", f"{type(error).__name__}: {error}")
 
     def _announce(self, event: str, text: str) -> None:
-        """Notifies; a failure to do so is logged, unless another process writes the log."""
+        """Notifies, and logs if that fails, unless another process is writing the log."""
         output_dir = self._output_dir
         if is_configured() and output_dir.is_dir() and not holder(output_dir):
             with logged(output_dir / "training.log"):

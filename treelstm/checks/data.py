@@ -39,7 +39,7 @@ def problems(error: DataError) -> Iterator[Finding]:
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Checks of what was read; every line has been checked when the corpus was compiled."""
+    """Checks of the pairs; the format of every line was checked when the corpus was compiled."""
     named = [("training", corpus.training, config.data_path)]
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))

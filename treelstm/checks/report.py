@@ -34,7 +34,7 @@ class Finding:
 
 
 def judged(text: str, bad: bool, level: Level, remedy: str, good: Level = OK) -> Finding:
-    """The finding of a check: `level` with the remedy if it went `bad`, else `good` without."""
+    """The finding of a check: `level` and the remedy if it is `bad`, else level `good`, no remedy."""
     return Finding(level, text, remedy) if bad else Finding(good, text)
 
 

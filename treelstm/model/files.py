@@ -82,7 +82,7 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
 
 
 def load_weights(encoder: TreeEncoder, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Loads a state dict; raises CheckpointError if names or sizes are another model's, with both."""
+    """Loads a state dict; raises CheckpointError, with the difference, if it is another model's."""
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:

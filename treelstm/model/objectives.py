@@ -33,8 +33,10 @@ class Contrastive:
         return self.margin / 2
 
     def largest_sound_loss(self, first: float) -> float:
-        """The mean loss beyond which a run has diverged (distances 100 times as large): 10,000 times
-        `first`, the first step's, or that of an encoder that maps all trees to one point if larger.
+        """The mean loss beyond which a run has diverged; `first` is that of its first step.
+
+        10,000 times `first` or the loss of mapping all trees to one point, whichever is larger:
+        distances 100 times as large.
         """
         return 10_000 * max(self.margin**2 / 2, first)
 

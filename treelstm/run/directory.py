@@ -43,10 +43,10 @@ class Commit(ModelFile):
     history: list[EpochRecord]
     first_loss: float | None  # mean of the run's first step
     timings: list[Timing]
-    seconds: float  # that the epoch so far took
+    seconds: float  # training time of the epoch so far
     fingerprint: dict[str, str]  # of the data: file -> SHA-256
     num_threads: int
-    device: str  # its type
+    device: str  # type of device
 
 
 @dataclass(frozen=True, order=True)

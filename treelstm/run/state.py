@@ -35,16 +35,16 @@ class Run:
     objective: Contrastive
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None  # steps once an epoch
-    warmup: LRScheduler | None  # steps once a step, and scales what the scheduler decides
+    warmup: LRScheduler | None  # steps once a step; scales the scheduler's rate
     epoch_sums: torch.Tensor  # float64 [2] on the run's device: this epoch's loss, correct pairs
-    initial_norm: float  # of the weights before anything was learned or loaded
+    initial_norm: float  # of the weights as drawn
     threshold: float  # of the newest validation; the objective's own before the first
     epochs_done: int = 0
-    step: int = 0  # steps done in the epoch after those
+    step: int = 0  # steps done in the next epoch
     best: BestEpoch | None = None
     history: list[EpochRecord] = field(default_factory=list)
     first_loss: torch.Tensor | None = None  # mean of the first step, on the run's device
-    seconds: float = 0.0  # that the running epoch's committed steps took, in all processes
+    seconds: float = 0.0  # training time of this epoch up to its last commit, over all restarts
     timings: list[Timing] = field(default_factory=list)
 
     @property
@@ -171,7 +171,7 @@ def state_of(run: Run) -> Commit:
 
 
 def versions() -> dict[str, str]:
-    """What bit-identity depends on besides settings and data."""
+    """The versions that bit-identity depends on, besides settings and data."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
