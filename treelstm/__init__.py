@@ -1,7 +1,7 @@
 """Tree-LSTM encoders trained on pairs of syntax trees; runs that survive being killed.
 
-A name is imported when it is first asked for. papermill imports this package at every start, to find
-the engine in it, and must not wait for torch.
+Names are imported at first use, because papermill imports this package to find its engine and must not
+wait for torch.
 """
 
 from importlib import import_module as _import_module
@@ -23,43 +23,21 @@ if _TYPE_CHECKING:
     from treelstm.run.status import run_status
     from treelstm.sample import write_sample
 
-_wait_briefly()  # OpenMP reads the environment when torch is loaded: any later is too late
+_wait_briefly()  # now, because OpenMP reads the environment when torch is loaded
 
 __all__ = [
-    "Config",
-    "History",
-    "Listener",
-    "Metrics",
-    "Report",
-    "evaluate",
-    "export_encoder",
-    "find_latest_checkpoint",
-    "import_encoder",
-    "list_checkpoints",
-    "load_checkpoint",
-    "load_corpus",
-    "load_encoder",
-    "load_pairs",
-    "preflight",
-    "run_status",
-    "train",
-    "write_sample",
-]
+    "Config", "History", "Listener", "Metrics", "Report", "evaluate", "export_encoder",
+    "find_latest_checkpoint", "import_encoder", "list_checkpoints", "load_checkpoint", "load_corpus",
+    "load_encoder", "load_pairs", "preflight", "run_status", "train", "write_sample",
+]  # fmt: skip
 
 _HOMES = {
-    "checks.groups": "preflight",
-    "checks.report": "Report",
-    "config": "Config",
-    "data": "load_corpus load_pairs",
-    "evaluation": "Metrics evaluate",
-    "history": "History",
-    "listeners": "train",
-    "model.files": "export_encoder import_encoder load_encoder",
+    "checks.groups": "preflight", "checks.report": "Report", "config": "Config",
+    "data": "load_corpus load_pairs", "evaluation": "Metrics evaluate", "history": "History",
+    "listeners": "train", "model.files": "export_encoder import_encoder load_encoder",
     "run.directory": "find_latest_checkpoint list_checkpoints load_checkpoint",
-    "run.listener": "Listener",
-    "run.status": "run_status",
-    "sample": "write_sample",
-}
+    "run.listener": "Listener", "run.status": "run_status", "sample": "write_sample",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -1,12 +1,8 @@
-"""`python -m treelstm`: preflight, train, evaluate, tell a run's status or write a sample.
-
-For terminals, tmux and schedulers.
+"""`python -m treelstm`: preflight, train, evaluate, show a run's status or write a sample.
 
 Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go, 128 + signal: stopped by it after
 a commit.
 """
-
-from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -27,11 +23,9 @@ from treelstm.run.directory import BEST
 from treelstm.run.status import run_status
 from treelstm.sample import write_sample
 
-# What a user can get wrong or a machine can do to them: one message, no traceback.
-EXPECTED = (UserError, OSError)
+EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
-# Settings that training does not read, and those that evaluation does.
-_NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}
+_NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read
 _OF_EVALUATION = {"output_dir", "checkpoint", "data_dir", "validation_dir", "device"}
 
 
@@ -50,14 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
         except ConfigError as error:
             parser.error(str(error))
     try:
-        status: int = run(**options)
+        return int(run(**options))
     except PreflightRefused as error:
         print(error, file=sys.stderr)
         return 3
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    return status
 
 
 def _preflight(config: Config) -> int:
@@ -67,7 +60,7 @@ def _preflight(config: Config) -> int:
 
 
 def _train(config: Config) -> int:
-    """Trains, after everything that can be checked in under a second."""
+    """Trains, after the checks that take under a second."""
     try:
         preflight(config, quick=True).require_go()
     except PreflightRefused as error:
@@ -82,17 +75,12 @@ def _evaluate(config: Config) -> int:
     encoder = load_encoder(path, config.device)
     directory = config.validation_path or config.data_path
     pairs = load_pairs(directory, encoder.settings.ignored_keys)
-    rows = {
-        "encoder": evaluate(encoder, pairs),
-        "bag of symbols": tfidf_scorer(pairs).metrics(pairs.label),
-    }
+    bag = tfidf_scorer(pairs).metrics(pairs.label)
     print(f"{path} on {len(pairs):,} pairs of {directory}")
     print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")
-    for label, metrics in rows.items():
-        print(
-            f"{label:16}  {metrics.roc_auc:7.4f}  {metrics.average_precision:17.4f}  "
-            f"{metrics.f1:5.3f}  {metrics.accuracy:8.3f}"
-        )
+    for label, found in (("encoder", evaluate(encoder, pairs)), ("bag of symbols", bag)):
+        ranking = f"{found.roc_auc:7.4f}  {found.average_precision:17.4f}"
+        print(f"{label:16}  {ranking}  {found.f1:5.3f}  {found.accuracy:8.3f}")
     return 0
 
 
@@ -107,17 +95,7 @@ def _sample(data_dir: str, unlike: str | None, **numbers: int) -> int:
     return 0
 
 
-# --- flags -------------------------------------------------------------------------------------
-
-_PATHS = (
-    "data_dir",
-    "validation_dir",
-    "output_dir",
-    "start_from",
-    "checkpoint",
-    "compare_with",
-    "resume",
-)
+_PATHS = "data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,17 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     every = {setting.name for setting in dataclasses.fields(Config)}
     for name, run, settings, help in (
-        ("preflight", _preflight, every - _NOT_OF_TRAINING, "find every problem before the night"),
+        ("preflight", _preflight, every - _NOT_OF_TRAINING, "find every problem before training"),
         ("train", _train, every - _NOT_OF_TRAINING, "train, or resume training"),
         ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
     ):
-        command = commands.add_parser(
-            name, help=help, argument_default=argparse.SUPPRESS, allow_abbrev=False
-        )
-        flags = [
-            _add_flag(command, each) for each in dataclasses.fields(Config) if each.name in settings
-        ]
-        command.set_defaults(run=run, flags=flags)
+        options: dict[str, Any] = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
+        command = commands.add_parser(name, help=help, **options)
+        fields = (field for field in dataclasses.fields(Config) if field.name in settings)
+        command.set_defaults(run=run, flags=[_add_flag(command, field) for field in fields])
     status = commands.add_parser("status", help="how a run stands, from its files", allow_abbrev=False)
     status.add_argument("directory", nargs="?", default=Config().output_path, help="its output_dir")
     status.set_defaults(run=_status, flags=[])
@@ -147,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
     sample.add_argument("--unlike", help="directory of a sample whose sentences to avoid")
-    flags = ["--data-dir", "--positives", "--negatives", "--seed", "--unlike"]
+    flags = "--data-dir --positives --negatives --seed --unlike".split()
     sample.set_defaults(run=_sample, flags=flags)
     return parser
 
@@ -164,7 +139,7 @@ def _add_flag(command: argparse.ArgumentParser, setting: dataclasses.Field[Any])
 
 
 def _value(name: str, text: Any) -> Any:
-    """A flag's text as the value meant: None, a number, a path from the shell's own directory."""
+    """A flag's text as a value: None, a number, a path relative to the working directory."""
     if not isinstance(text, str):
         return text
     if text == "None":

@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,25 +32,26 @@ def project_root() -> Path:
     return repository if (repository / "pyproject.toml").is_file() else Path.cwd()
 
 
-def _setting(default: Any, help: str, *, computed: bool = False, **checks: Any) -> Any:
+_Check = tuple[Callable[[Any], bool], str]  # whether a value is valid; what is expected, in words
+_ANY: _Check = (lambda value: True, "")
+_POSITIVE: _Check = (lambda value: 0 < value < math.inf, "more than 0, and finite")
+_UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
+_SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
+_NAME: _Check = (lambda value: bool(value.strip()), "a path")
+_COUNT_OR_NONE: _Check = (lambda value: value is None or value >= 1, "at least 1, or None")
+
+
+def _at_least(low: float) -> _Check:
+    return lambda value: value >= low, f"at least {low}"
+
+
+def _setting(default: Any, help: str, check: _Check = _ANY, *, computed: bool = False) -> Any:
     """A field of Config. `computed` settings decide what is computed: a resume may not change them."""
-    return field(default=default, metadata={"help": help, "computed": computed, **checks})
+    return field(default=default, metadata={"help": help, "check": check, "computed": computed})
 
 
-def _at_least(low: float) -> dict[str, Any]:
-    return {"valid": lambda value: value >= low, "expected": f"at least {low}"}
-
-
-def _is_resume(value: str | None) -> bool:
-    return value is None or value == "auto" or value.endswith(".pt")
-
-
-_POSITIVE: dict[str, Any] = {
-    "valid": lambda value: 0 < value < math.inf,
-    "expected": "more than 0, and finite",
-}
-_NAME: dict[str, Any] = {"valid": lambda value: bool(value.strip()), "expected": "a path"}
-_SCHEDULES = (None, "cosine", "plateau")
+def _computed(default: Any, help: str, check: _Check = _ANY) -> Any:
+    return _setting(default, help, check, computed=True)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -65,52 +66,42 @@ class EncoderSettings:
     checking an encoder follow these fields: a new one is listed here and nowhere else.
 
     Raises:
-        ConfigError: a value has the wrong type or is out of range; names the setting, the value
-            and what is expected; or there is no setting of a name, which may be misspelt.
+        ConfigError: a value has the wrong type or is out of range (names the setting, the value and what
+            is expected), or a name is unknown (names the closest ones).
     """
 
-    embedding_dim: int = _setting(128, "size of a symbol's embedding", computed=True, **_at_least(1))
-    hidden_dim: int = _setting(256, "size of a node's state", computed=True, **_at_least(1))
-    output_dim: int = _setting(512, "size of a tree's encoding", computed=True, **_at_least(1))
-    precision: str = _setting(
+    embedding_dim: int = _computed(128, "size of a symbol's embedding", _at_least(1))
+    hidden_dim: int = _computed(256, "size of a node's state", _at_least(1))
+    output_dim: int = _computed(512, "size of a tree's encoding", _at_least(1))
+    precision: str = _computed(
         "float32",
         '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
-        computed=True,
-        valid=lambda value: value in ("float32", "bfloat16"),
-        expected='"float32" or "bfloat16"',
+        (lambda value: value in ("float32", "bfloat16"), '"float32" or "bfloat16"'),
     )
-    ignored_keys: tuple[str, ...] = _setting(
+    ignored_keys: tuple[str, ...] = _computed(
         ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
         "keys of the ASTs that the model must not see",
-        computed=True,
     )
 
     def __new__(cls, **parameters: Any) -> Self:
         known = [setting.name for setting in dataclasses.fields(cls)]
         for name in parameters:
             if name not in known:
-                guess = did_you_mean(name, known)
-                raise ConfigError(
-                    f"{name}: no such setting. {guess}The settings are {', '.join(sorted(known))}."
-                )
+                listed = f"{did_you_mean(name, known)}The settings are {', '.join(sorted(known))}."
+                raise ConfigError(f"{name}: no such setting. {listed}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             value = _converted(setting, getattr(self, setting.name))
-            valid = setting.metadata.get("valid", lambda value: True)
+            valid, expected = setting.metadata["check"]
             if not valid(value):
-                expected = setting.metadata["expected"]
                 raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
             object.__setattr__(self, setting.name, value)
 
     @classmethod
     def among(cls, settings: Mapping[str, Any]) -> Self:
-        """These settings, picked from among others, such as a checkpoint's.
-
-        Raises:
-            KeyError: one is not among them.
-        """
+        """These settings out of a larger set, such as a checkpoint's; KeyError where one is missing."""
         return cls(**{setting.name: settings[setting.name] for setting in dataclasses.fields(cls)})
 
     def to_dict(self) -> Settings:
@@ -120,119 +111,74 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(EncoderSettings):
-    """The settings of one run; relative paths mean the repository's root.
+    """The settings of one run; relative paths start from the repository. Raises as `EncoderSettings`."""
 
-    Raises:
-        ConfigError: a value has the wrong type or is out of range; names the setting, the value
-            and what is expected.
-    """
-
-    data_dir: str = _setting("data/training_pairs", "directory of the training pairs", **_NAME)
+    data_dir: str = _setting("data/training_pairs", "directory of the training pairs", _NAME)
     validation_dir: str | None = _setting(
-        None, "directory of unseen pairs; None splits the training pairs"
+        None, "directory of unseen pairs; None splits data_dir's pairs"
     )
-    output_dir: str = _setting("models/tree_lstm", "directory of checkpoints, history, log", **_NAME)
+    output_dir: str = _setting("models/tree_lstm", "directory of checkpoints, history, log", _NAME)
     resume: str | None = _setting(
         "auto",
         '"auto", a checkpoint\'s path, or None for a fresh start',
-        valid=_is_resume,
-        expected='"auto", the path of a .pt file, or None',
+        (lambda v: v in (None, "auto") or v.endswith(".pt"), '"auto", the path of a .pt file, or None'),
     )
     start_from: str | None = _setting(
         None, "a checkpoint whose weights and vocabulary a fresh run starts from; ignored on resume"
     )
-    checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', **_NAME)
-    compare_with: str | None = _setting(
-        None, "path of a second checkpoint to evaluate beside it; None takes the run's newest"
-    )
-    epochs: int = _setting(50, "train until this epoch", **_at_least(1))
-    batch_size: int = _setting(16, "pairs per optimizer step", computed=True, **_at_least(1))
-    learning_rate: float = _setting(1e-3, "of Adam, per step", computed=True, **_POSITIVE)
-    lr_schedule: str | None = _setting(
+    checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', _NAME)
+    compare_with: str | None = _setting(None, "second checkpoint to evaluate; None takes the newest")
+    epochs: int = _setting(50, "train until this epoch", _at_least(1))
+    batch_size: int = _computed(16, "pairs per optimizer step", _at_least(1))
+    learning_rate: float = _computed(1e-3, "of Adam, per step", _POSITIVE)
+    lr_schedule: str | None = _computed(
         None,
         'None, "cosine" (to 0 at the last epoch) or "plateau" (halved after 5 epochs without gain)',
-        computed=True,
-        valid=lambda value: value in _SCHEDULES,
-        expected='None, "cosine" or "plateau"',
+        (lambda value: value in (None, "cosine", "plateau"), 'None, "cosine" or "plateau"'),
     )
-    warmup_steps: int = _setting(
-        0, "steps over which learning_rate rises from near 0", computed=True, **_at_least(0)
+    warmup_steps: int = _computed(0, "steps over which learning_rate rises from near 0", _at_least(0))
+    margin: float = _computed(1.0, "distance beyond which dissimilar pairs cost nothing", _POSITIVE)
+    dropout: float = _computed(0.1, "share of the root state set to 0 in training", _UNDER_1)
+    validation_fraction: float = _computed(
+        0.1, "share of pairs held out if validation_dir is None", _SHARE
     )
-    margin: float = _setting(
-        1.0, "distance beyond which dissimilar pairs cost nothing", computed=True, **_POSITIVE
-    )
-    dropout: float = _setting(
-        0.1,
-        "share of the root state set to 0 in training",
-        computed=True,
-        valid=lambda value: 0 <= value < 1,
-        expected="at least 0 and under 1",
-    )
-    validation_fraction: float = _setting(
-        0.1,
-        "share of the pairs held out where validation_dir is None",
-        computed=True,
-        valid=lambda value: 0 < value < 1,
-        expected="more than 0 and under 1",
-    )
-    seed: int = _setting(42, "of weights, order, dropout and split", computed=True, **_at_least(0))
+    seed: int = _computed(42, "of weights, order, dropout and split", _at_least(0))
     device: str = _setting(
         "auto",
         '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:N"',
-        valid=lambda value: value.split(":")[0] in ("auto", "cpu", "cuda"),
-        expected='"auto", "cpu", "cuda" or "cuda:N"',
+        (lambda v: v.split(":")[0] in ("auto", "cpu", "cuda"), '"auto", "cpu", "cuda" or "cuda:N"'),
     )
     num_threads: int | None = _setting(
-        None,
-        "CPU threads; None takes torch's own choice, on resume the checkpoint's",
-        valid=lambda value: value is None or value >= 1,
-        expected="at least 1, or None",
+        None, "CPU threads; None takes torch's own choice, on resume the checkpoint's", _COUNT_OR_NONE
     )
-    checkpoint_every_seconds: float = _setting(
-        60.0, "time between commits inside an epoch", **_at_least(0)
-    )
+    checkpoint_every_seconds: float = _setting(60.0, "between commits inside an epoch", _at_least(0))
     patience: int | None = _setting(
-        None,
-        "stop after this many epochs without a better validation loss; None never stops",
-        valid=lambda value: value is None or value >= 1,
-        expected="at least 1, or None",
+        None, "stop after this many epochs without a better validation loss; None never", _COUNT_OR_NONE
     )
     keep: str | int = _setting(
         "all",
         'epoch checkpoints to keep: "all", or the last N and the best',
-        valid=lambda value: value == "all" or (isinstance(value, int) and value >= 1),
-        expected='"all" or a number of at least 1',
+        (lambda v: v == "all" or (isinstance(v, int) and v >= 1), '"all" or a number of at least 1'),
     )
-    max_restarts: int = _setting(
-        20, "times papermill --engine treelstm starts a kernel that died again", **_at_least(0)
-    )
-    ignore_preflight: bool = _setting(False, "train in spite of a preflight that says no-go")
+    max_restarts: int = _setting(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
+    ignore_preflight: bool = _setting(False, "train even if preflight says no-go")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Config:
-        """The settings named in `parameters`, defaults for the others.
-
-        Raises:
-            ConfigError: a name is no setting; says which names come closest.
-        """
+        """The settings named in `parameters`, defaults for the others."""
         return cls(**parameters)
 
     @classmethod
     def from_notebook(
         cls, namespace: Mapping[str, Any], others: Mapping[str, Any] | None = None
     ) -> Config:
-        """The settings that a notebook's parameters cell, and papermill after it, assigned.
+        """The settings assigned in a notebook's parameters cell and in the one that papermill adds.
 
-        All others have the values of `others` (a checkpoint's settings, say), else the defaults.
-
-        `namespace` is the notebook's `globals()`. Only names assigned in those two cells count,
-        so nothing else that lives in the kernel disturbs; a name that is no setting is refused.
-
-        Raises:
-            ConfigError: as `from_parameters`.
+        `namespace` is the notebook's `globals()`; variables of other cells are ignored. All other
+        settings come from `others` (a checkpoint's settings, say), else from the defaults.
         """
         names = _assigned_names(namespace.get("In", ()))
-        return cls.from_parameters({**(others or {}), **{name: namespace[name] for name in names}})
+        return cls(**{**(others or {}), **{name: namespace[name] for name in names}})
 
     @property
     def data_path(self) -> Path:
@@ -271,7 +217,7 @@ class Config(EncoderSettings):
 
 
 def plain(value: Any) -> Value:
-    """`value` as JSON and a restricted unpickler would give it back."""
+    """`value` as JSON and torch's restricted unpickler would give it back."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -287,7 +233,7 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(value)
     elif isinstance(value, bool):
         if expected == "bool":
-            return value  # elsewhere True is an int to Python, never a number to a user
+            return value  # Python takes True for an int, a user does not
     elif isinstance(value, int | float) and "float" in expected:
         return float(value)
     elif (isinstance(value, int) and "int" in expected) or (
@@ -301,10 +247,6 @@ def _assigned_names(cells: Iterable[str]) -> list[str]:
     """Names assigned in the newest parameters cell and in the cell papermill put after it."""
     marked = [cell for cell in cells if cell.startswith(PARAMETERS_MARK)]
     own = max((i for i, cell in enumerate(marked) if cell.splitlines()[0] != PARAMETERS_MARK), default=0)
-    names: dict[str, None] = {}
-    for cell in marked[own:]:
-        for statement in ast.parse(cell).body:
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    names[node.id] = None
-    return list(names)
+    nodes = (node for cell in marked[own:] for node in ast.walk(ast.parse(cell)))
+    stored = (n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    return list(dict.fromkeys(stored))

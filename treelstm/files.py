@@ -1,9 +1,8 @@
-"""Whole files or none: the one way in which this package writes to disk."""
-
-from __future__ import annotations
+"""Atomic writes: a reader sees the old file or the new one, never a part."""
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from treelstm.errors import UserError
@@ -16,13 +15,11 @@ class WriteFailed(UserError, OSError):
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Puts `parts`, end to end, at `path` with one rename: a reader sees the old file or the new one.
-
-    Durable once it returns: the file and its directory are fsynced.
+    """Writes `parts`, joined, to `path` with one rename; the file and its directory are fsynced.
 
     Raises:
-        WriteFailed: no space, no permission, no directory; names the path, the bytes needed and the
-            bytes free, and leaves neither a half-written nor a temporary file.
+        WriteFailed: no space, no permission, no directory. Names the path, the bytes needed and the
+            bytes free, and leaves no temporary file.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
@@ -34,13 +31,12 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         temporary.replace(path)
         _fsync_directory(path.parent)
     except OSError as error:
-        _remove_if_there(temporary)
-        raise WriteFailed(
-            error.errno,
-            f"{error.strerror}: {path} needs {sum(map(len, parts)):,} bytes, {_free(path.parent)}. "
-            "What was there before is intact. Make room or correct the directory, then run the same "
-            "command again",
-        ) from error
+        with suppress(OSError):  # the directory itself may be gone or read-only
+            temporary.unlink(missing_ok=True)
+        found = f"{path} needs {sum(map(len, parts)):,} bytes, {_free(path.parent)}"
+        remedy = "Make room or correct the directory, then run the same command again"
+        text = f"{error.strerror}: {found}. What was there before is intact. {remedy}"
+        raise WriteFailed(error.errno, text) from error
 
 
 def _fsync_directory(directory: Path) -> None:
@@ -51,13 +47,6 @@ def _fsync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_if_there(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # the directory itself is gone or read-only, as the first error says
 
 
 def _free(directory: Path) -> str:

@@ -1,10 +1,8 @@
-"""What a run says of each epoch: the record, its metrics, the best epoch, and how the run ended.
+"""What is recorded of each epoch, its metrics, the best epoch, and how a run ended.
 
 The log line, figures, tables, TensorBoard, notifications and the checkpoint picker all follow `METRICS`:
 to add a metric, compute it in `evaluation.Metrics` and give it a row here.
 """
-
-from __future__ import annotations
 
 import math
 import signal
@@ -12,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal, Self, TypedDict, cast
 
 
 class EpochRecord(TypedDict):
-    """One epoch, as training_history.json holds it. Every metric of `METRICS` with a key is in it."""
+    """One epoch, as in training_history.json: every metric of `METRICS` that has a key."""
 
     epoch: int
     train_loss: float
@@ -36,7 +34,7 @@ class BestEpoch(TypedDict):
 
 
 class Timing(TypedDict):
-    """How long an epoch took: in the commit, not in the history, since no rerun repeats it."""
+    """How long an epoch took. In commits only: histories of equal runs must be equal."""
 
     epoch: int
     ended: float  # seconds since 1970
@@ -64,75 +62,29 @@ class Metric:
 
 
 METRICS = (
-    Metric(
-        key="train_loss",
-        label="training loss",
-        short="train",
-        better="lower",
-        tag="loss/train",
-        panel="loss",
-        column="train loss",
-    ),
-    Metric(
-        key="train_acc",
-        label="training accuracy",
-        short="acc",
-        format="{:.3f}",
-        better="higher",
-        tag="accuracy/train",
-    ),
-    Metric(
-        key="validation_loss",
-        label="validation loss",
-        short="| validation",
-        better="lower",
-        tag="loss/validation",
-        panel="loss",
-        column="valid. loss",
-    ),
-    Metric(
-        key="validation_acc",
-        field="accuracy",
-        label="accuracy at the threshold",
-        short="acc",
-        format="{:.3f}",
-        better="higher",
-        tag="accuracy/validation",
-    ),
-    Metric(
-        key="validation_roc_auc",
-        field="roc_auc",
-        label="ROC-AUC",
-        short="ROC-AUC",
-        better="higher",
-        tag="validation/roc_auc",
-        panel="quality",
-    ),
-    Metric(
-        key="validation_average_precision",
-        field="average_precision",
-        label="average precision",
-        short="AP",
-        better="higher",
-        tag="validation/average_precision",
-        panel="quality",
-        column="avg. precision",
-    ),
+    Metric(key="train_loss", label="training loss", short="train", better="lower",
+           tag="loss/train", panel="loss", column="train loss"),
+    Metric(key="train_acc", label="training accuracy", short="acc", format="{:.3f}", better="higher",
+           tag="accuracy/train"),
+    Metric(key="validation_loss", label="validation loss", short="| validation", better="lower",
+           tag="loss/validation", panel="loss", column="valid. loss"),
+    Metric(key="validation_acc", field="accuracy", label="accuracy at the threshold", short="acc",
+           format="{:.3f}", better="higher", tag="accuracy/validation"),
+    Metric(key="validation_roc_auc", field="roc_auc", label="ROC-AUC", short="ROC-AUC", better="higher",
+           tag="validation/roc_auc", panel="quality"),
+    Metric(key="validation_average_precision", field="average_precision", label="average precision",
+           short="AP", better="higher", tag="validation/average_precision", panel="quality",
+           column="avg. precision"),
     Metric(field="f1", label="F1 at the threshold", better="higher"),
-    Metric(
-        key="learning_rate",
-        label="learning rate",
-        format="{:.3g}",
-        tag="pace/learning_rate",
-        panel="schedule",
-    ),
-)
+    Metric(key="learning_rate", label="learning rate", format="{:.3g}",
+           tag="pace/learning_rate", panel="schedule"),
+)  # fmt: skip
 IN_HISTORY = tuple(metric for metric in METRICS if metric.key)
 IN_EVALUATION = tuple(metric for metric in METRICS if metric.field)
 
 
 def value_of(record: EpochRecord | Timing, key: str) -> float:
-    """A number of an epoch by its key; NaN where an older version recorded none."""
+    """A number of an epoch by its key; NaN if an older version did not record it."""
     return cast("dict[str, float]", record).get(key, math.nan)
 
 
@@ -167,13 +119,13 @@ class Outcome(StrEnum):
     STOPPED_BY_SIGHUP = "stopped by SIGHUP"
 
     @classmethod
-    def stopped_by(cls, number: int) -> Outcome:
+    def stopped_by(cls, number: int) -> Self:
         """The outcome of a run that this signal stopped after a commit."""
         return cls[f"STOPPED_BY_{signal.Signals(number).name}"]
 
     @classmethod
-    def in_text(cls, text: str) -> Outcome | None:
-        """The outcome that a line of a log tells, or None."""
+    def in_text(cls, text: str) -> Self | None:
+        """The outcome that a line of a log names, or None."""
         return next((each for each in reversed(cls) if each in text), None)
 
     @property
@@ -182,7 +134,7 @@ class Outcome(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """0 where the run is finished, 128 + signal where one stopped it."""
+        """0 if the run is finished, 128 + the signal that stopped it otherwise."""
         return 0 if self.finished else 128 + signal.Signals[self.rpartition(" ")[2]]
 
     def __repr__(self) -> str:
@@ -204,5 +156,5 @@ class History:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch with the lowest validation loss, the first of equals; None before any."""
+        """As the function `best`, of these epochs."""
         return best(self.epochs)

@@ -1,7 +1,5 @@
 """`train`, with its usual listeners: a bar or lines, a figure, TensorBoard, notifications."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +19,8 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
     """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
 
     `config.resume` decides: "auto" (the newest whole commit, else a fresh start), a checkpoint's path
-    (later commits are set aside), or None (whatever is there is set aside). SIGINT, SIGTERM and SIGHUP
-    commit and stop. How it ends is sent to the addresses in TREELSTM_NOTIFY_URLS. `listeners` hear the
-    run besides those that usually watch.
+    (later commits are set aside), or None (all are set aside). SIGINT, SIGTERM and SIGHUP commit and
+    stop. The outcome is sent to TREELSTM_NOTIFY_URLS. `listeners` are added to the usual ones.
 
     Raises:
         DataError: the pairs cannot be used; nothing has been written.
@@ -32,25 +29,15 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         WriteFailed: the disk refuses; the last commit is intact.
         TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
-    return train_heard_by([*usual_listeners(config), *listeners], config)
-
-
-def usual_listeners(config: Config) -> list[Listener]:
-    """Those who watch a run unless told otherwise."""
     live = in_notebook() and is_interactive()
     progress = Progress(figure_shown=live)
-    watching: list[Listener] = [
-        progress,
-        TensorBoardFile(config.output_path),
-        Notifications(config.output_path),
-    ]
-    if live:
-        watching.append(LiveFigure(progress))
-    return watching
+    figure = [LiveFigure(progress)] if live else []
+    files = TensorBoardFile(config.output_path), Notifications(config.output_path)
+    return train_heard_by([progress, *files, *figure, *listeners], config)
 
 
 class LiveFigure(Listener):
-    """One figure in the notebook, drawn anew after each epoch."""
+    """A figure in the notebook, redrawn after each epoch."""
 
     def __init__(self, progress: Progress) -> None:
         from treelstm.widgets import TrainingMonitor  # ipywidgets and matplotlib, here only
@@ -61,13 +48,13 @@ class LiveFigure(Listener):
         self._run = run
 
     def on_epoch(self, record: EpochRecord) -> None:
-        run, pace = self._run, self._progress.pace()
-        words = f"epoch {record['epoch']}/{run.config.epochs} · {pace}"
+        run = self._run
+        words = f"epoch {record['epoch']}/{run.config.epochs} · {self._progress.pace()}"
         self._monitor.show(run.history, f"{words} · learning rate {run.learning_rate:.3g}")
 
 
 class Notifications(Listener):
-    """Tells the configured addresses how a run ended. One that had finished before is not announced."""
+    """Tells the configured addresses how a run ended, unless it had finished before."""
 
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
@@ -79,7 +66,7 @@ class Notifications(Listener):
         self._announce("failed", f"{type(error).__name__}: {error}")
 
     def _announce(self, event: str, text: str) -> None:
-        """A notification that fails is in the log, unless another process is writing it."""
+        """Notifies, and logs if that fails, unless another process is writing the log."""
         output_dir = self._output_dir
         if is_configured() and output_dir.is_dir() and not holder(output_dir):
             with logged(output_dir / "training.log"):

@@ -1,6 +1,4 @@
-"""The package's log: plain lines on the console; with the time, in `training.log`."""
-
-from __future__ import annotations
+"""The package's log: plain lines on the console, lines with the time in `training.log`."""
 
 import logging
 import sys
@@ -17,7 +15,7 @@ _LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
 
 
 class _Lasting(logging.Handler):
-    """A destination that may refuse lines (disk full, terminal gone): says so once, harms no run."""
+    """A destination that may fail (disk full, terminal gone): reported once, without ending the run."""
 
     place = "the console"
     refused = False
@@ -25,12 +23,12 @@ class _Lasting(logging.Handler):
     def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
         if not self.refused:
             self.refused = True
-            with suppress(OSError):  # standard error may be of the same terminal
+            with suppress(OSError):  # standard error may be on the same terminal
                 print(f"no line can be added to {self.place}: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 class _Console(_Lasting):
-    """Plain lines on standard output, above a bar where there is one; skips what is drawn anyway."""
+    """Plain lines on standard output, above a progress bar; skips records marked as `shown`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "shown", False):
@@ -43,7 +41,7 @@ class _Console(_Lasting):
 
 
 class LogFile(_Lasting, RotatingFileHandler):
-    """Appends lines with the time of day; a file of 5 MB becomes `training.log.1`, and so on."""
+    """Appends lines with date and time; a file of 5 MB becomes `training.log.1`, and so on."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
@@ -53,7 +51,7 @@ class LogFile(_Lasting, RotatingFileHandler):
     def close(self) -> None:
         try:
             super().close()
-        except OSError:  # lines that were refused before are refused once more
+        except OSError:  # lines that could not be written before
             self.handleError(None)
 
 
@@ -61,12 +59,10 @@ class LogFile(_Lasting, RotatingFileHandler):
 def logged(path: Path) -> Iterator[None]:
     """Sends the package's log to the console and to the file at `path`.
 
-    An error that ends the run is written to the file too; the console shows it anyway.
+    An error is written to the file only, since the console shows it anyway.
     """
-    file = LogFile(path)
     console = _Console()
-    handlers = [file, console]
-    level = log.level
+    handlers, level = [LogFile(path), console], log.level
     log.setLevel(logging.INFO)
     for handler in handlers:
         log.addHandler(handler)

@@ -1,7 +1,4 @@
-"""This process: its device, its threads, how they wait for each other, and what freed memory becomes.
-
-Nothing here is done at import, and torch is imported only when it is needed.
-"""
+"""The device, threads and memory of this process. Nothing is done, and torch not imported, at import."""
 
 from __future__ import annotations
 
@@ -27,40 +24,33 @@ _GLIBC_DEFAULT_BYTES = 128 << 10
 
 
 def wait_briefly() -> None:
-    """Has OpenMP's threads sleep soon when they wait for each other. Call before torch is loaded.
+    """Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Call before torch is loaded.
 
-    By default they spin for 10 ms. Where another process is busy, they spin on the core that the
-    awaited thread needs, and a step can take 20 times as long. Sleeping after 0.1 ms costs 4% on a
-    machine of one's own, and nothing beside others. An environment that says otherwise is left alone.
+    Beside busy processes, threads that spin keep the core that the awaited thread needs: a step can take
+    20 times as long. On an idle machine, sleeping costs 4%. Settings in the environment win.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of a setting: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        ConfigError: torch sees no such GPU.
-    """
+    """The device of a setting; raises ConfigError if torch sees no such GPU."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f'device is "{name}", but torch sees {torch.cuda.device_count() or "no"} GPU. '
-            'Set device="cpu" or "auto".'
-        )
+        count = torch.cuda.device_count() or "no"
+        raise ConfigError(f'device is "{name}", but torch sees {count} GPU. Set device="cpu" or "auto".')
     return device
 
 
 def waiting_seconds() -> float:
-    """Processor seconds that torch's threads spend waiting after a parallel operation, as measured.
+    """Processor seconds that torch's threads spend waiting after a parallel operation, measured.
 
-    At most 0.2 ms if `wait_briefly` was called in time, over 2 ms if they spin. The median, because
-    beside busy processes a single trial may miss the spinning, and other threads may add to one.
+    At most 0.2 ms if `wait_briefly` was called in time, over 2 ms if they spin. A median, because busy
+    processes and other threads disturb single trials.
     """
     import torch
 
@@ -76,7 +66,7 @@ def waiting_seconds() -> float:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Sets the number of torch's threads (None: leaves it), and puts it back."""
+    """Sets the number of torch's threads (None: no change), and restores it at the end."""
     import torch
 
     before = torch.get_num_threads()
@@ -89,13 +79,12 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def set_for_training(thread_count: int | None) -> Iterator[None]:
-    """Sets torch's threads and has glibc keep freed memory; puts both back at the end.
+    """Sets torch's threads and has glibc keep freed memory; restores both at the end.
 
-    By default glibc gives every large buffer back to the system, which hands it out again page by
-    page and zeroed: 15% of a step of 256 pairs. Buffers over 32 MB, such as a validation's, still go
-    back: kept, they would leave gaps, and the process would grow from epoch to epoch. No other C
-    library has the call. glibc's thresholds are put back to the values that it starts with, not to
-    what it may have learned of this process's sizes.
+    By default glibc returns every large buffer to the system, and getting it back, zeroed page by page,
+    costs 15% of a step of 256 pairs. Buffers over 32 MB, such as a validation's, are still returned:
+    keeping them would fragment the heap and let memory grow from epoch to epoch. Only glibc has this
+    call. At the end its thresholds get their initial values, not those that it may have adapted.
     """
     log.info("while it trains, this process keeps the memory that its steps free (mallopt)")
     _keep_freed_memory(mmap_bytes=32 << 20, trim_bytes=1 << 30)

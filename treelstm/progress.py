@@ -1,10 +1,7 @@
-"""How a run is watched: a bar where a person sits in front of it, plain lines where nobody does.
+"""Progress of a run: a tqdm bar in a terminal or notebook, else a line twice a minute.
 
-By day, in a notebook or a terminal, tqdm draws a bar; headless, standard output gets a line every half
-minute. `training.log` has the lines in both cases.
+`training.log` gets the lines in both cases.
 """
-
-from __future__ import annotations
 
 import logging
 import sys
@@ -23,9 +20,9 @@ log = logging.getLogger("treelstm")
 
 
 def is_interactive() -> bool:
-    """Whether a person is likely to watch: a terminal, or a notebook that could ask for input.
+    """Whether a person is likely to watch: a terminal, or a notebook that allows input.
 
-    papermill and nbconvert tell the kernel that nobody is there to type, JupyterLab does not.
+    papermill and nbconvert tell the kernel that nobody can type, JupyterLab does not.
     """
     kernel = _kernel()
     return sys.stderr.isatty() if kernel is None else bool(getattr(kernel, "_allow_stdin", False))
@@ -45,9 +42,9 @@ def _kernel() -> Any:
 
 
 class Progress(Listener):
-    """Steps done and to do over the whole run; the pace is this process's own.
+    """Shows the steps done and to do over the whole run, at this process's pace.
 
-    `figure_shown`: the console need not repeat an epoch that a figure shows.
+    `figure_shown`: epochs are not repeated on the console, since a figure shows them.
     """
 
     def __init__(self, figure_shown: bool = False, seconds_between_lines: float = 30.0) -> None:
@@ -72,33 +69,22 @@ class Progress(Listener):
                 self._bar.set_postfix_str(f"train loss {shown_loss(run):.4f}", refresh=False)
         if time.monotonic() - self._last_line >= self._seconds_between_lines:
             self._last_line = time.monotonic()
-            shown = {"shown": self._bar is not None}
-            words = shown_loss(run), self.pace()
-            log.info("epoch %d/%d  train %.4f | %s", epoch, epochs, *words, extra=shown)
+            line = f"epoch {epoch}/{epochs}  train {shown_loss(run):.4f} | {self.pace()}"
+            log.info(line, extra={"shown": self._bar is not None})
 
     def on_epoch(self, record: EpochRecord) -> None:
         self._last_line = time.monotonic()
-        epochs = self._config.epochs
-        log.info(
-            "epoch %*d/%d  %s%s | %s",
-            len(str(epochs)),
-            record["epoch"],
-            epochs,
-            epoch_line(record),
-            " best" if best(self._history) is record else "",
-            self.pace(),
-            extra={"shown": self._figure_shown},
-        )
+        epochs, mark = self._config.epochs, " best" if best(self._history) is record else ""
+        number = f"{record['epoch']:{len(str(epochs))}}/{epochs}"
+        line = f"epoch {number}  {epoch_line(record)}{mark} | {self.pace()}"
+        log.info(line, extra={"shown": self._figure_shown})
 
-    def on_end(self, history: History) -> None:
-        self._close()
-
-    def on_failure(self, error: Exception) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def on_end(self, history: History | None = None) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def on_failure(self, error: Exception) -> None:
+        self.on_end()
 
     def pace(self) -> str:
         """Pairs per second, validation included, the time left, and the memory held."""
@@ -110,7 +96,7 @@ class Progress(Listener):
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3 min 20 s`, `7 h 05 min`."""
+    """Seconds as text: `42 s`, `3 min 20 s`, `7 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -4,8 +4,6 @@ No global random state is read or written, and no draw depends on an earlier one
 entered at any epoch and any step (DESIGN: training as a pure function).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -14,10 +12,7 @@ WEIGHTS, ORDER, DROPOUT, SPLIT = range(4)
 
 
 def generator(seed: int, purpose: int, index: int = 0) -> torch.Generator:
-    """A CPU generator that depends on its three arguments and on nothing else.
-
-    It lives on the CPU for every device, so that a run draws the same numbers on all of them.
-    """
+    """A generator that depends on its arguments only; on the CPU, so that devices do not differ."""
     # SeedSequence mixes neighbouring seeds and indices into unrelated 64-bit states.
     state = np.random.SeedSequence((seed, purpose, index)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))

@@ -1,11 +1,8 @@
 """A torch file with its SHA-256 inside: read back exactly as written, or refused.
 
-The digest of every byte before it stands in the zip's comment: torch reads the file as it is, and no
-flipped bit anywhere in it goes unseen (the members' CRC-32 would leave the headers uncovered, and torch
-does not check either).
+The digest of all bytes before it is in the zip's comment, so torch can read the file as it is. (The
+zip's own CRC-32 does not cover the headers, and torch does not check it.)
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -39,11 +36,7 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as a torch file with its digest inside, whole or not at all.
-
-    Raises:
-        WriteFailed: as `write_whole`.
-    """
+    """Writes `content` as a torch file with its digest inside; raises as `write_whole`."""
     write_whole(path, *sealed(content))
 
 
@@ -58,9 +51,7 @@ def sealed(content: Mapping[str, Any]) -> tuple[memoryview, bytes]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The content of a file that `write_sealed` wrote, tensors on the CPU.
-
-    The bytes that are verified are the bytes that are parsed, and parsing runs no code.
+    """The content of a file that `write_sealed` wrote, tensors on the CPU; parsing runs no code.
 
     Raises:
         MissingCheckpoint: there is no such file.
@@ -71,26 +62,21 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        # torch's text is mostly advice on loading the file unsafely; only the refused name is useful.
+        # torch's text is mostly advice on loading the file unsafely; only the refused name helps.
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {code[1]}" if code else str(error).partition("\n")[0]
         raise DamagedCheckpoint(f"{path} is not a checkpoint: torch refuses it ({reason}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
     if content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {content.get('format', 'none')}, this version of treelstm reads format "
-            f"{FORMAT}. Use the version that wrote it, or start a new output_dir."
-        )
+        other = content.get("format", "none")
+        found = f"has format {other}, this version of treelstm reads format {FORMAT}"
+        raise CheckpointError(f"{path} {found}. Use the version that wrote it, or a new output_dir.")
     return content
 
 
 def verified_bytes(path: Path) -> bytes:
-    """The bytes of a sealed file that match their digest.
-
-    Raises:
-        MissingCheckpoint, DamagedCheckpoint: as `read_sealed`.
-    """
+    """The bytes of a sealed file, which match their digest; raises as `read_sealed`."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -101,10 +87,9 @@ def verified_bytes(path: Path) -> bytes:
     if not data:
         raise DamagedCheckpoint(f"{path} is damaged: it is empty.")
     if seal != _SEAL:
-        raise DamagedCheckpoint(
-            f"{path} is damaged: it is cut short, or treelstm did not write it "
-            f"({len(data):,} bytes, no digest at its end)."
-        )
+        found = f"{len(data):,} bytes, no digest at its end"
+        why = "it is cut short, or treelstm did not write it"
+        raise DamagedCheckpoint(f"{path} is damaged: {why} ({found}).")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its bytes do not match their SHA-256.")
     return data

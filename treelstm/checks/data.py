@@ -1,7 +1,5 @@
 """Checks of the pair files and of their content."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data import Corpus, DataError, Pairs, load_pairs, pair_files
 from treelstm.trees import Array, key_of
@@ -23,13 +21,12 @@ def data_files(config: Config) -> Iterator[Finding]:
             yield from problems(error)
             continue
         for path in paths.values():
-            size = path.stat().st_size
             if not os.access(path, os.R_OK):
                 yield Finding(ERROR, f"{path} cannot be read", "Make it readable")
-            elif size == 0:
-                yield Finding(ERROR, f"{path} is empty", "Both classes are needed: add pairs")
-            else:
+            elif size := path.stat().st_size:
                 yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
+            else:
+                yield Finding(ERROR, f"{path} is empty", "Both classes are needed: add pairs")
 
 
 def problems(error: DataError) -> Iterator[Finding]:
@@ -42,7 +39,7 @@ def problems(error: DataError) -> Iterator[Finding]:
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Every line of every file has been read, now or when the cached corpus was compiled."""
+    """Checks of the pairs; the format of every line was checked when the corpus was compiled."""
     named = [("training", corpus.training, config.data_path)]
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
@@ -51,8 +48,13 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
         yield from _metadata(directory, pairs, config)
-    yield _overlap(corpus.overlap)
-    yield _unknown_symbols(corpus.unknown_share)
+    share = corpus.overlap
+    text = f"{share:.1%} of the validation trees occur in training"
+    remedy = "Scores will be too good: set validation_dir to pairs of other sentences"
+    yield judged(text, share > 0.05, WARNING, remedy, NOTE if share else OK)
+    text = f"{corpus.unknown_share:.1%} of the symbols in validation trees do not occur in training"
+    remedy = "Compare the keys of both: do they come from the same parser and language?"
+    yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
     yield from _keys(corpus.training)
 
 
@@ -63,9 +65,8 @@ def _class_ratio(name: str, pairs: Pairs) -> Finding:
         f"{name}: {len(pairs):,} pairs, {similar:,} similar; always predicting the majority is right in "
         f"{pairs.majority_rate:.1%}, so look at ROC-AUC and average precision"
     )
-    if len(pairs) - rare > 20 * rare:
-        return Finding(WARNING, text, "More than 20 to 1: add pairs of the rare class")
-    return Finding(OK if pairs.majority_rate < 0.8 else NOTE, text)
+    bad, remedy = len(pairs) - rare > 20 * rare, "More than 20 to 1: add pairs of the rare class"
+    return judged(text, bad, WARNING, remedy, OK if pairs.majority_rate < 0.8 else NOTE)
 
 
 def _sizes(name: str, pairs: Pairs) -> Finding:
@@ -81,9 +82,8 @@ def _sizes(name: str, pairs: Pairs) -> Finding:
         f"{name}: {len(trees):,} distinct trees; nodes 5% / median / 95% / max {spread(nodes)}, "
         f"levels {spread(levels)}"
     )
-    if int(levels.max()) == 1:
-        return Finding(WARNING, text, "No tree has a child: is the AST nested under ignored keys?")
-    return Finding(OK, text)
+    remedy = "No tree has a child: is the AST nested under ignored keys?"
+    return judged(text, int(levels.max()) == 1, WARNING, remedy)
 
 
 def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
@@ -107,10 +107,7 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         example = pairs.where(int(order[1:][np.diff(labelled[order]) == 0].min()))
         share = repeated / len(pairs)
         text = f"{name}: {repeated:,} pair(s) repeat an earlier one ({share:.1%}), for example {example}"
-        if share > 0.05:
-            yield Finding(WARNING, text, "Remove the repetitions: they count more than once")
-        else:
-            yield Finding(NOTE, text)
+        yield judged(text, share > 0.05, WARNING, "Remove them: they count more than once", NOTE)
 
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:
@@ -128,27 +125,8 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     except (ValueError, TypeError, OSError) as error:
         yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
         return
-    if wrong:
-        remedy = "Check that no pair file is incomplete, then correct it"
-        yield Finding(WARNING, f"{path} says {'; '.join(wrong)}", remedy)
-    else:
-        yield Finding(OK, f"{path} agrees with the files")
-
-
-def _overlap(share: float) -> Finding:
-    text = f"{share:.1%} of the validation trees occur in training"
-    if share > 0.05:
-        remedy = "Scores will be too good: set validation_dir to pairs of other sentences"
-        return Finding(WARNING, text, remedy)
-    return Finding(NOTE if share else OK, text)
-
-
-def _unknown_symbols(share: float) -> Finding:
-    text = f"{share:.1%} of the symbols in validation trees do not occur in training"
-    if share > 0.2:
-        remedy = "Compare the keys of both: do they come from the same parser and language?"
-        return Finding(WARNING, text, remedy)
-    return Finding(OK, text)
+    text = f"{path} says {'; '.join(wrong)}" if wrong else f"{path} agrees with the files"
+    yield judged(text, bool(wrong), WARNING, "Check that no pair file is incomplete, then correct it")
 
 
 def _keys(pairs: Pairs) -> Iterator[Finding]:
@@ -162,7 +140,7 @@ def _keys(pairs: Pairs) -> Iterator[Finding]:
         used, values = int(occurrences[mine].sum()), int(mine.sum())
         if used >= 50 and values > 0.9 * used:
             text = f'the key "{key}" has {values:,} values on {used:,} distinct subtrees, like an id'
-            remedy = f'Add "{key}" to ignored_keys: it makes equal subtrees differ, and teaches nothing'
+            remedy = f'Add "{key}" to ignored_keys: it makes equal subtrees differ'
             yield Finding(WARNING, text, remedy)
         elif used >= 50 and values == 1 and key != "role":
             constant.append(key)

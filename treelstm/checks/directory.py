@@ -1,6 +1,4 @@
-"""Checks of the output directory: can it be written to, what is in it, what would training do?"""
-
-from __future__ import annotations
+"""Checks of the output directory: whether it can be written to, its checkpoints, what resume does."""
 
 import os
 from collections.abc import Iterator
@@ -34,8 +32,7 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
             load_checkpoint(checkpoint.path)
             verified += 1
         except CheckpointError as error:
-            remedy = 'resume="auto" skips it; restore it from a backup if you can'
-            yield Finding(WARNING, str(error), remedy)
+            yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
     if verified:
         yield Finding(OK, f"{verified} checkpoint(s) verified")
     yield from _what_resume_does(config, corpus)
@@ -64,29 +61,26 @@ def _writable(directory: Path) -> Finding:
 def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
     """What training would do, or why it would refuse."""
     if config.resume is None:
-        existing = len(list_checkpoints(config.output_path))
-        aside = f" and moves {existing} checkpoint(s) to superseded/" if existing else ""
+        count = len(list_checkpoints(config.output_path))
+        aside = f" and moves {count} checkpoint(s) to superseded/" if count else ""
         yield Finding(OK, f"resume=None starts from scratch{aside}")
         return
     try:
         start = starting_point(config.output_path, config.resume)
     except CheckpointError as error:
-        remedy = "Name another checkpoint, restore one, or choose a new output_dir"
-        yield Finding(ERROR, str(error), remedy)
+        yield Finding(ERROR, str(error), "Name another checkpoint, or choose a new output_dir")
         return
     if start is None:
-        text = f'resume="auto" starts from scratch in {config.output_path}: no checkpoint yet'
-        yield Finding(OK, text)
+        yield Finding(OK, f'resume="auto" starts from scratch: no checkpoint in {config.output_path}')
         return
     content, name, done = start.content, start.checkpoint.path.name, start.checkpoint.epochs_done
     if changes := changed_settings(config, corpus, content):
         remedy = "Change it back to resume, or choose a new output_dir"
-        for change in changes:
-            yield Finding(ERROR, f"{name} was trained with {change}", remedy)
+        yield from (Finding(ERROR, f"{name} was trained with {each}", remedy) for each in changes)
     elif done >= config.epochs:
         text = f"{name} is the end of the run: nothing is left to do"
         yield Finding(NOTE, text, f"To train on, raise epochs (now {config.epochs})")
     else:
-        step = f", step {content['step']}" if content["step"] else ""
-        position = f"{name} (epoch {content['epoch']}{step})"
-        yield Finding(OK, f"resumes from {position} and runs epochs {done + 1} to {config.epochs}")
+        place = f"epoch {content['epoch']}" + (f", step {content['step']}" if content["step"] else "")
+        epochs = f"epochs {done + 1} to {config.epochs}"
+        yield Finding(OK, f"resumes from {name} ({place}) and runs {epochs}")

@@ -1,7 +1,5 @@
 """Checks of the installation: packages, device, threads, the notebooks' kernel."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -14,7 +12,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config, project_root
 from treelstm.process import threads, waiting_seconds
 
@@ -29,10 +27,8 @@ def dependencies(config: Config) -> Iterator[Finding]:
         yield Finding(ERROR, "the package treelstm is not installed", "Run: pip install -e .")
         return
     text = f"Python {platform.python_version()} (required: {python})"
-    if SpecifierSet(python).contains(platform.python_version()):
-        yield Finding(OK, text)
-    else:
-        yield Finding(ERROR, text, "Create the environment again with a newer Python")
+    wrong = not SpecifierSet(python).contains(platform.python_version())
+    yield judged(text, wrong, ERROR, "Create the environment again with a newer Python")
     for requirement in map(Requirement, requires):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement)
@@ -48,9 +44,8 @@ def _package(requirement: Requirement) -> Finding:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(ERROR, f"{name} is missing {required}", remedy)
-    if requirement.specifier.contains(version, prereleases=True):
-        return Finding(OK, f"{name} {version} {required}")
-    return Finding(ERROR, f"{name} is {version} {required}", remedy)
+    wrong = not requirement.specifier.contains(version, prereleases=True)
+    return judged(f"{name} is {version} {required}", wrong, ERROR, remedy)
 
 
 def _device(config: Config) -> Finding:
@@ -69,8 +64,8 @@ def _device(config: Config) -> Finding:
         remedy = 'Set device="cpu" or "auto", or install a CUDA build of torch'
         return Finding(ERROR, f'device is "{config.device}", but {build} finds no GPU', remedy)
     if Path("/proc/driver/nvidia/gpus").is_dir():
-        remedy = "Install a CUDA build of torch"
-        return Finding(WARNING, f"this machine has a GPU, but {build} cannot use it", remedy)
+        text = f"this machine has a GPU, but {build} cannot use it"
+        return Finding(WARNING, text, "Install a CUDA build of torch")
     return Finding(OK, f"{build} finds no GPU: training on the CPU")
 
 
@@ -79,29 +74,19 @@ def usable_cores() -> int:
 
 
 def _threads(config: Config) -> Iterator[Finding]:
-    """Not more threads than cores; and threads that wait for each other sleep instead of spinning.
-
-    GNU's OpenMP, which comes with torch for Linux, must be told so before torch is loaded.
-    """
+    """No more threads than cores, and waiting threads sleep instead of spinning (`wait_briefly`)."""
     cores, count = usable_cores(), config.num_threads or torch.get_num_threads()
-    if count > cores:
-        text = f"{count} threads on {cores} cores slow each other down"
-        yield Finding(WARNING, text, f"Set num_threads={cores}")
-    else:
-        yield Finding(OK, f"{count} threads on {cores} cores")
+    text = f"{count} threads on {cores} cores" + (" slow each other down" if count > cores else "")
+    yield judged(text, count > cores, WARNING, f"Set num_threads={cores}")
     if sys.platform != "linux" or min(count, cores) == 1:
         return
     with threads(min(count, cores)):
         seconds = waiting_seconds()
     text = f"waiting threads use {1000 * seconds:.1f} ms of processor time after an operation"
-    if seconds < _LONGEST_WAIT_SECONDS:
-        yield Finding(OK, text)
-    else:
-        yield Finding(
-            NOTE,
-            f"{text}: while other processes are busy, training can be 20 times slower",
-            "Set GOMP_SPINCOUNT=3000 in the environment, or import treelstm before torch",
-        )
+    if seconds >= _LONGEST_WAIT_SECONDS:
+        text += ": while other processes are busy, training can be 20 times slower"
+    remedy = "Set GOMP_SPINCOUNT=3000 in the environment, or import treelstm before torch"
+    yield judged(text, seconds >= _LONGEST_WAIT_SECONDS, NOTE, remedy)
 
 
 def _kernel() -> Finding:

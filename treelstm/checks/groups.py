@@ -1,9 +1,7 @@
-"""`preflight`: finds every problem before the night, group by group.
+"""`preflight`: finds every problem before training starts, group by group.
 
-Each check is a function from the settings (and what earlier groups loaded) to findings; none prints.
+Each check is a function from the settings (and what earlier groups loaded) to findings.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,10 +15,9 @@ from treelstm.run.directory import list_checkpoints
 
 
 def preflight(config: Config, quick: bool = False) -> Report:
-    """Checks everything a run needs; raises nothing that a user could cause.
+    """Checks everything a run needs, and reports instead of raising.
 
-    `config.resume` decides what is checked of the output directory. `quick` takes under a second: no
-    data is read, nothing is trained.
+    `quick` takes under a second: no data is read, nothing is trained.
     """
     report = Report(config)
 

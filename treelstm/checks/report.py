@@ -1,6 +1,4 @@
-"""What a preflight found: findings by group, a verdict, and their form as text and as HTML."""
-
-from __future__ import annotations
+"""The report of a preflight: findings by group and a verdict, as text and as HTML."""
 
 import html
 import math
@@ -22,16 +20,8 @@ ERROR: Final = "error"  # training would fail
 _SYMBOLS: dict[Level, str] = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}  # least severe first
 _ASCII: dict[Level, str] = {OK: "+", NOTE: "-", WARNING: "!", ERROR: "x"}
 
-GROUPS = (
-    "Dependencies",
-    "Data files",
-    "Data content",
-    "Batches",
-    "Model",
-    "Resources",
-    "Output directory",
-    "Determinism",
-)
+GROUPS = ("Dependencies", "Data files", "Data content", "Batches", "Model", "Resources",
+          "Output directory", "Determinism")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,11 @@ class Finding:
     level: Level
     found: str
     remedy: str = ""
+
+
+def judged(text: str, bad: bool, level: Level, remedy: str, good: Level = OK) -> Finding:
+    """The finding of a check: `level` and the remedy if it is `bad`, else level `good`, no remedy."""
+    return Finding(level, text, remedy) if bad else Finding(good, text)
 
 
 class PreflightRefused(UserError, ValueError):
@@ -72,10 +67,7 @@ class Report:
         return "go with warnings" if self.count(WARNING) else "go"
 
     def require_go(self) -> None:
-        """
-        Raises:
-            PreflightRefused: the verdict is no-go and `ignore_preflight` is not set; names each error.
-        """
+        """Raises PreflightRefused, with each error, for no-go unless `ignore_preflight` is set."""
         if self.verdict == "no-go" and not self.config.ignore_preflight:
             errors = [f"{f.found.rstrip('.')}. {f.remedy}." for f in self.all if f.level == ERROR]
             raise PreflightRefused("\n".join(["preflight says no-go:", *errors]))
@@ -90,7 +82,6 @@ class Report:
 
 
 def next_command(report: Report) -> str:
-    """The command to type next."""
     flags = shlex.join(report.config.flags())
     if report.verdict == "no-go":
         return f"correct the errors, then: python -m treelstm preflight {flags}"
@@ -110,10 +101,9 @@ def as_text(report: Report, encoding: str | None = None) -> str:
     lines = []
     for group, findings in report.findings.items():
         lines.append(f"{GROUPS.index(group) + 1} {group}")
-        for finding in findings:
-            remedy = f". {finding.remedy}." if finding.remedy else ""
-            found = finding.found.rstrip(".")
-            lines.append(f"  {marks[finding.level]} {finding.level:7}  {found}{remedy}")
+        for f in findings:
+            remedy = f". {f.remedy}." if f.remedy else ""
+            lines.append(f"  {marks[f.level]} {f.level:7}  {f.found.rstrip('.')}{remedy}")
     lines += ["", summary(report), f"next: {next_command(report)}"]
     text = "\n".join(lines)
     return text.encode("ascii", "replace").decode() if plain else text
@@ -127,10 +117,10 @@ def as_html(report: Report) -> str:
         levels: list[Level] = [OK, *(finding.level for finding in findings)]
         level = max(levels, key=list(_SYMBOLS).index)
         rows = "".join(
-            f"<tr><td>{_SYMBOLS[finding.level]} {finding.level}</td>"
-            f"<td style='text-align:left'>{html.escape(finding.found)}</td>"
-            f"<td style='text-align:left'>{html.escape(finding.remedy)}</td></tr>"
-            for finding in findings
+            f"<tr><td>{_SYMBOLS[f.level]} {f.level}</td>"
+            f"<td style='text-align:left'>{html.escape(f.found)}</td>"
+            f"<td style='text-align:left'>{html.escape(f.remedy)}</td></tr>"
+            for f in findings
         )
         parts.append(
             f"<details{' open' if level in (WARNING, ERROR) else ''}><summary>{_SYMBOLS[level]} "

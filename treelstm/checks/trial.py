@@ -1,6 +1,4 @@
-"""Checks by trial: real batches, a step on the largest one, what steps cost, whether they repeat."""
-
-from __future__ import annotations
+"""Checks by trial: real batches, a step on the largest one, its cost, and whether it repeats exactly."""
 
 import math
 import resource
@@ -15,7 +13,7 @@ import psutil
 import torch
 
 from treelstm.checks.environment import usable_cores
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Report
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Level, Report, judged
 from treelstm.config import Config, ConfigError
 from treelstm.data import Corpus, Pairs
 from treelstm.evaluation import pair_distances
@@ -50,14 +48,12 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
         batch = pairs.forest.batch(trees, ids)
         nodes = int(pairs.forest.tree_nodes[trees].sum())
-        yield Finding(
-            OK,
-            f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {batch.num_nodes:,} distinct "
-            f"subtrees on {len(batch.levels)} heights",
-        )
+        subtrees = f"{batch.num_nodes:,} distinct subtrees on {len(batch.levels)} heights"
+        yield Finding(OK, f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {subtrees}")
     if config.batch_size > len(pairs):
-        text = f"batch_size={config.batch_size}, but there are {len(pairs)} training pairs: "
-        yield Finding(WARNING, f"{text}one step per epoch", "Set a smaller batch_size")
+        there = f"there are {len(pairs)} training pairs: one step per epoch"
+        text = f"batch_size={config.batch_size}, but {there}"
+        yield Finding(WARNING, text, "Set a smaller batch_size")
 
 
 def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
@@ -82,15 +78,13 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
         return
     yield Finding(OK, f"one step on the largest batch: loss {loss:.4f}, all gradients finite")
     idle = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
-    if idle:
-        remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
-        yield Finding(WARNING, f"no gradient reaches {', '.join(idle)}", remedy)
-    else:
-        yield Finding(OK, "every parameter receives a gradient")
+    text = f"no gradient reaches {', '.join(idle)}" if idle else "every parameter receives a gradient"
+    remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
+    yield judged(text, bool(idle), WARNING, remedy)
 
 
 def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Two steps, taken twice from the same state, give the same bits."""
+    """Two steps from the same state give the same bits when repeated."""
     order = epoch_order(config.seed, 1, len(corpus.training))
     states = []
     for _ in range(2):
@@ -99,14 +93,10 @@ def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
         for _ in range(min(2, run.steps_per_epoch)):
             train_step(run, order, ids)
         states.append([weight.detach().cpu() for weight in run.encoder.parameters()])
-    if all(torch.equal(first, second) for first, second in zip(*states, strict=True)):
-        yield Finding(OK, f"two steps from the same state give identical bits on {run.device}")
-    else:
-        text = f"two steps from the same state differ on {run.device}: a resumed run will differ too"
-        yield Finding(WARNING, text, 'Set device="cpu", or update torch')
-
-
-# --- what it costs ------------------------------------------------------------------------------
+    same = all(torch.equal(first, second) for first, second in zip(*states, strict=True))
+    text = f"two steps from the same state {'give identical bits' if same else 'differ'} on {run.device}"
+    remedy = 'A resumed run will differ too: set device="cpu", or update torch'
+    yield judged(text, not same, WARNING, remedy)
 
 
 def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Finding]:
@@ -114,10 +104,8 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
     train_step(run, largest_batch(config, corpus.training), ids)
     began = time.perf_counter()
-    parts = sealed(state_of(run))
+    size = sum(map(len, sealed(state_of(run))))
     commit_seconds = time.perf_counter() - began
-    size = sum(map(len, parts))
-    del parts
 
     order, spent = epoch_order(config.seed, 1, len(corpus.training)), []
     stride = max(1, run.steps_per_epoch // _TIMED_STEPS)
@@ -133,27 +121,23 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     began = time.perf_counter()
     pair_distances(run.encoder, corpus.validation)
     validation_seconds = time.perf_counter() - began
-    report.seconds_per_epoch = (
-        float(np.mean(spent[-len(every) :])) * run.steps_per_epoch + validation_seconds + commit_seconds
-    )
+    steps_seconds = float(np.mean(spent[-len(every) :])) * run.steps_per_epoch
+    report.seconds_per_epoch = steps_seconds + validation_seconds + commit_seconds
     checkpoints = list_checkpoints(config.output_path) if config.resume == "auto" else []
     left = max(0, config.epochs - (checkpoints[-1].epochs_done if checkpoints else 0))
     seconds = left * report.seconds_per_epoch
     ends = datetime.now() + timedelta(seconds=seconds)
-    yield Finding(
-        OK,
-        f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {left} epochs; "
-        f"started now, it ends on {ends:%Y-%m-%d at %H:%M}",
-    )
+    pace = f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {left} epochs"
+    yield Finding(OK, f"{pace}; started now, it ends on {ends:%Y-%m-%d at %H:%M}")
     yield _memory(report, run.device)
     yield _disk(config, report, size, left)
 
 
 def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """How fast steps are with 1, 2, 4, ... threads, in turns: more of them do not always help.
+    """Measures steps with 1, 2, 4, ... threads in turns, and proposes the fastest number.
 
-    The best count is only proposed. It changes the last bits of the results, so if `train` chose it by
-    the clock, two equal runs could differ.
+    Only proposes: the number changes the last bits of the results, so equal runs could differ if `train`
+    chose it by the clock.
     """
     run = new_run(config, corpus)
     if run.device.type != "cpu":
@@ -175,10 +159,7 @@ def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
     best = max(counts, key=pace.__getitem__)
     rates = ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
     text = f"pairs/s by number of threads: {rates}; this run uses {used}"
-    if pace[best] > 1.1 * pace[used]:
-        yield Finding(NOTE, text, f"Set num_threads={best}")
-    else:
-        yield Finding(OK, text)
+    yield judged(text, pace[best] > 1.1 * pace[used], NOTE, f"Set num_threads={best}")
 
 
 def _memory(report: Report, device: torch.device) -> Finding:
@@ -191,15 +172,12 @@ def _memory(report: Report, device: torch.device) -> Finding:
         free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     report.peak_memory_bytes = float(peak)
     text = f"peak memory {peak / 1e9:.2f} GB of {free / 1e9:.1f} GB free on {device}"
-    if peak > free:
-        return Finding(ERROR, text, "Set a smaller batch_size or free some memory")
-    if peak > 0.8 * free:
-        return Finding(WARNING, text, "Set a smaller batch_size, or close other programs")
-    return Finding(OK, text)
+    level: Level = ERROR if peak > free else WARNING
+    return judged(text, peak > 0.8 * free, level, "Set a smaller batch_size, or close other programs")
 
 
 def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
-    """Disk space of the whole run: the epochs' checkpoints that `keep` keeps, and two models."""
+    """Disk space of the whole run: the checkpoints that `keep` keeps, and two models."""
     model = size / 3  # weights without Adam's two moments
     kept = left if config.keep == "all" else min(left, int(config.keep) + 1)
     report.disk_bytes = kept * size + 2 * model
@@ -210,7 +188,6 @@ def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
         f"{report.disk_bytes / 1e6:,.1f} MB for {kept} checkpoints of {size / 1e6:.1f} MB; "
         f"{free / 1e9:,.1f} GB are free in {directory}"
     )
-    if needed > free:
-        fit = max(1, int(free / size) - 6)
-        return Finding(ERROR, text, f"Set keep={fit}, free some space, or choose another output_dir")
-    return Finding(OK, text)
+    fit = max(1, int(free / size) - 6)
+    remedy = f"Set keep={fit}, free some space, or choose another output_dir"
+    return judged(text, needed > free, ERROR, remedy)

@@ -6,8 +6,6 @@ Shapes: N distinct subtrees in the batch, of which the first L are leaves; E chi
 B trees; D embedding, H hidden.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -23,14 +21,14 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _embedding_backward = torch.ops.aten.embedding_dense_backward
 
-_MINUS_ONE = torch.tensor(-1.0)  # as a tensor: turning a Python number into one takes 1 us a call
+_MINUS_ONE = torch.tensor(-1.0)  # converting a Python number takes 1 us a call
 
 
 class SymbolSum(torch.autograd.Function):
     """x [N, D], for each subtree the sum of its symbols' rows of the embedding [symbols, D].
 
-    An embedding bag whose gradient is gathered by the symbols that occur; the rest of the table costs
-    no more than its zeros. (Adam then moves every row all the same: its moments decay.)
+    An embedding bag whose gradient is summed for the batch's symbols only; all other rows are 0. (Adam
+    still moves every row: its moments decay.)
     """
 
     @staticmethod
@@ -50,8 +48,8 @@ class SymbolSum(torch.autograd.Function):
 class ChildSumTreeLSTM(torch.autograd.Function):
     """Equations 2 to 8 for every subtree of a batch, with the backward pass written out.
 
-    Plain autograd would keep a copy of the states for every level. Here the levels share one
-    buffer, activations are in place, and each weight's gradient is one product over all nodes.
+    Autograd would keep a copy of the states for every level. Here the levels share one buffer,
+    activations are in place, and each weight's gradient is one product over all nodes.
 
     The gates lie in the order i, o, u, f along the first axis of the weights:
     `w` [4H, D] and `b` [4H] act on inputs, `u` [3H, H] on the sum of the children's states,
@@ -109,10 +107,10 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         batch: TreeBatch = ctx.batch
         size, leaves, below = len(u_f), batch.leaves, batch.below_top
         i, o, update = gates.chunk(3, dim=1)
-        # index_add would do, but on a GPU it adds equal roots up in any order.
+        # Not index_add: on a GPU its order of addition is not fixed.
         d_h = _embedding_backward(grads[0], batch.root, len(h), -1, False)
-        # First, for all nodes at once, the derivatives by which the loop multiplies what comes down:
-        # d_c, and d_gates by the arguments W x + U h + b of i, o and u.
+        # First, for all nodes at once, the local derivatives that the loop multiplies by the gradients
+        # from above: d_c, and d_gates by the arguments W x + U h + b of i, o and u.
         d_c, d_gates = torch.empty_like(h), torch.empty_like(gates)
         d_i, d_o, d_update = d_gates.chunk(3, dim=1)
         _tanh_backward(o, tanh_c, grad_input=d_c)  # of eq. 8 by c
@@ -133,8 +131,8 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             d_gates_k, d_c_k, d_h_k = d_gates[at], d_c[at], d_h[at]
             d_i, d_o, d_update = d_gates_k.chunk(3, dim=1)
             if at.stop <= below:
-                # Pull from the parents, over the edges that leave these nodes upwards. Their sum of
-                # d_c f (1 - f) c_k is c_k times a difference of two sums, as c_k is the same in all.
+                # Gather from the parents, over the edges that lead up from these nodes. c_k is in every
+                # term of the sum of d_c f (1 - f) c_k, so it is c_k times a difference of two sums.
                 start, to = by_child_start[at], by_child[up]
                 by_c = _sum_rows(d_kept, to, start)
                 d_forget = torch.sub(by_c, _sum_rows(d_kept_f, to, start), out=d_forget_h[at])
@@ -178,7 +176,6 @@ def _tanh(x: Tensor, out: Tensor) -> Tensor:
 def _sum_rows(rows: Tensor, index: Tensor, start: Tensor) -> Tensor:
     """Row k is the sum of rows[index[start[k]:start[k + 1]]], the last one's until the end of `index`.
 
-    An embedding bag gathers and sums in one call, and without atomics: its sums have one order on
-    every device.
+    An embedding bag gathers and sums in one call without atomics, so in one order on every device.
     """
     return torch.embedding_bag(rows, index, start, False, 0)[0]

@@ -1,9 +1,7 @@
-"""Trees to vectors: symbol embeddings, the Child-Sum Tree-LSTM, a projection of the root's state.
+"""The tree encoder: symbol embeddings, a Child-Sum Tree-LSTM, a projection of the root's state.
 
 Shapes: B trees; P pairs; D embedding, H hidden, O output.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,7 +18,7 @@ from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees import Forest, TreeBatch, Vocabulary
 
-_SUBTREES_PER_CALL = 32_768  # of the distinct trees that are evaluated at once: half a GB
+_SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 
@@ -29,11 +27,10 @@ class NoThreshold(UserError, ValueError):
 
 
 class TreeEncoder(nn.Module):
-    """Trees -> vectors: symbol embeddings, Child-Sum Tree-LSTM, linear projection of the root.
+    """Maps trees to vectors. Its vocabulary and ignored keys let it read ASTs.
 
-    Weights are drawn from `seed` alone. With `precision="bfloat16"` the states and products inside
-    the trees are of that type; weights, their gradients and the projection stay as they are. The
-    vocabulary and the ignored keys belong to the encoder: with them it reads ASTs.
+    Weights are drawn from `seed` alone. With `precision="bfloat16"`, the states and products inside the
+    trees are of that type; weights, their gradients and the projection stay float32.
     """
 
     def __init__(self, vocabulary: Vocabulary, settings: EncoderSettings, *, seed: int = 42) -> None:
@@ -54,7 +51,7 @@ class TreeEncoder(nn.Module):
         self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
         self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
         self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
-        # No bias: distances would cancel it, so it would never be trained.
+        # No bias: it would cancel in every distance and never be trained.
         self.output_weight = drawn(settings.output_dim, hidden_dim, scale=states)
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
 
@@ -77,11 +74,9 @@ class TreeEncoder(nn.Module):
         device = self.embedding.device
         distinct = trees[first]
         call = np.cumsum(np.diff(forest.tree_ptr)[distinct]) // _SUBTREES_PER_CALL
+        calls = np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
         with torch.no_grad():
-            parts = [
-                self(forest.batch(some, ids).to(device))
-                for some in np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
-            ]
+            parts = [self(forest.batch(some, ids).to(device)) for some in calls]
         return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
 
     def encode(self, asts: Iterable[Any]) -> Tensor:
@@ -106,10 +101,8 @@ class TreeEncoder(nn.Module):
             NoThreshold: the encoder has none.
         """
         if math.isnan(self.threshold):
-            raise NoThreshold(
-                "This encoder has no threshold: it was never validated. Train it, or set .threshold to "
-                "the distance under which trees count as similar."
-            )
+            remedy = "Train it, or set .threshold to the distance under which trees count as similar"
+            raise NoThreshold(f"This encoder has no threshold: it was never validated. {remedy}.")
         return self.distance(first, second) < self.threshold
 
 

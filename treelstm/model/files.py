@@ -1,11 +1,8 @@
-"""Encoders in files: in checkpoints and models of a run, and exported for other tools.
+"""Encoders in files: in the checkpoints and models of a run, and exported for other tools.
 
-An export is two plain files: `encoder.safetensors` holds the state dict, `encoder.json` beside it the
-settings, the vocabulary and the threshold. Both ways are exact: what is exported, imported and exported
-again is byte for byte the same.
+An export is two plain files: `encoder.safetensors` holds the state dict, `encoder.json` the settings,
+the vocabulary and the threshold. Exporting, importing and exporting again gives the same bytes.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -29,7 +26,7 @@ WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"
 
 
 class ModelFile(TypedDict):
-    """What every `.pt` file of a run holds: an encoder, and where it comes from."""
+    """What every `.pt` file of a run holds: an encoder and its origin."""
 
     epoch: int
     model_state_dict: dict[str, Tensor]
@@ -40,17 +37,13 @@ class ModelFile(TypedDict):
 
 
 def model_part(content: ModelFile) -> ModelFile:
-    """A model file's content out of a commit's: no optimizer, no position."""
+    """The keys of `ModelFile` out of a commit's content."""
     every = cast("dict[str, object]", content)
     return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__})
 
 
 def read_model(path: Path | str) -> ModelFile:
-    """The encoder's part of a checkpoint or model file.
-
-    Raises:
-        MissingCheckpoint, DamagedCheckpoint, CheckpointError: as `sealed.read_sealed`.
-    """
+    """The encoder's part of a checkpoint or model file; raises as `sealed.read_sealed`."""
     content = read_sealed(Path(path))
     missing = sorted(ModelFile.__annotations__.keys() - content.keys())
     if missing:
@@ -59,7 +52,7 @@ def read_model(path: Path | str) -> ModelFile:
 
 
 def model_epoch(path: Path) -> int | None:
-    """The epoch whose weights a model file holds, None where it is missing or damaged."""
+    """The epoch whose weights a model file holds, or None if it is missing or damaged."""
     try:
         return read_model(path)["epoch"]
     except CheckpointError:
@@ -89,21 +82,15 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
 
 
 def load_weights(encoder: TreeEncoder, weights: Mapping[str, Tensor], path: Path) -> None:
-    """
-    Raises:
-        CheckpointError: the weights are not this encoder's, in name or size; says which.
-    """
+    """Loads a state dict; raises CheckpointError, with the difference, if it is another model's."""
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split()).partition(": ")[2]
         raise CheckpointError(
             f"{path} holds the weights of another model ({reason}). Use the version of treelstm that "
-            f"wrote it, or start a new output_dir."
+            "wrote it, or start a new output_dir."
         ) from error
-
-
-# --- exports -----------------------------------------------------------------------------------
 
 
 def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
@@ -115,12 +102,9 @@ def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    about = {
-        "format": EXPORT_FORMAT,
-        **encoder.settings.to_dict(),
-        "threshold": None if math.isnan(encoder.threshold) else encoder.threshold,
-        "vocabulary": list(encoder.vocabulary.symbols),
-    }
+    about = {"format": EXPORT_FORMAT, **encoder.settings.to_dict()}
+    about["threshold"] = None if math.isnan(encoder.threshold) else encoder.threshold
+    about["vocabulary"] = list(encoder.vocabulary.symbols)
     write_whole(directory / WEIGHTS, save(weights))
     write_whole(directory / SETTINGS, json.dumps(about, indent=1).encode())
 

@@ -1,11 +1,7 @@
-"""What an encoder is trained for. An objective owns its loss and whatever follows from it.
+"""Training objectives: each owns its loss, its margins, its first threshold and its bound of soundness.
 
-A new objective is a class here and its settings in `config.py`.
-
-Shapes: P pairs.
+A new objective is a class here and its settings in `config.py`. Shapes: P pairs.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -23,7 +19,7 @@ class Contrastive:
     """
 
     margin: float
-    settings = ("margin",)  # that a user may change where the loss is out of bounds
+    settings = ("margin",)  # to lower if the first step's loss is not finite
 
     def loss(self, distance: Tensor, label: Tensor) -> Tensor:
         """Loss of each pair [P], from distances [P] and labels [P]."""
@@ -37,10 +33,10 @@ class Contrastive:
         return self.margin / 2
 
     def largest_sound_loss(self, first: float) -> float:
-        """The mean loss beyond which a run has diverged; `first` is the mean loss of its first step.
+        """The mean loss beyond which a run has diverged; `first` is that of its first step.
 
-        10,000 times the first loss, or that of an encoder that maps all trees to one point: distances
-        100 times as large.
+        10,000 times `first` or the loss of mapping all trees to one point, whichever is larger:
+        distances 100 times as large.
         """
         return 10_000 * max(self.margin**2 / 2, first)
 

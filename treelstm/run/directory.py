@@ -1,10 +1,8 @@
-"""A run's directory: commits by name and position, the newest that verifies, and what is derived.
+"""A run's directory: its commits, the newest that verifies, and the files derived from a commit.
 
 `checkpoint_epoch_N.pt` is the state after epoch N, `checkpoint_epoch_N_step_S.pt` the state inside
-epoch N after S steps. One such file is the commit; history, best and final model follow from it.
+epoch N after S steps. One such file is the commit; history, best and final model are derived from it.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -18,13 +16,7 @@ from treelstm.config import project_root
 from treelstm.files import write_whole
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
 from treelstm.model.files import ModelFile, model_epoch, model_part
-from treelstm.sealed import (
-    CheckpointError,
-    DamagedCheckpoint,
-    read_sealed,
-    verified_bytes,
-    write_sealed,
-)
+from treelstm.sealed import CheckpointError, DamagedCheckpoint, read_sealed, verified_bytes, write_sealed
 
 log = logging.getLogger("treelstm")
 
@@ -39,7 +31,7 @@ class NoUsableCheckpoint(CheckpointError):
 
 
 class Commit(ModelFile):
-    """What a checkpoint holds: an encoder, and whatever else the next step depends on."""
+    """What a checkpoint holds: an encoder, and everything else that the next step depends on."""
 
     step: int  # steps done in `epoch`; 0: the epoch is complete
     optimizer_state_dict: dict[str, Any]
@@ -51,18 +43,15 @@ class Commit(ModelFile):
     history: list[EpochRecord]
     first_loss: float | None  # mean of the run's first step
     timings: list[Timing]
-    seconds: float  # that the epoch so far took
+    seconds: float  # training time of the epoch so far
     fingerprint: dict[str, str]  # of the data: file -> SHA-256
     num_threads: int
-    device: str  # its type
-
-
-# --- names and positions -----------------------------------------------------------------------
+    device: str  # type of device
 
 
 @dataclass(frozen=True, order=True)
 class Checkpoint:
-    """A checkpoint's place in its run; checkpoints sort by it. Nothing is read to make one."""
+    """A checkpoint file and its position in the run, known from its name; sorts by position."""
 
     epochs_done: int
     steps_into_next: int
@@ -70,7 +59,7 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """The epoch in the file's name: the one it completes, or the one it is inside of."""
+        """The epoch in the file's name: completed, or begun."""
         return self.epochs_done + (self.steps_into_next > 0)
 
     @property
@@ -78,14 +67,12 @@ class Checkpoint:
         return self.epochs_done, self.steps_into_next
 
 
-def checkpoint_name(epochs_done: int, steps_into_next: int) -> str:
-    if steps_into_next:
-        return f"checkpoint_epoch_{epochs_done + 1}_step_{steps_into_next}.pt"
-    return f"checkpoint_epoch_{epochs_done}.pt"
+def checkpoint_name(epoch: int, step: int) -> str:
+    return f"checkpoint_epoch_{epoch}_step_{step}.pt" if step else f"checkpoint_epoch_{epoch}.pt"
 
 
 def checkpoint_at(path: Path) -> Checkpoint | None:
-    """The place that a file's name gives it, None where it is not named like a checkpoint."""
+    """The checkpoint of this name, or None where a file is not named like one."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
@@ -94,20 +81,13 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
 
 
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
-    """All checkpoints of a run by position, oldest first; an empty list where there are none.
-
-    Judged by name alone; `load_checkpoint` tells whether one is whole.
-    """
+    """All checkpoints of a run by position, oldest first. Judged by name alone, not read."""
     found = map(checkpoint_at, Path(output_dir).glob("checkpoint_epoch_*.pt"))
     return sorted(checkpoint for checkpoint in found if checkpoint)
 
 
-# --- reading -----------------------------------------------------------------------------------
-
-
 def load_checkpoint(path: Path | str) -> Commit:
-    """A verified checkpoint: `epoch`, `step`, `model_state_dict`, `optimizer_state_dict`,
-    `train_loss`, `history` and what else resumption needs; tensors on the CPU.
+    """The content of a verified checkpoint (the keys of `Commit`), tensors on the CPU.
 
     Raises:
         MissingCheckpoint: there is no such file.
@@ -119,7 +99,7 @@ def load_checkpoint(path: Path | str) -> Commit:
     missing = sorted(Commit.__annotations__.keys() - content.keys())
     if missing:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
-    name = checkpoint_name(content["epoch"] - (content["step"] > 0), content["step"])
+    name = checkpoint_name(content["epoch"], content["step"])
     if checkpoint_at(path) and path.name != name:
         raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
     return cast("Commit", content)
@@ -135,7 +115,7 @@ class ResumePoint:
 
 
 def newest_usable(output_dir: Path) -> ResumePoint | None:
-    """The newest checkpoint that verifies; raises as `find_latest_checkpoint`."""
+    """The newest checkpoint that verifies; otherwise as `find_latest_checkpoint`."""
     passed_over: list[DamagedCheckpoint] = []
     for checkpoint in reversed(list_checkpoints(output_dir)):
         try:
@@ -145,16 +125,14 @@ def newest_usable(output_dir: Path) -> ResumePoint | None:
     if passed_over:
         reasons = "\n".join(str(error) for error in passed_over)
         raise NoUsableCheckpoint(
-            f"{output_dir} holds {len(passed_over)} checkpoint(s), and all are damaged; starting over "
-            f"would bury the run.\n{reasons}\nRestore one from a backup, or choose a new output_dir."
+            f"{output_dir} holds {len(passed_over)} checkpoint(s), and all are damaged.\n{reasons}\n"
+            "Restore one from a backup, or choose a new output_dir to start over."
         )
     return None
 
 
 def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
-    """The newest checkpoint that verifies, or None where there is none at all.
-
-    Newest by position (epoch, then step), not by file time. Changes nothing.
+    """The newest checkpoint (by position, not by file time) that verifies, or None if there is none.
 
     Raises:
         NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
@@ -164,7 +142,7 @@ def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
 
 
 def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
-    """The checkpoint to go on from, verified, or None for a fresh start. Changes nothing on disk.
+    """The verified checkpoint to resume, or None for a fresh start; changes nothing.
 
     Raises:
         CheckpointError: a named checkpoint is missing, of another run, or damaged.
@@ -185,22 +163,14 @@ def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
     )
 
 
-# --- writing -----------------------------------------------------------------------------------
-
-
 def write_commit(output_dir: Path, content: Commit, keep: str | int) -> None:
-    """Writes a checkpoint, then removes the ones that it makes dispensable.
-
-    Raises:
-        WriteFailed: the disk refuses; earlier commits are intact.
-    """
-    epochs_done = content["epoch"] - (content["step"] > 0)
-    write_sealed(output_dir / checkpoint_name(epochs_done, content["step"]), content)
+    """Writes a checkpoint, then prunes older ones. WriteFailed leaves the earlier commits intact."""
+    write_sealed(output_dir / checkpoint_name(content["epoch"], content["step"]), content)
     prune(output_dir, keep, content["best"]["epoch"] if content["best"] else None)
 
 
 def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | None) -> None:
-    """Brings what follows from commits up to date with this one: history, best and final model."""
+    """Writes what this commit derives and is not there yet: history, best model, final model."""
     history = json.dumps(content["history"], indent=1).encode()
     path = output_dir / HISTORY
     if not path.is_file() or path.read_bytes() != history:
@@ -208,9 +178,8 @@ def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | No
     best = content["best"]["epoch"] if content["best"] else None
     if best is not None and model_epoch(output_dir / BEST) != best:
         try:
-            source = content
-            if (content["epoch"], content["step"]) != (best, 0):
-                source = load_checkpoint(output_dir / checkpoint_name(best, 0))
+            is_best = (content["epoch"], content["step"]) == (best, 0)
+            source = content if is_best else load_checkpoint(output_dir / checkpoint_name(best, 0))
             write_sealed(output_dir / BEST, model_part(source))
         except CheckpointError as error:
             log.warning("%s is not of epoch %d and cannot be made again: %s", BEST, best, error)
@@ -219,7 +188,7 @@ def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | No
 
 
 def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | None) -> None:
-    """Sets aside, and names, whatever lies beyond the starting point; deletes nothing."""
+    """Sets aside whatever is newer than the starting point; deletes nothing."""
     checkpoints = list_checkpoints(output_dir)
     later = [c.path for c in checkpoints if start is None or c > start.checkpoint]
     if start is not None and resume == "auto":
@@ -227,22 +196,16 @@ def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | Non
             log.warning("passed over: %s", error)
         if later:
             set_aside(later, DAMAGED)
-            log.warning("kept aside in %s: %s", output_dir / DAMAGED, _names(later))
         return
     derived = [output_dir / name for name in (BEST, FINAL, HISTORY)]
-    # Newest first: killed halfway, what is left ends earlier, and auto goes on from there.
+    # Newest first: if this is killed halfway, "auto" resumes from an earlier checkpoint.
     files = later[::-1] + [path for path in derived if path.exists()]
     if files and (later or start is None):
         set_aside(files, SUPERSEDED)
-        log.info("set aside in %s: %s", output_dir / SUPERSEDED, _names(files))
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths)
 
 
 def set_aside(paths: Sequence[Path], into: str) -> None:
-    """Moves files into a subdirectory of theirs; a name already taken there gets a number."""
+    """Moves files to a subdirectory of theirs, numbering names that are taken there, and logs it."""
     for path in paths:
         directory = path.parent / into
         directory.mkdir(exist_ok=True)
@@ -251,21 +214,21 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
             number += 1
             target = directory / f"{path.stem}.{number}{path.suffix}"
         path.replace(target)
+    log.info("set aside in %s/: %s", into, ", ".join(path.name for path in paths))
 
 
 def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
-    """Removes checkpoints that a newer commit made dispensable; call right after a commit.
+    """Removes checkpoints that newer ones replace; call right after a commit.
 
-    Of those inside an epoch the newest two stay until an epoch's commit follows them. Of the epochs'
-    own, the last `keep` and the best stay; `"all"` keeps them all. Nothing is removed before the
-    newest has been read back whole: the disk may hold something else than was written.
+    Checkpoints inside an epoch: the newest two are kept until the epoch's own commit. Checkpoints of
+    whole epochs: the last `keep` and the best are kept, or "all". Nothing is removed before the newest
+    has been read back and verified: the disk may hold something else than was written.
     """
     checkpoints = list_checkpoints(output_dir)
     epochs = [c for c in checkpoints if not c.steps_into_next]
     inside = [c for c in checkpoints if c.steps_into_next]
-    newest_epoch = epochs[-1].position if epochs else (0, 0)
-    stale = [c for c in inside if c.position < newest_epoch]
-    stale += [c for c in inside if c.position > newest_epoch][:-2]
+    unfinished = [c for c in inside if not epochs or c > epochs[-1]]
+    stale = [c for c in inside if c not in unfinished[-2:]]
     if keep != "all":
         stale += [c for c in epochs[: -int(keep)] if c.epochs_done != best_epoch]
     if not stale:

@@ -1,6 +1,4 @@
-"""Has a run diverged, and in which step? Asked before every commit, so that each one is good."""
-
-from __future__ import annotations
+"""Whether a run has diverged, and in which step. Checked before every commit, so that each is good."""
 
 import math
 
@@ -17,15 +15,15 @@ _LARGEST_GROWTH = 10_000.0  # of the norm of the weights since they were drawn
 
 
 class TrainingDiverged(UserError, ArithmeticError):
-    """Loss or weights are NaN, infinite, or far out of bounds; the last commit is good.
+    """Loss or weights are NaN, infinite or far out of bounds; the last commit is good.
 
-    Out of bounds: the epoch's mean loss is over what the objective names (10,000 times the loss of the
-    first step), or the norm of the weights is over 10,000 times what it was when they were drawn.
+    Bounds: for the epoch's mean loss, the objective's `largest_sound_loss`; for the norm of the weights,
+    10,000 times what it was when they were drawn.
     """
 
 
 def check_sound(run: Run) -> None:
-    """One look at sums and weights. On a GPU, each look waits for the steps to end.
+    """Checks the loss and the weights; on a GPU, this waits for the steps to end.
 
     Raises:
         TrainingDiverged: the state must not be committed; names the step that went wrong.
@@ -46,11 +44,7 @@ def check_sound(run: Run) -> None:
 
 
 def shown_loss(run: Run) -> float:
-    """The loss for people to see. One that is NaN or infinite stops the run at once.
-
-    Raises:
-        TrainingDiverged: as `check_sound`.
-    """
+    """The training loss to display; raises as `check_sound` if it is NaN or infinite."""
     loss = run.train_loss
     if not math.isfinite(loss):
         check_sound(run)
@@ -63,10 +57,10 @@ def _sound(run: Run, loss: float, limit: float) -> bool:
 
 
 def _what_went_wrong(run: Run, limit: float) -> str:
-    """Replays from the last commit, looking at every step, to the first that is not sound.
+    """Replays the steps since the last commit and names the first one that is out of bounds.
 
-    Steps are pure functions, so the replay takes the very same ones. Where no loss is out of bounds
-    yet, it names the step in which the weights grew most.
+    Steps are pure functions, so the replay computes the same. Where no step is out of bounds, it names
+    the one in which the weights grew most.
     """
     config, pairs = run.config, run.corpus.training
     start = newest_usable(config.output_path)
@@ -93,10 +87,7 @@ def _what_went_wrong(run: Run, limit: float) -> str:
             return suspect
     if after == norm(run.encoder.parameters()):
         return suspect
-    return (
-        "A replay of the same steps from the last commit went well: suspect the memory or the "
-        "processor of this machine."
-    )
+    return "A replay of the same steps is sound: suspect the memory or the processor of this machine."
 
 
 def _places(pairs: Pairs, indices: np.ndarray) -> str:
@@ -105,6 +96,5 @@ def _places(pairs: Pairs, indices: np.ndarray) -> str:
     for where in map(pairs.where, indices.tolist()):
         path, _, line = where.rpartition(":")
         lines.setdefault(path, []).append(int(line))
-    return "; ".join(
-        f"{path} line {', '.join(map(str, sorted(found)))}" for path, found in sorted(lines.items())
-    )
+    parts = (f"{path} line {', '.join(map(str, sorted(lines[path])))}" for path in sorted(lines))
+    return "; ".join(parts)

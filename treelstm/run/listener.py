@@ -1,6 +1,4 @@
-"""Who watches a run. The training loop calls these methods and knows nothing of who listens."""
-
-from __future__ import annotations
+"""The interface between the training loop and whatever watches a run."""
 
 from treelstm.history import EpochRecord, History
 from treelstm.run.directory import Commit
@@ -8,13 +6,13 @@ from treelstm.run.state import Run
 
 
 class Listener:
-    """Overrides what it wants to hear. What it raises ends the run; the last commit stands.
+    """Subclasses override what they need. An exception ends the run; the last commit is intact.
 
-    `run` is the live state: to be read, not to be changed.
+    `run` is the live state, for reading only.
     """
 
     def on_start(self, run: Run) -> None:
-        """The state is loaded, and there is something left to do or not (`run.outcome`)."""
+        """The state is loaded; `run.outcome` is None if there is something left to do."""
 
     def on_step(self, run: Run) -> None:
         """One optimizer step is done."""
@@ -23,10 +21,10 @@ class Listener:
         """A commit is on disk."""
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """An epoch is validated and on disk, with all that follows from it."""
+        """An epoch is validated, and its commit and the files derived from it are on disk."""
 
     def on_end(self, history: History) -> None:
-        """The run ended, finished or stopped, after there was something to do."""
+        """The run is finished or was stopped. Not called if there was nothing to do."""
 
     def on_failure(self, error: Exception) -> None:
         """The run ends with this error."""

@@ -1,6 +1,4 @@
-"""One writer to a run's directory at a time, told by name to everybody else."""
-
-from __future__ import annotations
+"""At most one process writes to a run's directory; others are told which one."""
 
 import json
 import os
@@ -28,7 +26,7 @@ class RunInUse(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes to an output directory."""
+    """The process that writes to an output directory."""
 
     host: str
     pid: int
@@ -44,7 +42,7 @@ class Holder:
 
 @contextmanager
 def only_writer(output_dir: Path) -> Iterator[None]:
-    """Holds the directory for this process, and removes what a killed writer left half-written.
+    """Locks the directory for this process, and removes temporary files of a killed writer.
 
     The operating system frees the lock of a process that ends in any way, so no lock goes stale.
 
@@ -55,16 +53,14 @@ def only_writer(output_dir: Path) -> Iterator[None]:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(output_dir / ".lock", timeout=0.5)
-        lock.acquire()  # waits, since `holder` shares the lock for an instant to look
+        lock.acquire()  # waits, because `holder` takes a shared lock for an instant
     except filelock.Timeout:
         refuse_if_held(output_dir)
         raise
     except OSError as error:
-        raise WriteFailed(
-            error.errno,
-            f"{error.strerror}: {output_dir} cannot be written to. "
-            "Correct its permissions or choose another output_dir",
-        ) from error
+        found = f"{error.strerror}: {output_dir} cannot be written to"
+        remedy = "Correct its permissions or choose another output_dir"
+        raise WriteFailed(error.errno, f"{found}. {remedy}") from error
     try:
         for depth in ("", "*/"):
             for leftover in output_dir.glob(f"{depth}.*{TEMPORARY_SUFFIX}"):
@@ -78,28 +74,24 @@ def only_writer(output_dir: Path) -> Iterator[None]:
 
 
 def refuse_if_held(output_dir: Path) -> None:
-    """
-    Raises:
-        RunInUse: a process holds the directory; says which, where, since when.
-    """
+    """Raises RunInUse if a process holds the directory; says which, where, since when."""
     if by := holder(output_dir):
-        raise RunInUse(
-            f"{output_dir} is in use by {by}. Wait for it, stop it, or choose another output_dir."
-        )
+        remedy = "Wait for it, stop it, or choose another output_dir"
+        raise RunInUse(f"{output_dir} is in use by {by}. {remedy}.")
 
 
 def holder(output_dir: Path) -> Holder | None:
-    """Who holds the directory now, or None where nobody does. Any number may look at once."""
+    """The process that holds the directory, or None. Any number of processes may ask at once."""
     if not _locked(output_dir / ".lock"):
         return None
     try:
         return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
     except (OSError, ValueError, TypeError):
-        return Holder("an unknown host", 0, "a moment ago")  # it holds the lock, its note follows
+        return Holder("an unknown host", 0, "a moment ago")  # locked, .holder.json follows
 
 
 def _locked(path: Path) -> bool:
-    """Whether a writer holds this lock. It is asked for shared, so that two who look never collide."""
+    """Whether a writer holds this lock. Tried with a shared lock, so that two readers never collide."""
     try:
         with path.open("rb") as file:
             if fcntl is None:

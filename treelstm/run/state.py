@@ -1,6 +1,4 @@
-"""What the next step of a run depends on, and its way into a commit and back."""
-
-from __future__ import annotations
+"""The state of a run: what the next step depends on, written to a commit and read back."""
 
 import math
 import platform
@@ -24,7 +22,7 @@ from treelstm.trees import Vocabulary
 
 
 class SettingsChanged(UserError, ValueError):
-    """A run cannot be resumed with these settings or data; says which, both values, the way out."""
+    """A run cannot be resumed with these settings or data; names them with both values."""
 
 
 @dataclass
@@ -37,26 +35,21 @@ class Run:
     objective: Contrastive
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None  # steps once an epoch
-    warmup: LRScheduler | None  # steps once a step, and scales what the scheduler decides
+    warmup: LRScheduler | None  # steps once a step; scales the scheduler's rate
     epoch_sums: torch.Tensor  # float64 [2] on the run's device: this epoch's loss, correct pairs
-    initial_norm: float  # of the weights before anything was learned or loaded
+    initial_norm: float  # of the weights as drawn
     threshold: float  # of the newest validation; the objective's own before the first
     epochs_done: int = 0
-    step: int = 0  # steps done in the epoch after those
+    step: int = 0  # steps done in the next epoch
     best: BestEpoch | None = None
     history: list[EpochRecord] = field(default_factory=list)
     first_loss: torch.Tensor | None = None  # mean of the first step, on the run's device
-    seconds: float = 0.0  # that the running epoch's committed steps took, in all processes
+    seconds: float = 0.0  # training time of this epoch up to its last commit, over all restarts
     timings: list[Timing] = field(default_factory=list)
 
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.corpus.training) / self.config.batch_size)
-
-    @property
-    def pairs_seen(self) -> int:
-        """Pairs of the running epoch that its steps have seen."""
-        return min(self.step * self.config.batch_size, len(self.corpus.training))
 
     @property
     def steps_done(self) -> int:
@@ -65,12 +58,10 @@ class Run:
 
     @property
     def train_loss(self) -> float:
-        """Mean loss of the epoch so far, or of the last one where none has begun.
-
-        On a GPU, asking waits for the step to end.
-        """
+        """Mean loss of the epoch so far, or of the last one between epochs; waits for a GPU's step."""
         if self.step:
-            return float(self.epoch_sums[0]) / self.pairs_seen
+            pairs_seen = min(self.step * self.config.batch_size, len(self.corpus.training))
+            return float(self.epoch_sums[0]) / pairs_seen
         return self.history[-1]["train_loss"] if self.history else math.nan
 
     @property
@@ -83,19 +74,20 @@ class Run:
 
     @property
     def place(self) -> str:
-        """Where the newest step is, in words."""
+        """The newest step, in words."""
         epoch, step = self.epochs_done + (self.step > 0), self.step or self.steps_per_epoch
         return f"epoch {epoch}, step {step}"
 
     @property
     def outcome(self) -> Outcome | None:
         """How the run has ended by itself, or None while there is more to do."""
-        if self.step == 0 and self.epochs_done >= self.config.epochs:
+        if self.step:
+            return None
+        if self.epochs_done >= self.config.epochs:
             return Outcome.FINISHED
         waited = self.epochs_done - self.best["epoch"] if self.best else 0
-        if self.step == 0 and self.config.patience is not None and waited >= self.config.patience:
-            return Outcome.FINISHED_EARLY
-        return None
+        out_of_patience = self.config.patience is not None and waited >= self.config.patience
+        return Outcome.FINISHED_EARLY if out_of_patience else None
 
 
 def new_run(config: Config, corpus: Corpus) -> Run:
@@ -115,11 +107,9 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     except RuntimeError as error:
         theirs, ours = source.settings.to_dict(), EncoderSettings.among(config.to_dict()).to_dict()
         differing = [name for name in ours if theirs[name] != ours[name]]
-        raise SettingsChanged(
-            f"{path} has {', '.join(f'{name}={theirs[name]!r}' for name in differing)}, this run asks "
-            f"for {', '.join(f'{name}={ours[name]!r}' for name in differing)}. Set the same to start "
-            "from its weights."
-        ) from error
+        found, asked = (", ".join(f"{k}={v[k]!r}" for k in differing) for v in (theirs, ours))
+        remedy = "Set the same to start from its weights"
+        raise SettingsChanged(f"{path} has {found}, this run asks for {asked}. {remedy}.") from error
     return run
 
 
@@ -127,7 +117,7 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
     """The state that a commit holds.
 
     Raises:
-        SettingsChanged: settings or data decide differently what is computed; names all of them.
+        SettingsChanged: settings or data would change what is computed; names all of them.
         CheckpointError: the weights are of another model.
     """
     content, path = start.content, start.checkpoint.path
@@ -135,29 +125,27 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         raise SettingsChanged(
             f"{path} was trained with other settings or data:\n  "
             + "\n  ".join(changes)
-            + "\nPut back what it was trained with to resume it, or choose a new output_dir to start "
-            "another run (start_from takes its weights along)."
+            + "\nPut these back to resume it, or choose a new output_dir (start_from keeps the weights)."
         )
     run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
     load_weights(run.encoder, content["model_state_dict"], path)
     run.optimizer.load_state_dict(content["optimizer_state_dict"])
-    if run.scheduler is not None and content["scheduler_state_dict"] is not None:
+    if run.scheduler and content["scheduler_state_dict"]:
         run.scheduler.load_state_dict(content["scheduler_state_dict"])
-    if run.warmup is not None and content["warmup_state_dict"] is not None:
+    if run.warmup and content["warmup_state_dict"]:
         run.warmup.load_state_dict(content["warmup_state_dict"])
     run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
     run.threshold, run.best = content["threshold"], content["best"]
     run.history, run.timings = list(content["history"]), list(content["timings"])
-    run.seconds = content["seconds"]
     if content["first_loss"] is not None:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
-    run.step = content["step"]
+    run.step, run.seconds = content["step"], content["seconds"]
     run.epochs_done = content["epoch"] - (run.step > 0)
     return run
 
 
 def state_of(run: Run) -> Commit:
-    """What a checkpoint holds; tensors are the run's own, not copies."""
+    """The content of a checkpoint; tensors are the run's own, not copies."""
     return {
         "epoch": run.epochs_done + (run.step > 0),
         "step": run.step,
@@ -183,7 +171,7 @@ def state_of(run: Run) -> Commit:
 
 
 def versions() -> dict[str, str]:
-    """What bit-identity depends on besides settings and data."""
+    """The versions that bit-identity depends on, besides settings and data."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -192,7 +180,7 @@ def versions() -> dict[str, str]:
 
 
 def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[str]:
-    """What this run would compute differently from a checkpoint's, each with both values."""
+    """Settings and data that would change what the checkpoint's run computes, with both values."""
     before = content["config"]
     changes = [
         f"{name}={before.get(name)!r}, this run asks for {now!r}"
@@ -204,15 +192,12 @@ def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[st
     was, now = content["fingerprint"], corpus.fingerprint
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
-            changes.append(
-                f"{name} with SHA-256 {was.get(name, 'none (no such file)')[:12]}, "
-                f"the file now has {now.get(name, 'none (no such file)')[:12]}"
-            )
-    own_vocabulary = before["start_from"] is None  # else it is the one it started from
-    if own_vocabulary and not changes and content["vocabulary"] != list(corpus.vocabulary.symbols):
-        changes.append(
-            f"{len(content['vocabulary'])} symbols, the trees now give {len(corpus.vocabulary)}"
-        )
+            first, second = (digests.get(name, "no such file")[:12] for digests in (was, now))
+            changes.append(f"{name} with SHA-256 {first}, the file now has {second}")
+    symbols = content["vocabulary"]
+    # With start_from, the vocabulary came with the weights.
+    if before["start_from"] is None and not changes and symbols != list(corpus.vocabulary.symbols):
+        changes.append(f"{len(symbols)} symbols, the trees now give {len(corpus.vocabulary)}")
     return changes
 
 
@@ -227,32 +212,16 @@ def _blank_run(config: Config, corpus: Corpus) -> Run:
     device = chosen_device(config.device)
     encoder.to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
-    objective = objective_of(config)
-    return Run(
-        config=config,
-        corpus=corpus,
-        encoder=encoder,
-        objective=objective,
-        optimizer=optimizer,
-        scheduler=_scheduler(config, optimizer),
-        warmup=_warmup(config, optimizer),
-        epoch_sums=torch.zeros(2, dtype=torch.float64, device=device),
-        initial_norm=norm(encoder.parameters()),
-        threshold=objective.first_threshold,
-    )
-
-
-def _scheduler(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    scheduler: LRScheduler | None = None
     if config.lr_schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=config.epochs)
-    if config.lr_schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
-    return None
-
-
-def _warmup(config: Config, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
-    """Step k of the first `warmup_steps` (1, 2, ...) has k / warmup_steps of the learning rate."""
-    steps = config.warmup_steps
-    if steps < 2:
-        return None
-    return LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+        scheduler = CosineAnnealingLR(optimizer, T_max=config.epochs)
+    elif config.lr_schedule == "plateau":
+        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+    warmup, steps = None, config.warmup_steps
+    if steps > 1:  # step k of the first `warmup_steps` (1, 2, ...) has k / warmup_steps of the rate
+        warmup = LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+    objective, initial_norm = objective_of(config), norm(encoder.parameters())
+    sums, threshold = torch.zeros(2, dtype=torch.float64, device=device), objective.first_threshold
+    return Run(
+        config, corpus, encoder, objective, optimizer, scheduler, warmup, sums, initial_norm, threshold
+    )

@@ -1,6 +1,4 @@
-"""How a run stands, from its files alone; also while another process trains it."""
-
-from __future__ import annotations
+"""The state of a run, read from its files, also while another process trains it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,20 +7,14 @@ from pathlib import Path
 from treelstm.config import Settings
 from treelstm.history import EpochRecord, Outcome
 from treelstm.model.files import model_epoch, read_model
-from treelstm.run.directory import (
-    FINAL,
-    ResumePoint,
-    checkpoint_at,
-    load_checkpoint,
-    newest_usable,
-)
+from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_checkpoint, newest_usable
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands; printed, one line for each thing there is to know."""
+    """The state of a run; `print` shows it."""
 
     output_dir: Path
     newest: ResumePoint
@@ -36,7 +28,7 @@ class RunStatus:
 
     @property
     def config(self) -> Settings:
-        """The settings it was trained with, its own directory as it is found now."""
+        """The settings it was trained with, `output_dir` as it is now."""
         return {**self.newest.content["config"], "output_dir": str(self.output_dir)}
 
     def __str__(self) -> str:
@@ -56,25 +48,20 @@ class RunStatus:
 
 
 def run_status(output_dir: Path | str) -> RunStatus:
-    """How the run in `output_dir` stands; changes nothing.
+    """The state of the run in `output_dir`; changes nothing.
 
     Raises:
         CheckpointError: there is no checkpoint, or none that verifies.
     """
     output_dir = Path(output_dir)
-    newest = newest_usable(output_dir)
-    if newest is None and (by := holder(output_dir)):
-        raise CheckpointError(
-            f"{output_dir} is being trained by {by} and has no commit yet. Look again after its first."
-        )
+    newest, by = newest_usable(output_dir), holder(output_dir)
     if newest is None:
-        raise CheckpointError(
-            f"{output_dir} holds no checkpoint. Start the run with notebooks/02_train.ipynb, "
-            "or name another output_dir."
-        )
+        found = f"is being trained by {by} and has no commit yet" if by else "holds no checkpoint"
+        remedy = "Try again later" if by else "Start the run with notebooks/02_train.ipynb"
+        raise CheckpointError(f"{output_dir} {found}. {remedy}, or name another output_dir.")
     content = newest.content
     finished = content["step"] == 0 and model_epoch(output_dir / FINAL) == content["epoch"]
-    return RunStatus(output_dir, newest, holder(output_dir), finished, _last_line(output_dir))
+    return RunStatus(output_dir, newest, by, finished, _last_line(output_dir))
 
 
 def _last_line(output_dir: Path) -> str:
@@ -103,28 +90,15 @@ class CheckpointRow:
 
 
 def unread_row(path: Path) -> CheckpointRow:
-    """What a file's name and the file system say of it.
-
-    Raises:
-        FileNotFoundError: it has been removed meanwhile.
-    """
+    """A row of what the name and the file system tell; FileNotFoundError if the file is gone."""
     stat = path.stat()
-    place = checkpoint_at(path)
-    return CheckpointRow(
-        path=path,
-        epoch=place.epoch if place else None,
-        step=place.steps_into_next or None if place else None,
-        size=stat.st_size,
-        written=datetime.fromtimestamp(stat.st_mtime).astimezone(),
-    )
+    place, written = checkpoint_at(path), datetime.fromtimestamp(stat.st_mtime).astimezone()
+    epoch, step = (place.epoch, place.steps_into_next or None) if place else (None, None)
+    return CheckpointRow(path, epoch, step, stat.st_size, written)
 
 
 def verified_row(path: Path) -> CheckpointRow:
-    """What a checkpoint or model file holds, read and verified.
-
-    Raises:
-        FileNotFoundError: it has been removed meanwhile.
-    """
+    """A row of what a checkpoint or model file holds, read and verified; raises as `unread_row`."""
     row = unread_row(path)
     try:
         if checkpoint_at(path) is None:
@@ -135,11 +109,6 @@ def verified_row(path: Path) -> CheckpointRow:
         raise
     except CheckpointError as error:
         return replace(row, status=str(error))
-    history = content["history"] if not content["step"] else []
-    return replace(
-        row,
-        train_loss=content["train_loss"],
-        record=history[-1] if history else None,
-        config=content["config"],
-        status="verified",
-    )
+    record = content["history"][-1] if content["history"] and not content["step"] else None
+    row = replace(row, config=content["config"], status="verified")
+    return replace(row, train_loss=content["train_loss"], record=record)

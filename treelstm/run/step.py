@@ -1,6 +1,4 @@
-"""One optimizer step, and the validation that closes an epoch: how a run's state moves on."""
-
-from __future__ import annotations
+"""One optimizer step, and the validation at the end of an epoch."""
 
 from typing import TypeVar, cast
 
@@ -48,12 +46,12 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
 
 
 def _moved(data: _Data, device: torch.device) -> _Data:
-    """A tensor or batch on the device; to a GPU from pinned memory, without waiting."""
+    """The data on the device; copied to a GPU from pinned memory, without waiting."""
     return data if device.type == "cpu" else data.pin_memory().to(device, non_blocking=True)
 
 
 def finish_epoch(run: Run) -> EpochRecord:
-    """Validates and closes the epoch whose steps are all done; returns its history record."""
+    """Validates and ends the epoch whose steps are all done; returns its history record."""
     pairs, count = run.corpus.validation, len(run.corpus.training)
     loss_sum, correct = run.epoch_sums.tolist()
     distance = pair_distances(run.encoder, pairs)

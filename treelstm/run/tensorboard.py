@@ -1,11 +1,8 @@
-"""TensorBoard's file, derived from a commit: equal commits have byte for byte equal files.
+"""TensorBoard's file, derived from a commit: equal commits have equal files, byte for byte.
 
-The file is whatever `encoded` makes of the newest commit. A kill in the middle of an append leaves a
-beginning of it, which the next append completes; a file that disagrees is replaced as a whole. So the
-curves never repeat an epoch, skip one or step backwards.
+The next write completes a file that a kill cut short, and replaces one that is not a beginning of what
+`encoded` makes of the newest commit. So the curves never repeat or skip an epoch, or go backwards.
 """
-
-from __future__ import annotations
 
 import io
 import logging
@@ -35,7 +32,7 @@ class TensorBoardFile(Listener):
 
     def on_start(self, run: Run) -> None:
         newest = newest_usable(self._output_dir) if run.outcome else None
-        if newest:  # a run that goes on is brought up to date at the end of its next epoch
+        if newest:  # a run with more to do writes at the end of its next epoch
             write_events(self._output_dir, newest.content)
 
     def on_commit(self, commit: Commit) -> None:
@@ -44,13 +41,13 @@ class TensorBoardFile(Listener):
 
 
 def write_events(output_dir: Path, commit: Commit) -> None:
-    """Brings the event file up to date with a commit; a disk that refuses is said, and harms no run."""
+    """Brings the event file up to date with a commit. If the disk refuses, that is only logged."""
     path = output_dir / DIRECTORY / _NAME
     whole = encoded(commit)
     try:
         path.parent.mkdir(exist_ok=True)
         there = path.read_bytes() if path.is_file() else b""
-        if there and whole.startswith(there):  # a live TensorBoard reads on in a file that grows
+        if there and whole.startswith(there):  # a running TensorBoard follows a file that grows
             with path.open("ab") as file:
                 file.write(whole[len(there) :])
         else:
@@ -90,7 +87,7 @@ def _opening(settings: tuple[tuple[str, str], ...]) -> bytes:
 
 @cache
 def _epoch(epoch: int, ended: float, scalars: tuple[tuple[str, float], ...]) -> bytes:
-    """One event holds all scalars of an epoch: it is there as a whole or not at all."""
+    """One event with all scalars of an epoch, so that a reader sees all of them or none."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -1,10 +1,8 @@
-"""The training loop, entered at any step: training and resuming are the same function.
+"""The training loop, which starts at any step: training and resuming are the same function.
 
-Everything that a step depends on is in `Run`, or is a pure function of (seed, epoch, step). A
-commit is a `Run` on disk, so a killed run ends bit-identical to one that was never killed.
+Everything that a step depends on is in `Run` or is a pure function of (seed, epoch, step). A commit is a
+`Run` on disk, so a killed and resumed run ends bit-identical to one that was never killed.
 """
-
-from __future__ import annotations
 
 import logging
 import time
@@ -13,7 +11,7 @@ from types import FrameType
 
 from treelstm.config import Config
 from treelstm.data import load_corpus
-from treelstm.history import History, Outcome
+from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
@@ -35,11 +33,7 @@ log = logging.getLogger("treelstm")
 
 
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
-    """`treelstm.train`, heard by these listeners and nobody else.
-
-    Raises:
-        As `treelstm.train`, and whatever a listener raises.
-    """
+    """`treelstm.train` with these listeners only; also raises whatever a listener raises."""
     try:
         return _train(listeners, config)
     except Exception as error:
@@ -74,7 +68,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
 
 
 def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
-    """Steps, epochs and commits until the run ends or is asked to stop."""
+    """Steps, epochs and commits until the run ends or a signal stops it."""
     config, training = run.config, run.corpus.training
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     committed = time.monotonic()
@@ -122,21 +116,16 @@ def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
 
 
 def note_timing(run: Run) -> None:
-    """Closes the time of the epoch that has just ended."""
-    pace = len(run.corpus.training) / max(run.seconds, 1e-9)
+    """Records the time of the epoch that has just ended."""
+    pace, now = len(run.corpus.training) / max(run.seconds, 1e-9), time.time()
     run.timings.append(
-        {
-            "epoch": run.epochs_done,
-            "ended": time.time(),
-            "seconds": run.seconds,
-            "pairs_per_second": pace,
-        }
+        Timing(epoch=run.epochs_done, ended=now, seconds=run.seconds, pairs_per_second=pace)
     )
     run.seconds = 0.0
 
 
 class StopRequest:
-    """Set by the first signal, read between steps: none ever interrupts a step or a commit."""
+    """Set by the first signal and read between steps, so that no step or commit is interrupted."""
 
     outcome: Outcome | None = None
 
@@ -144,45 +133,30 @@ class StopRequest:
         self.outcome = self.outcome or Outcome.stopped_by(number)
 
 
-# --- the log -----------------------------------------------------------------------------------
-
-
 def _log_start(run: Run, start: ResumePoint | None) -> None:
-    config, corpus = run.config, run.corpus
+    corpus, similar = run.corpus, int(run.corpus.training.label.sum())
     log.info(
-        "%s training pairs (%s similar), %s validation pairs; %.1f%% of the validation trees occur "
-        "in training; %s symbols",
-        f"{len(corpus.training):,}",
-        f"{int(corpus.training.label.sum()):,}",
-        f"{len(corpus.validation):,}",
-        100 * corpus.overlap,
-        f"{len(corpus.vocabulary):,}",
+        f"{len(corpus.training):,} training pairs ({similar:,} similar), {len(corpus.validation):,} "
+        f"validation pairs; {corpus.overlap:.1%} of the validation trees occur in training; "
+        f"{len(corpus.vocabulary):,} symbols"
     )
     if start is None:
-        log.info("no checkpoint to resume: starting from scratch in %s", config.output_path)
+        log.info(f"no checkpoint to resume: starting from scratch in {run.config.output_path}")
         return
-    content = start.content
+    content, epochs = start.content, run.config.epochs
+    to_do = f"epochs {run.epochs_done + 1} to {epochs} will run"
+    if run.outcome:
+        to_do = f"the run is {run.outcome}: nothing to do. Raise epochs (now {epochs}) to go on"
     log.info(
-        "resuming %s: epoch %d, step %d of %d, train loss %.4f, %d epochs of history; %s",
-        start.checkpoint.path,
-        content["epoch"],
-        content["step"] or run.steps_per_epoch,
-        run.steps_per_epoch,
-        content["train_loss"],
-        len(run.history),
-        f"epochs {run.epochs_done + 1} to {config.epochs} will run"
-        if run.outcome is None
-        else f"the run is {run.outcome}: nothing to do. Raise epochs (now {config.epochs}) to go on",
+        f"resuming {start.checkpoint.path}: {run.place} of {run.steps_per_epoch}, train loss "
+        f"{content['train_loss']:.4f}, {len(run.history)} epochs of history; {to_do}"
     )
     before = {**content["versions"], "device": content["device"]}
     for name, now in {**versions(), "device": run.device.type}.items():
         if before.get(name) != now:
             log.warning(
-                "%s was %s, is %s now: allowed, but bit-identity with an undisturbed run is not "
-                "promised across it",
-                name,
-                before.get(name),
-                now,
+                f"{name} was {before.get(name)}, is {now} now: allowed, but the result may differ in "
+                "the last bits from that of an undisturbed run"
             )
 
 
@@ -191,4 +165,4 @@ def _log_end(run: Run, outcome: Outcome) -> None:
         best = run.best["epoch"] if run.best else None
         log.info("%s: %s, best epoch %s, in %s", outcome, run.place, best, run.config.output_path)
     else:
-        log.info('%s: %s is committed. The same command with resume="auto" goes on', outcome, run.place)
+        log.info('%s: %s is committed. Resume it with resume="auto"', outcome, run.place)
