@@ -175,13 +175,9 @@ def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: fl
     dots = ax.scatter(points[:, 0], points[:, 1], c=nodes, s=8, cmap="viridis", alpha=0.6, linewidths=0)
     figure.colorbar(dots, label="nodes in the tree")
     for tree, text in labels.items():
+        line = {"arrowstyle": "-", "linewidth": 0.5}
         ax.annotate(
-            shortened(text),
-            points[tree],
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=7,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5},
+            shortened(text), points[tree], (4, 4), textcoords="offset points", size=7, arrowprops=line
         )
         ax.scatter(points[tree, 0], points[tree, 1], s=16, color="tab:red")
     ax.set(xlabel="first principal component", ylabel="second principal component")

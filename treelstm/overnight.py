@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -101,13 +101,8 @@ class Supervisor:
         self.record, self.stop = record, stop
         self.config = _settings(record.nb)
         self.deaths: list[str] = []
-        self.options = {
-            "kernel_name": kernel_name,
-            "startup_timeout": start_timeout,
-            "timeout": execution_timeout,
-            "log": papermill_log,
-            **options,
-        }
+        limits = {"startup_timeout": start_timeout, "timeout": execution_timeout}
+        self.options = {"kernel_name": kernel_name, "log": papermill_log, **limits, **options}
         self.commits_at_start = self.commits()
 
     def run(self) -> Outcome | None:
@@ -201,10 +196,8 @@ class Supervisor:
         """Name and time of each checkpoint; a file written again counts as a new commit."""
         found = set()
         for path in self.config.output_path.glob("checkpoint_epoch_*.pt"):
-            try:
+            with suppress(FileNotFoundError):  # the kernel has just removed it
                 found.add((path.name, path.stat().st_mtime_ns))
-            except FileNotFoundError:  # the kernel has just removed it
-                continue
         return found
 
     def announce(self, event: str) -> None:
@@ -214,20 +207,15 @@ class Supervisor:
 
     def report(self) -> str:
         """The page's error, why it is not on disk, the deaths of its kernels, and the best epoch."""
-        errors = [
-            f"{output.ename}: {output.evalue}"
-            for cell in self.record.nb.cells
-            for output in cell.get("outputs", ())
-            if output.output_type == "error"
-        ]
-        path = self.config.output_path / "training_history.json"
+        outputs = _outputs(self.record.nb)
+        errors = [f"{each.ename}: {each.evalue}" for each in outputs if each.output_type == "error"]
         try:
-            best = summary(json.loads(path.read_bytes()))
+            history = json.loads((self.config.output_path / "training_history.json").read_bytes())
         except (OSError, ValueError):
-            best = summary([])
+            history = []
         error = self.record.save_error
         unsaved = [f"The executed page could not be saved: {error}"] if error else []
-        return "\n".join([*errors[:1], *unsaved, *self.deaths, best])
+        return "\n".join([*errors[:1], *unsaved, *self.deaths, summary(history)])
 
 
 class KernelSession(PapermillNotebookClient):
@@ -375,12 +363,10 @@ def _settings(nb: NotebookNode) -> Config:
     values: dict[str, Any] = {}
     for cell in nb.cells:
         if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", ())):
-            try:
+            with suppress(SyntaxError, ValueError):
                 for node in ast.parse(cell.source).body:
                     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                         values[node.targets[0].id] = ast.literal_eval(node.value)
-            except (SyntaxError, ValueError):
-                continue
     needed = {name: value for name, value in values.items() if name in ("output_dir", "max_restarts")}
     try:
         return Config.from_parameters(needed)
@@ -388,12 +374,15 @@ def _settings(nb: NotebookNode) -> Config:
         return Config()
 
 
+def _outputs(nb: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in nb.cells for output in cell.get("outputs", ())]
+
+
 def _recorded_outcome(nb: NotebookNode) -> Outcome:
     """How the run of a complete page ended: a signal may have reached the kernel directly."""
     stopped = [outcome for outcome in Outcome if not outcome.finished]
-    for cell in reversed(nb.cells):
-        for output in cell.get("outputs", ()):
-            results = output.get("data", {}).get("application/json")
-            if isinstance(results, dict) and results.get("outcome") in stopped:
-                return Outcome(results["outcome"])
+    for output in reversed(_outputs(nb)):
+        results = output.get("data", {}).get("application/json")
+        if isinstance(results, dict) and results.get("outcome") in stopped:
+            return Outcome(results["outcome"])
     return Outcome.FINISHED

@@ -48,13 +48,12 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
     for position, (node, role, parent) in enumerate(pending):  # which grows meanwhile
         symbols = [] if role is None else [f"role={role}"]
         for key, value in node.items():
-            if key in ignored:
+            if value is None or key in ignored:
                 continue
-            if isinstance(value, str) and value != UNKNOWN:  # most values
-                symbols.append(f"{key}={value}")
-                continue
-            for item in _flat(value):
-                if isinstance(item, dict):
+            for item in _flat(value) if isinstance(value, list) else (value,):
+                if isinstance(item, str) and item != UNKNOWN:
+                    symbols.append(f"{key}={item}")
+                elif isinstance(item, dict):
                     pending.append((item, key, position))
                 elif item is not None:
                     symbols.append(f"{key}={_scalar(item)}")
@@ -62,9 +61,9 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
     return nodes
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    """The items of nested lists, in order; a value that is not a list is the only item."""
-    stack = [value]
+def _flat(items: list[Any]) -> Iterator[Any]:
+    """The items of nested lists, in order."""
+    stack = items[::-1]
     while stack:
         item = stack.pop()
         if isinstance(item, list):
@@ -90,8 +89,8 @@ class ForestBuilder:
         self._roots: list[int] = []
         self._sizes: list[int] = []
 
-    def add(self, ast: Any) -> int:
-        """Adds one tree; returns its number.
+    def add(self, ast: Any) -> None:
+        """Adds one tree.
 
         Raises:
             TreeError: `ast` is not a JSON object, or is empty.
@@ -118,7 +117,6 @@ class ForestBuilder:
         self._tree_subtrees.setdefault(subtree, tuple(distinct))
         self._roots.append(subtree)
         self._sizes.append(len(nodes))
-        return len(self._roots) - 1
 
     def forest(self) -> Forest:
         """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""

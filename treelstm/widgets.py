@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -51,9 +51,6 @@ class _PlainIfUnattended:
         raise NotImplementedError
 
 
-# --- tables ------------------------------------------------------------------------------------
-
-
 def score_table(scores: Mapping[str, Mapping[str, Estimate]]) -> HTML:
     """Metrics with their 95% intervals, as `evaluation.metrics_with_intervals` returns them."""
     rows = []
@@ -67,62 +64,35 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     """Precision at k and mean reciprocal rank, beside those of a random and a perfect order."""
     any_ = next(iter(found.values()))
     head = ["", *(f"precision at {k}" for k in any_.precision), "mean reciprocal rank"]
-    rows: list[list[object]] = [
-        [who, *(f"{p:.3f}" for p in each.precision.values()), f"{each.mean_reciprocal_rank:.3f}"]
-        for who, each in found.items()
-    ]
-    rows.append(["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
-    rows.append(["a perfect order", *(f"{p:.3f}" for p in any_.possible.values()), "1.000"])
+    numbers = {who: [*each.precision.values(), each.mean_reciprocal_rank] for who, each in found.items()}
+    numbers["a perfect order"] = [*any_.possible.values(), 1.0]
+    rows = [[who, *(f"{number:.3f}" for number in row)] for who, row in numbers.items()]
+    rows.insert(-1, ["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
     words = f"{any_.queries:,} trees with similar ones, sought among {any_.candidates:,} others."
     return HTML(f"{words}{html_table(head, rows)}")
 
 
 def graded_table(found: Mapping[str, Mapping[str, float] | None]) -> HTML:
     """Correlations of distance with graded similarity; says so where the pairs give none."""
-    rows = [
-        [who, f"{each['spearman']:.3f}", f"{each['pearson']:.3f}"] for who, each in found.items() if each
-    ]
-    if not rows:
-        return HTML("These pairs give no graded similarity.")
-    return HTML(html_table(["", "Spearman", "Pearson"], rows))
+    given = {who: each for who, each in found.items() if each}
+    rows = [[who, f"{each['spearman']:.3f}", f"{each['pearson']:.3f}"] for who, each in given.items()]
+    head = ["", "Spearman", "Pearson"]
+    return HTML(html_table(head, rows) if rows else "These pairs give no graded similarity.")
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns whose first row holds a number are aligned to the right."""
-    numeric = [str(value)[:1].isdigit() or str(value)[:1] == "-" for value in rows[0]]
+    sides = ["right" if str(value)[:1] in set("-0123456789") else "left" for value in rows[0]]
+    table = "<table>"
+    for tag, cells in [("th", head), *(("td", row) for row in rows)]:
+        table += "<tr>"
+        for cell, side in zip(cells, sides, strict=True):
+            table += f"<{tag} style='text-align:{side}'>{escape(str(cell))}</{tag}>"
+        table += "</tr>"
+    return f"{table}</table>"
 
-    def line(tag: str, cells: Sequence[object]) -> str:
-        sides = ("right" if right else "left" for right in numeric)
-        return "".join(
-            f"<{tag} style='text-align:{side}'>{escape(str(cell))}</{tag}>"
-            for cell, side in zip(cells, sides, strict=True)
-        )
-
-    lines = [line("th", head), *(line("td", row) for row in rows)]
-    return "<table>" + "".join(f"<tr>{each}</tr>" for each in lines) + "</table>"
-
-
-# --- choosing a checkpoint ---------------------------------------------------------------------
 
 _COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
-
-
-class PickerRow(TypedDict):
-    """A line of the picker's table, as picker.js gets it."""
-
-    path: str
-    name: str
-    epoch: int | None
-    step: int | None  # None: at an epoch's end, or not known
-    metrics: dict[str, float | None]  # by Metric.key
-    bytes: int
-    written: str  # ISO 8601
-    status: str  # "": not read yet; "verified"; or what is wrong
-    usable: bool | None  # None: not known yet
-    position: int  # sorts rows as the run made them
-    place: float | None  # on the curve, in epochs
-    best: bool
-    settings: str  # that differ from the defaults
 
 
 class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
@@ -134,7 +104,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("picker.js")
     _css = Path(__file__).with_name("picker.css")
-    rows: traitlets.List[PickerRow] = traitlets.List().tag(sync=True)
+    rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     columns = traitlets.List([[metric.key, metric.column] for metric in _COLUMNS]).tag(sync=True)
     chosen = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)
@@ -176,8 +146,11 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self._closed.set()
         super().close()
 
-    def _row(self, row: CheckpointRow) -> PickerRow:
-        """Its numbers are the run's for that epoch where the file holds none or has not been read."""
+    def _row(self, row: CheckpointRow) -> dict[str, Any]:
+        """A row as picker.js gets it.
+
+        Where the file holds no numbers or has not been read, they are the run's for that epoch.
+        """
         own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
         ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
         record = row.record
@@ -188,13 +161,15 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             "path": str(row.path),
             "name": row.path.name,
             "epoch": row.epoch,
-            "step": row.step,
+            "step": row.step,  # None: at an epoch's end, or not known
             "metrics": {metric.key: known.get(metric.key) for metric in _COLUMNS},
             "bytes": row.size,
             "written": row.written.isoformat(timespec="seconds"),
-            "status": row.status,
-            "usable": {"": None, "verified": True}.get(row.status, False),
+            "status": row.status,  # "": not read yet; "verified"; or what is wrong
+            "usable": {"": None, "verified": True}.get(row.status, False),  # None: not known yet
+            # in the order in which the run made them
             "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
+            # on the curve, in epochs
             "place": row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None,
             "best": self._best is not None and ended == self._best["epoch"],
             "settings": _settings(row.config),
@@ -311,9 +286,6 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-# --- watching a run ----------------------------------------------------------------------------
-
-
 class TrainingMonitor:
     """The figure below a training cell, redrawn in place; the notebook's file keeps only the last."""
 
@@ -385,19 +357,14 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
         return str(self._words.value) + _img(base64.b64encode(self._image.value).decode())
 
 
-# --- choosing a tree ---------------------------------------------------------------------------
-
-
 class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
     """Chooses one of the distinct trees of some pairs by its sentence, by default the first tree of the
     first similar pair; `.value` is its position among them.
     """
 
     def __init__(self, pairs: Pairs) -> None:
-        trees, first, _ = distinct_trees(pairs)
-        names = tree_names(pairs)
-        options = sorted(zip(names, range(len(trees)), strict=True))
-        chosen = int(first[int(np.argmax(pairs.label))])
+        options = sorted((name, position) for position, name in enumerate(tree_names(pairs)))
+        chosen = int(distinct_trees(pairs)[1][int(np.argmax(pairs.label))])
         super().__init__(options=options, value=chosen, description="sentence", layout={"width": "80ch"})
 
     def _html(self) -> str:
