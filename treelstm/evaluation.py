@@ -188,7 +188,7 @@ def metrics_with_intervals(scorer: PairScorer, pairs: Pairs) -> dict[str, Estima
 
 
 def paired_differences(first: PairScorer, second: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
-    """`second` minus `first` in each of these metrics, on the same resamples."""
+    """The metrics of `second` minus those of `first`, on the same resamples."""
     draws = [bootstrap_metrics(pairs, each.distance, each.threshold) for each in (first, second)]
     found = [each.metrics(pairs.label).to_dict() for each in (first, second)]
     return {
@@ -254,8 +254,8 @@ def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) 
 def nearest(scorer: PairScorer, tree: int, count: int = 5) -> list[tuple[int, float]]:
     """The trees nearest to one, nearest first: their positions among the T trees, and distances."""
     distance = scorer.between(np.array([tree]))[0]
-    order = [int(i) for i in np.argsort(distance, kind="stable") if i != tree][:count]
-    return [(i, float(distance[i])) for i in order]
+    order = np.argsort(distance, kind="stable").tolist()
+    return [(i, float(distance[i])) for i in order if i != tree][:count]
 
 
 def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, float]:

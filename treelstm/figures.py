@@ -127,7 +127,9 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     roc.plot([0, 1], [0, 1], color="lightgray", linewidth=1, zorder=0)
     precision.axhline(label.mean(), color="lightgray", linewidth=1, zorder=0)
     roc.set(xlabel="dissimilar pairs called similar (share)", ylabel="similar pairs found (share)")
-    precision.set(xlabel="similar pairs found (share)", ylabel="of those called similar, right (share)")
+    precision.set(
+        xlabel="similar pairs found (share)", ylabel="correct among pairs called similar (share)"
+    )
     roc.set_title("ROC")
     precision.set(title="precision and recall", ylim=(0, 1.02))
     roc.legend(frameon=False)

@@ -54,6 +54,7 @@ def execute_notebook(
     progress_bar: bool = True,
     log_output: bool = False,
     autosave_cell_every: int = 30,
+    input_path: str | None = None,
     **options: Any,
 ) -> NotebookNode:
     """papermill's engine: executes the notebook until it is finished, failed or stopped.
@@ -68,7 +69,8 @@ def execute_notebook(
     record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
     stop = StopForwarder()
     with stop_signals(stop), closing(stop):
-        supervisor = Supervisor(record, kernel_name, stop, log_output=log_output, **options)
+        options.update(kernel_name=kernel_name, log_output=log_output)
+        supervisor = Supervisor(record, stop, options)
         outcome = None  # failed, unless `run` returns something else
         try:
             outcome = supervisor.run()
@@ -88,21 +90,12 @@ def execute_notebook(
 class Supervisor:
     """Executes one notebook, in as many attempts as it takes, each with a new kernel."""
 
-    def __init__(
-        self,
-        record: PageRecord,
-        kernel_name: str,
-        stop: StopForwarder,
-        start_timeout: int = 60,
-        execution_timeout: int | None = None,
-        input_path: str | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
         self.record, self.stop = record, stop
         self.config = _settings(record.nb)
         self.deaths: list[str] = []
-        limits = {"startup_timeout": start_timeout, "timeout": execution_timeout}
-        self.options = {"kernel_name": kernel_name, "log": papermill_log, **limits, **options}
+        nbclient_names = {"start_timeout": "startup_timeout", "execution_timeout": "timeout"}
+        self.options = {nbclient_names.get(name, name): value for name, value in options.items()}
         self.commits_at_start = self.commits()
 
     def run(self) -> Outcome | None:
@@ -112,7 +105,7 @@ class Supervisor:
             began, before = time.monotonic(), self.commits()
             self.record.notebook_start()
             if self.record.save_error and not self.deaths:
-                return None  # now, rather than after hours whose page could not be saved
+                return None  # fail now rather than after hours of work that cannot be saved
             self.stop.session = None
             try:
                 session = self.stop.session = KernelSession(self.record, self.stop, self.options)
@@ -145,7 +138,7 @@ class Supervisor:
         self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {cause}")
         self.warn(f"{cause}: restart {len(self.deaths)} of at most {self.config.max_restarts}")
         event = ("restarted", self.config.output_path, self.report())
-        threading.Thread(target=notify, args=event, daemon=True).start()  # no restart waits for it
+        threading.Thread(target=notify, args=event, daemon=True).start()  # the restart does not wait
         until = time.monotonic() + wait
         while time.monotonic() < until and not self.stop.signal:
             time.sleep(0.1)
@@ -224,7 +217,8 @@ class KernelSession(PapermillNotebookClient):
     def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
         module = '__import__("treelstm.parent_watch", fromlist=["watch_parent"])'
         watch = f"{module}.watch_parent({os.getpid()})"
-        super().__init__(record, **options, extra_arguments=[f"--IPKernelApp.exec_lines={watch}"])
+        arguments = [f"--IPKernelApp.exec_lines={watch}"]
+        super().__init__(record, **options, log=papermill_log, extra_arguments=arguments)
         # Every attempt at this page uses the same file, so that a killed one leaves at most one behind.
         name = hashlib.sha256(str(record.output_path).encode()).hexdigest()[:16]
         directory = Path(jupyter_runtime_dir())
@@ -346,7 +340,7 @@ def _local_path(path: str | None) -> Path | None:
 
 
 def _kernel_environment() -> dict[str, str]:
-    """Without the addresses: only the engine notifies, and no notebook can show them.
+    """This process's, without the addresses: only the engine notifies, and no notebook can show them.
 
     JPY_PARENT_PID=1 turns off ipykernel's own watch, which would end an orphaned kernel at once, even
     during a commit. `watch_parent` replaces it.

@@ -45,7 +45,7 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
     """
     pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
     nodes: list[tuple[int, list[str], list[int]]] = []
-    for position, (node, role, parent) in enumerate(pending):  # which grows meanwhile
+    for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
         symbols = [] if role is None else [f"role={role}"]
         for key, value in node.items():
             if value is None or key in ignored:
@@ -303,7 +303,7 @@ class Forest:
         `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `symbols`: each node's symbols.
         """
         subtree, parents = [int(self.root[tree])], []
-        for position, node in enumerate(subtree):  # which grows meanwhile
+        for position, node in enumerate(subtree):  # it grows during the loop
             children = self.child[self.child_ptr[node] : self.child_ptr[node + 1]].tolist()
             parents += [position] * len(children)
             subtree += children

@@ -68,7 +68,7 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     numbers["a perfect order"] = [*any_.possible.values(), 1.0]
     rows = [[who, *(f"{number:.3f}" for number in row)] for who, row in numbers.items()]
     rows.insert(-1, ["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
-    words = f"{any_.queries:,} trees with similar ones, sought among {any_.candidates:,} others."
+    words = f"{any_.queries:,} trees with similar ones, each compared with {any_.candidates:,} others."
     return HTML(f"{words}{html_table(head, rows)}")
 
 
@@ -115,15 +115,15 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         paths: Sequence[Path | str],
         chosen: Path | str,
         history: Sequence[EpochRecord],
-        default: str | None = None,
+        default: str = "",
     ) -> None:
-        """`history` is that of the run which the first of `paths` belongs to."""
+        """`history` is that of the first path's run; `default` is the parameter `resume`, if any."""
         self._paths, self._closed = [Path(path) for path in paths], threading.Event()
         self._history, self._best = history, best(history)
         chosen = str(Path(chosen))
         self._default = (default, chosen)
         rows = [self._row(unread_row(path)) for path in self._paths]
-        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=default is not None)
+        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=bool(default))
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
@@ -153,10 +153,8 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         """
         own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
         ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
-        record = row.record
-        if record is None and ended is not None and ended <= len(self._history):
-            record = self._history[ended - 1]
-        known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
+        of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
+        known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
         return {
             "path": str(row.path),
             "name": row.path.name,
@@ -167,10 +165,11 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             "written": row.written.isoformat(timespec="seconds"),
             "status": row.status,  # "": not read yet; "verified"; or what is wrong
             "usable": {"": None, "verified": True}.get(row.status, False),  # None: not known yet
-            # in the order in which the run made them
+            # sorts rows as the run made them
             "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
-            # on the curve, in epochs
-            "place": row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None,
+            "place": row.epoch - 0.5 * (row.step is not None)
+            if own and row.epoch
+            else None,  # in epochs
             "best": self._best is not None and ended == self._best["epoch"],
             "settings": _settings(row.config),
         }
@@ -198,12 +197,11 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         lines = []
         for row in reversed(self.rows):
             line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
-            for metric in _COLUMNS:
-                number = row["metrics"][metric.key]
-                line.append("" if number is None else metric.format.format(number))
+            numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
+            line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
-            line.append(row["status"] or "not verified yet")
-            lines.append([*line, "chosen" if row["path"] == self.chosen else ""])
+            line += [row["status"] or "not verified yet", "chosen" if row["path"] == self.chosen else ""]
+            lines.append(line)
         return html_table([*head, "status", ""], lines) + _img(self.curve["png"])
 
 
@@ -223,7 +221,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, chosen, newest.content["history"], resume)
+    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
 
 
 def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPicker:
@@ -259,7 +257,7 @@ def _settings(config: Settings | None) -> str:
         return ""
     defaults = Config().to_dict()
     changed = [f"{k}={v!r}" for k, v in config.items() if k not in defaults or defaults[k] != v]
-    return "Trained with " + (", ".join(changed) if changed else "the default settings") + "."
+    return f"Trained with {', '.join(changed) or 'the default settings'}."
 
 
 def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
@@ -268,12 +266,12 @@ def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
     """
     figure = history_figure(history, upright=True)
     png = _png(figure)  # drawing decides the places
-    places = []
+    axes = []
     for ax in figure.axes if history else []:
         box, (low, high) = ax.get_position(), ax.get_xlim()
         place = {"left": box.x0, "width": box.width, "top": 1 - box.y1, "height": box.height}
-        places.append({**place, "low": low, "high": high})
-    return {"png": base64.b64encode(png).decode(), "axes": places}
+        axes.append({**place, "low": low, "high": high})
+    return {"png": base64.b64encode(png).decode(), "axes": axes}
 
 
 def _img(png: str) -> str:
@@ -310,7 +308,7 @@ class TrainingMonitor:
 class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
     """How a run stands, from its files, also while another process trains it.
 
-    Reads them again every two seconds; changes none. Raises as `run_status`.
+    Reads them again every two seconds and changes nothing. Raises as `run_status`.
     """
 
     def __init__(self, output_dir: Path | str) -> None:
