@@ -138,10 +138,8 @@ class Corpus:
     @property
     def overlap(self) -> float:
         """Share of the distinct validation trees that also occur in training."""
-        validation, training = (
-            np.unique(pairs.forest.tree_digest[pairs.trees])
-            for pairs in (self.validation, self.training)
-        )
+        training = self.training.forest.tree_digest[self.training.trees]
+        validation = np.unique(self.validation.forest.tree_digest[self.validation.trees])
         return float(np.isin(validation, training).mean())
 
     @property

@@ -225,8 +225,7 @@ class KernelSession(PapermillNotebookClient):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.km = self.create_kernel_manager()
         self.km.connection_file = str(directory / f"kernel-treelstm-{name}.json")
-        self.stop = stop
-        self.death = ""
+        self.stop, self.death = stop, ""
         self.failed = self.complete = False
 
     def papermill_execute_cells(self) -> None:

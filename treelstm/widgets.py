@@ -212,8 +212,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
         CheckpointError: no checkpoint verifies, or `resume` does not name one of them.
     """
     resume = None if resume is None else str(resume)
-    newest = newest_usable(Path(output_dir))
-    paths = [each.path for each in list_checkpoints(output_dir)]
+    newest, paths = newest_usable(Path(output_dir)), [each.path for each in list_checkpoints(output_dir)]
     chosen = newest.checkpoint.path if newest and resume == "auto" else _among(paths, resume or "")
     whole = chosen and (resume == "auto" or verified_row(chosen).status == "verified")
     if newest is None or chosen is None or not whole:
