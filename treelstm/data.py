@@ -104,14 +104,7 @@ class Pairs:
         return len(self.label)
 
     def __getitem__(self, indices: Array) -> Pairs:
-        return replace(
-            self,
-            first=self.first[indices],
-            second=self.second[indices],
-            label=self.label[indices],
-            similarity=self.similarity[indices],
-            line=self.line[indices],
-        )
+        return replace(self, **{name: getattr(self, name)[indices] for name in _PAIR_ARRAYS})
 
     @property
     def trees(self) -> Array:
@@ -129,6 +122,10 @@ class Pairs:
         return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
 
 
+_FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
+_PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The training and validation data of a run."""
@@ -141,7 +138,8 @@ class Corpus:
     @property
     def overlap(self) -> float:
         """Share of the distinct validation trees that also occur in training."""
-        validation, training = _distinct(self.validation), _distinct(self.training)
+        training = self.training.forest.tree_digest[self.training.trees]
+        validation = np.unique(self.validation.forest.tree_digest[self.validation.trees])
         return float(np.isin(validation, training).mean())
 
     @property
@@ -155,29 +153,20 @@ class Corpus:
         return float(unknown[symbols].mean())
 
 
-def _distinct(pairs: Pairs) -> Array:
-    return np.unique(pairs.forest.tree_digest[pairs.trees])
-
-
-# --- a run's corpus ----------------------------------------------------------------------------
-
-
 def load_corpus(config: Config) -> Corpus:
     """Training and validation pairs of a run, and the vocabulary of the training trees.
 
     Raises:
         DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
-    pairs = load_pairs(config.data_path, config.ignored_keys)
+    training = load_pairs(config.data_path, config.ignored_keys)
+    fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
-        training, validation = _split(pairs, config)
-        fingerprint = {f"training/{name}": sha for name, sha in pairs.fingerprint.items()}
+        training, validation = _split(training, config)
     else:
-        training = pairs
         validation = load_pairs(config.validation_path, config.ignored_keys)
-        fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
-    return Corpus(training, validation, Vocabulary.of(pairs.forest, training.trees), fingerprint)
+    return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
 
 
 def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
@@ -198,9 +187,6 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
     return pairs[np.flatnonzero(~held_out)], pairs[np.flatnonzero(held_out)]
 
 
-# --- reading -----------------------------------------------------------------------------------
-
-
 def load_pairs(directory: Path | str, ignored_keys: tuple[str, ...] = ()) -> Pairs:
     """All pairs of `directory`: from the cache, or compiled if files or ignored keys have changed.
 
@@ -209,7 +195,13 @@ def load_pairs(directory: Path | str, ignored_keys: tuple[str, ...] = ()) -> Pai
     """
     directory = Path(directory)
     paths = pair_files(directory)
-    fingerprint = {path.name: _sha256(path) for path in paths.values()}
+    fingerprint = {}
+    for path in paths.values():
+        try:
+            with path.open("rb") as file:
+                fingerprint[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
     key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
     cache = _cache_path(directory)
     pairs = _read_cache(cache, key, paths, fingerprint)
@@ -242,50 +234,33 @@ def pair_files(directory: Path | str) -> dict[int, Path]:
     return paths
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
-
-
 def _compile(
     paths: dict[int, Path], fingerprint: dict[str, str], ignored_keys: tuple[str, ...]
 ) -> Pairs:
     problems = Problems()
     builder = ForestBuilder(ignored_keys)
-    labels: list[int] = []
-    similarities: list[float] = []
-    lines: list[int] = []
+    rows: list[tuple[int, float | None, int]] = []  # label, similarity, line
     sentences: list[str | None] = []
     for label, path in paths.items():
-        before = problems.count, len(labels)
+        before = problems.count, len(rows)
         for line, record in _records(path, problems):
-            count = problems.count
-            _check_record(record, label, path, line, problems)
-            for side in ("ast1", "ast2"):
-                if isinstance(record.get(side), dict) and "ast" in record[side]:
-                    try:
-                        builder.add(record[side]["ast"])
-                    except TreeError as error:
-                        problems.add(path, line, f"{side}.ast {error}", _PARSE_AGAIN)
-            if problems.count == count:
-                labels.append(label)
-                similarity = record.get("similarity")
-                similarities.append(float("nan") if similarity is None else float(similarity))
-                lines.append(line)
+            found = list(_record_problems(record, label, builder))
+            for problem in found:
+                problems.add(path, line, *problem)
+            if not found:
+                rows.append((label, record.get("similarity"), line))
                 sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
-        if before == (problems.count, len(labels)):
+        if before == (problems.count, len(rows)):
             problems.add(path, 0, "holds no pairs", "Both classes are needed: add pairs")
     if problems.count:
         raise DataError(problems)
+    labels, similarities, lines = zip(*rows, strict=True)
     return Pairs(
         forest=builder.forest(),
-        first=np.arange(0, 2 * len(labels), 2),
-        second=np.arange(1, 2 * len(labels), 2),
+        first=np.arange(0, 2 * len(rows), 2),
+        second=np.arange(1, 2 * len(rows), 2),
         label=np.array(labels, np.int64),
-        similarity=np.array(similarities, np.float64),
+        similarity=np.array(similarities, np.float64),  # None becomes NaN
         line=np.array(lines, np.int64),
         sentences=tuple(sentences),
         paths=paths,
@@ -301,53 +276,53 @@ def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, An
             for line, raw in enumerate(file, 1):
                 if raw.isspace():
                     continue
+                found, remedy = "not a JSON object, expected one with ast1, ast2 and label", _REPAIR
                 try:
                     record = json.loads(raw.decode())
                 except UnicodeDecodeError as error:
                     found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
-                    problems.add(path, line, found, "Save the file as UTF-8")
+                    remedy = "Save the file as UTF-8"
                 except RecursionError:
                     found = "nested deeper than Python's JSON parser can read"
-                    problems.add(path, line, found, "Make the tree shallower or remove the line")
+                    remedy = "Make the tree shallower or remove the line"
                 except ValueError as error:
-                    problems.add(path, line, f"not JSON ({error})", _REPAIR)
+                    found = f"not JSON ({error})"
                 else:
                     if isinstance(record, dict):
                         yield line, record
-                    else:
-                        found = "not a JSON object, expected one with ast1, ast2 and label"
-                        problems.add(path, line, found, _REPAIR)
+                        continue
+                problems.add(path, line, found, remedy)
     except (EOFError, OSError, zlib.error) as error:
         found = f"cannot be read after line {line} ({error or type(error).__name__})"
         problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
 
 
-def _check_record(record: dict[str, Any], label: int, path: Path, line: int, problems: Problems) -> None:
-    """Checks a record except for its trees."""
+def _record_problems(
+    record: dict[str, Any], label: int, builder: ForestBuilder
+) -> Iterator[tuple[str, str]]:
+    """Adds both trees of a record to the forest; yields each problem found, and its remedy."""
     for side in ("ast1", "ast2"):
         part = record.get(side)
         if part is None:
-            problems.add(path, line, f"{side} is missing", _REPAIR)
+            yield f"{side} is missing", _REPAIR
         elif not isinstance(part, dict):
-            problems.add(path, line, f"{side} is not a JSON object", _REPAIR)
+            yield f"{side} is not a JSON object", _REPAIR
         elif "ast" not in part:
-            problems.add(path, line, f"{side}.ast is missing", _PARSE_AGAIN)
-        elif not isinstance(part.get("sentence"), str | None):
-            problems.add(path, line, f"{side}.sentence is not a string", "Correct or remove it")
+            yield f"{side}.ast is missing", _PARSE_AGAIN
+        else:
+            if not isinstance(part.get("sentence"), str | None):
+                yield f"{side}.sentence is not a string", "Correct or remove it"
+            try:
+                builder.add(part["ast"])
+            except TreeError as error:
+                yield f"{side}.ast {error}", _PARSE_AGAIN
     found = record.get("label")
     if isinstance(found, bool) or found != label:
         found = f"label is {json.dumps(found)}" if "label" in record else "label is missing"
-        remedy = "Correct the label or move the line"
-        problems.add(path, line, f"{found}, but the file's name says {label}", remedy)
+        yield f"{found}, but the file's name says {label}", "Correct the label or move the line"
     similarity = record.get("similarity")
     if isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
-        problems.add(path, line, "similarity is not a number", "Correct or remove it")
-
-
-# --- the cache ---------------------------------------------------------------------------------
-
-_FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
-_PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
+        yield "similarity is not a number", "Correct or remove it"
 
 
 def _cache_path(directory: Path) -> Path:
@@ -386,16 +361,10 @@ def _read_cache(
             texts = json.loads(arrays["texts"].tobytes())
             if texts["key"] != key:
                 return None
-            forest = Forest(
-                symbols=tuple(texts["symbols"]), **{name: arrays[name] for name in _FOREST_ARRAYS}
-            )
-            return Pairs(
-                forest=forest,
-                sentences=tuple(texts["sentences"]),
-                paths=paths,
-                fingerprint=fingerprint,
-                **{name: arrays[name] for name in _PAIR_ARRAYS},
-            )
+            flat = {name: arrays[name] for name in _FOREST_ARRAYS}
+            columns = {name: arrays[name] for name in _PAIR_ARRAYS}
+            forest, sentences = Forest(tuple(texts["symbols"]), **flat), tuple(texts["sentences"])
+            return Pairs(forest, **columns, sentences=sentences, paths=paths, fingerprint=fingerprint)
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s is damaged (%s). Compiling the corpus again.", path, error)
         return None

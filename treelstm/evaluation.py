@@ -19,6 +19,8 @@ from treelstm.trees import UNKNOWN, Array, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
 
+_RESAMPLES_PER_CALL, _QUERIES_PER_CALL = 100, 256  # bound the memory
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -78,14 +80,10 @@ def calibrated_threshold(distance: Array, label: Array) -> float:
     return float((ascending[best] + ascending[best + 1]) / 2)
 
 
-# --- scorers: an encoder and its baselines -----------------------------------------------------
-
-
 def distinct_trees(pairs: Pairs) -> tuple[Array, Array, Array]:
     """Numbers [T] of the distinct trees in `pairs`; positions [P] of each pair's two trees in these."""
-    _, where, position = np.unique(
-        pairs.forest.root[pairs.trees], return_index=True, return_inverse=True
-    )
+    roots = pairs.forest.root[pairs.trees]
+    _, where, position = np.unique(roots, return_index=True, return_inverse=True)
     return pairs.trees[where], position[: len(pairs)], position[len(pairs) :]
 
 
@@ -119,11 +117,10 @@ def tfidf_scorer(pairs: Pairs, key: str | None = None) -> PairScorer:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     trees, first, second = distinct_trees(pairs)
-    nodes = (pairs.forest.graph(tree).symbols for tree in trees.tolist())
-    bags = [
-        [symbol for node in tree for symbol in node if key in (None, key_of(symbol))] or [UNKNOWN]
-        for tree in nodes
-    ]
+    bags = []
+    for tree in trees.tolist():
+        symbols = [symbol for node in pairs.forest.graph(tree).symbols for symbol in node]
+        bags.append([symbol for symbol in symbols if key in (None, key_of(symbol))] or [UNKNOWN])
     vectors = TfidfVectorizer(analyzer=list).fit_transform(bags)  # sparse [T, symbols], unit rows
     distance = np.asarray(1 - vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
     threshold = calibrated_threshold(distance, pairs.label)
@@ -134,9 +131,6 @@ def untrained_encoder(encoder: TreeEncoder, seed: int) -> TreeEncoder:
     """An encoder with fresh weights, and the vocabulary, settings and device of `encoder`."""
     fresh = TreeEncoder(encoder.vocabulary, encoder.settings, seed=seed)
     return fresh.to(encoder.embedding.device).eval()
-
-
-# --- confidence intervals ----------------------------------------------------------------------
 
 
 def bootstrap_metrics(
@@ -166,9 +160,6 @@ def bootstrap_metrics(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-_RESAMPLES_PER_CALL = 100  # bounds the memory
-
-
 def _weighted_metrics(weight: Array, label: Array, similar: Array, ends: Array) -> dict[str, Array]:
     """Metrics [R] by field, as scikit-learn's, of pairs by ascending distance, weighted [R, P]."""
     with np.errstate(invalid="ignore"):  # NaN where a resample lacks a class
@@ -178,13 +169,13 @@ def _weighted_metrics(weight: Array, label: Array, similar: Array, ends: Array) 
         area = (np.diff(wrong, axis=1, prepend=0.0) * height).sum(axis=1)
         precision = right / np.maximum(right + wrong, 1e-300)
         gained = np.diff(right, axis=1, prepend=0.0)
-        found = (weight * (label & similar)).sum(axis=1)
-        called = (weight * similar).sum(axis=1)
-        agreed = (weight * (label == similar)).sum(axis=1)
+        found, predicted, agreed = (
+            (weight * kind).sum(axis=1) for kind in (label & similar, similar, label == similar)
+        )
         return {
             "roc_auc": area / (positives * negatives)[:, 0],
             "average_precision": (gained * precision).sum(axis=1) / positives[:, 0],
-            "f1": 2 * found / (called + positives[:, 0]),
+            "f1": 2 * found / (predicted + positives[:, 0]),
             "accuracy": agreed / weight.sum(axis=1),
         }
 
@@ -197,7 +188,7 @@ def metrics_with_intervals(scorer: PairScorer, pairs: Pairs) -> dict[str, Estima
 
 
 def paired_differences(first: PairScorer, second: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
-    """`second` minus `first` in each of these metrics, on the same resamples."""
+    """The metrics of `second` minus those of `first`, on the same resamples."""
     draws = [bootstrap_metrics(pairs, each.distance, each.threshold) for each in (first, second)]
     found = [each.metrics(pairs.label).to_dict() for each in (first, second)]
     return {
@@ -210,9 +201,6 @@ def interval(values: Array) -> tuple[float, float]:
     """The middle 95% of resampled values [R], NaN left out."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-# --- retrieval and neighbours ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -263,14 +251,11 @@ def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) 
     )
 
 
-_QUERIES_PER_CALL = 256  # bounds the memory
-
-
 def nearest(scorer: PairScorer, tree: int, count: int = 5) -> list[tuple[int, float]]:
     """The trees nearest to one, nearest first: their positions among the T trees, and distances."""
     distance = scorer.between(np.array([tree]))[0]
-    order = [int(i) for i in np.argsort(distance, kind="stable") if i != tree][:count]
-    return [(i, float(distance[i])) for i in order]
+    order = np.argsort(distance, kind="stable").tolist()
+    return [(i, float(distance[i])) for i in order if i != tree][:count]
 
 
 def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, float]:

@@ -16,12 +16,7 @@ from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.trees import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
-_STYLES: list[dict[str, Any]] = [
-    {"color": SIMILAR},
-    {"color": "tab:gray", "linestyle": "--"},
-    {"color": "tab:gray", "linestyle": ":"},
-    {"color": "tab:green"},
-]
+_STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves
 _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
     "loss": {"title": "loss", "ylabel": "loss", "ylim": (0, None)},
     "quality": {"title": "unseen pairs", "ylabel": "score, 1 is perfect", "ylim": (None, 1.0)},
@@ -70,10 +65,8 @@ def history_figure(
     """
     varies = len({record["learning_rate"] for record in epochs}) > 1
     panels = [name for name in _PANELS if name != "schedule" or varies]
-    if upright:
-        figure, axes = _figure(1, len(panels), width=4.6, height=2.3)
-    else:
-        figure, axes = _figure(len(panels), width=12 / len(panels) - 1)
+    n = len(panels)
+    figure, axes = _figure(1, n, width=4.6, height=2.3) if upright else _figure(n, width=12 / n - 1)
     if title:
         figure.suptitle(title, fontsize=10)
     if (best_record := best(epochs)) is None:
@@ -119,15 +112,17 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure, (roc, precision) = _figure(2, width=4.6, height=3.8)
-    for (name, distance), style in zip(distances.items(), cycle(_STYLES), strict=False):
+    for (name, distance), (color, line) in zip(distances.items(), cycle(_STYLES), strict=False):
         wrong, right, _ = roc_curve(label, -distance)
-        roc.plot(wrong, right, label=name, **style)
+        roc.plot(wrong, right, line, color=color, label=name)
         share, recall, _ = precision_recall_curve(label, -distance)
-        precision.plot(recall, share, label=name, drawstyle="steps-post", **style)
+        precision.plot(recall, share, line, color=color, label=name, drawstyle="steps-post")
     roc.plot([0, 1], [0, 1], color="lightgray", linewidth=1, zorder=0)
     precision.axhline(label.mean(), color="lightgray", linewidth=1, zorder=0)
     roc.set(xlabel="dissimilar pairs called similar (share)", ylabel="similar pairs found (share)")
-    precision.set(xlabel="similar pairs found (share)", ylabel="of those called similar, right (share)")
+    precision.set(
+        xlabel="similar pairs found (share)", ylabel="correct among pairs called similar (share)"
+    )
     roc.set_title("ROC")
     precision.set(title="precision and recall", ylim=(0, 1.02))
     roc.legend(frameon=False)
@@ -175,13 +170,9 @@ def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: fl
     dots = ax.scatter(points[:, 0], points[:, 1], c=nodes, s=8, cmap="viridis", alpha=0.6, linewidths=0)
     figure.colorbar(dots, label="nodes in the tree")
     for tree, text in labels.items():
+        line = {"arrowstyle": "-", "linewidth": 0.5}
         ax.annotate(
-            shortened(text),
-            points[tree],
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=7,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5},
+            shortened(text), points[tree], (4, 4), textcoords="offset points", size=7, arrowprops=line
         )
         ax.scatter(points[tree, 0], points[tree, 1], s=16, color="tab:red")
     ax.set(xlabel="first principal component", ylabel="second principal component")

@@ -62,19 +62,17 @@ def send(message: str) -> list[str]:
     addresses = parse_urls(os.environ[ADDRESSES])
 
     def send_to(number: int, address: str) -> str | None:
-        service = apprise.Apprise.instantiate(address, suppress_exceptions=True)
-        if service is None:
-            return f"address {number} is not valid"
         sender = apprise.Apprise()
-        sender.add(service)
+        if not sender.add([address]):
+            return f"address {number} is not valid"
         if sender.notify(title=title, body=body or title):
             return None
         return f"address {number} ({address.partition('://')[0]}) failed"
 
-    with ThreadPoolExecutor(len(addresses) or 1) as pool:
-        problems = pool.map(send_to, range(1, len(addresses) + 1), addresses)
-        found = [problem for problem in problems if problem]
-    return found if addresses else ["no address is valid"]
+    if not addresses:
+        return ["no address is valid"]
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        return [*filter(None, pool.map(send_to, range(1, len(addresses) + 1), addresses))]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,7 @@ def execute_notebook(
     progress_bar: bool = True,
     log_output: bool = False,
     autosave_cell_every: int = 30,
+    input_path: str | None = None,
     **options: Any,
 ) -> NotebookNode:
     """papermill's engine: executes the notebook until it is finished, failed or stopped.
@@ -68,7 +69,8 @@ def execute_notebook(
     record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
     stop = StopForwarder()
     with stop_signals(stop), closing(stop):
-        supervisor = Supervisor(record, kernel_name, stop, log_output=log_output, **options)
+        options.update(kernel_name=kernel_name, log_output=log_output)
+        supervisor = Supervisor(record, stop, options)
         outcome = None  # failed, unless `run` returns something else
         try:
             outcome = supervisor.run()
@@ -88,26 +90,12 @@ def execute_notebook(
 class Supervisor:
     """Executes one notebook, in as many attempts as it takes, each with a new kernel."""
 
-    def __init__(
-        self,
-        record: PageRecord,
-        kernel_name: str,
-        stop: StopForwarder,
-        start_timeout: int = 60,
-        execution_timeout: int | None = None,
-        input_path: str | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
         self.record, self.stop = record, stop
         self.config = _settings(record.nb)
         self.deaths: list[str] = []
-        self.options = {
-            "kernel_name": kernel_name,
-            "startup_timeout": start_timeout,
-            "timeout": execution_timeout,
-            "log": papermill_log,
-            **options,
-        }
+        nbclient_names = {"start_timeout": "startup_timeout", "execution_timeout": "timeout"}
+        self.options = {nbclient_names.get(name, name): value for name, value in options.items()}
         self.commits_at_start = self.commits()
 
     def run(self) -> Outcome | None:
@@ -117,7 +105,7 @@ class Supervisor:
             began, before = time.monotonic(), self.commits()
             self.record.notebook_start()
             if self.record.save_error and not self.deaths:
-                return None  # now, rather than after hours whose page could not be saved
+                return None  # fail now rather than after hours of work that cannot be saved
             self.stop.session = None
             try:
                 session = self.stop.session = KernelSession(self.record, self.stop, self.options)
@@ -150,7 +138,7 @@ class Supervisor:
         self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {cause}")
         self.warn(f"{cause}: restart {len(self.deaths)} of at most {self.config.max_restarts}")
         event = ("restarted", self.config.output_path, self.report())
-        threading.Thread(target=notify, args=event, daemon=True).start()  # no restart waits for it
+        threading.Thread(target=notify, args=event, daemon=True).start()  # the restart does not wait
         until = time.monotonic() + wait
         while time.monotonic() < until and not self.stop.signal:
             time.sleep(0.1)
@@ -201,10 +189,8 @@ class Supervisor:
         """Name and time of each checkpoint; a file written again counts as a new commit."""
         found = set()
         for path in self.config.output_path.glob("checkpoint_epoch_*.pt"):
-            try:
+            with suppress(FileNotFoundError):  # the kernel has just removed it
                 found.add((path.name, path.stat().st_mtime_ns))
-            except FileNotFoundError:  # the kernel has just removed it
-                continue
         return found
 
     def announce(self, event: str) -> None:
@@ -214,20 +200,15 @@ class Supervisor:
 
     def report(self) -> str:
         """The page's error, why it is not on disk, the deaths of its kernels, and the best epoch."""
-        errors = [
-            f"{output.ename}: {output.evalue}"
-            for cell in self.record.nb.cells
-            for output in cell.get("outputs", ())
-            if output.output_type == "error"
-        ]
-        path = self.config.output_path / "training_history.json"
+        outputs = _outputs(self.record.nb)
+        errors = [f"{each.ename}: {each.evalue}" for each in outputs if each.output_type == "error"]
         try:
-            best = summary(json.loads(path.read_bytes()))
+            history = json.loads((self.config.output_path / "training_history.json").read_bytes())
         except (OSError, ValueError):
-            best = summary([])
+            history = []
         error = self.record.save_error
         unsaved = [f"The executed page could not be saved: {error}"] if error else []
-        return "\n".join([*errors[:1], *unsaved, *self.deaths, best])
+        return "\n".join([*errors[:1], *unsaved, *self.deaths, summary(history)])
 
 
 class KernelSession(PapermillNotebookClient):
@@ -236,15 +217,15 @@ class KernelSession(PapermillNotebookClient):
     def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
         module = '__import__("treelstm.parent_watch", fromlist=["watch_parent"])'
         watch = f"{module}.watch_parent({os.getpid()})"
-        super().__init__(record, **options, extra_arguments=[f"--IPKernelApp.exec_lines={watch}"])
+        arguments = [f"--IPKernelApp.exec_lines={watch}"]
+        super().__init__(record, **options, log=papermill_log, extra_arguments=arguments)
         # Every attempt at this page uses the same file, so that a killed one leaves at most one behind.
         name = hashlib.sha256(str(record.output_path).encode()).hexdigest()[:16]
         directory = Path(jupyter_runtime_dir())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.km = self.create_kernel_manager()
         self.km.connection_file = str(directory / f"kernel-treelstm-{name}.json")
-        self.stop = stop
-        self.death = ""
+        self.stop, self.death = stop, ""
         self.failed = self.complete = False
 
     def papermill_execute_cells(self) -> None:
@@ -358,7 +339,7 @@ def _local_path(path: str | None) -> Path | None:
 
 
 def _kernel_environment() -> dict[str, str]:
-    """Without the addresses: only the engine notifies, and no notebook can show them.
+    """This process's, without the addresses: only the engine notifies, and no notebook can show them.
 
     JPY_PARENT_PID=1 turns off ipykernel's own watch, which would end an orphaned kernel at once, even
     during a commit. `watch_parent` replaces it.
@@ -375,12 +356,10 @@ def _settings(nb: NotebookNode) -> Config:
     values: dict[str, Any] = {}
     for cell in nb.cells:
         if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", ())):
-            try:
+            with suppress(SyntaxError, ValueError):
                 for node in ast.parse(cell.source).body:
                     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                         values[node.targets[0].id] = ast.literal_eval(node.value)
-            except (SyntaxError, ValueError):
-                continue
     needed = {name: value for name, value in values.items() if name in ("output_dir", "max_restarts")}
     try:
         return Config.from_parameters(needed)
@@ -388,12 +367,15 @@ def _settings(nb: NotebookNode) -> Config:
         return Config()
 
 
+def _outputs(nb: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in nb.cells for output in cell.get("outputs", ())]
+
+
 def _recorded_outcome(nb: NotebookNode) -> Outcome:
     """How the run of a complete page ended: a signal may have reached the kernel directly."""
     stopped = [outcome for outcome in Outcome if not outcome.finished]
-    for cell in reversed(nb.cells):
-        for output in cell.get("outputs", ()):
-            results = output.get("data", {}).get("application/json")
-            if isinstance(results, dict) and results.get("outcome") in stopped:
-                return Outcome(results["outcome"])
+    for output in reversed(_outputs(nb)):
+        results = output.get("data", {}).get("application/json")
+        if isinstance(results, dict) and results.get("outcome") in stopped:
+            return Outcome(results["outcome"])
     return Outcome.FINISHED

@@ -21,27 +21,18 @@ def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title
     A node's name is its value of the first of `label_keys` that it has, else its symbols without the
     role. Readable up to about 60 nodes.
     """
-    return _trees_figure(forest, [tree], label_keys, [title], set())
+    return pair_figure(forest, [tree], label_keys, [title])
 
 
 def pair_figure(
     forest: Forest, trees: Sequence[int], label_keys: Sequence[str], titles: Sequence[str]
 ) -> Figure:
-    """Trees side by side, as in `tree_figure`. Filled: nodes named by a symbol that all trees have, of
-    the first of `label_keys` (of any key if there is none).
+    """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
+    a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
     """
     symbols = [{s for node in forest.graph(tree).symbols for s in node} for tree in trees]
-    shared = {s for s in set.intersection(*symbols) if not label_keys or key_of(s) == label_keys[0]}
-    return _trees_figure(forest, trees, label_keys, titles, shared)
-
-
-def _trees_figure(
-    forest: Forest,
-    trees: Sequence[int],
-    label_keys: Sequence[str],
-    titles: Sequence[str],
-    marked: set[str],
-) -> Figure:
+    common = set.intersection(*symbols) if len(trees) > 1 else set()
+    marked = {s for s in common if not label_keys or key_of(s) == label_keys[0]}
     drawings = [_Drawing(forest, tree, label_keys) for tree in trees]
     widths = [drawing.width for drawing in drawings]
     heads = [
@@ -89,16 +80,13 @@ class _Drawing:
         self.width = max(right + 0.25, 4.0)
 
     def draw(self, ax: Axes, marked: set[str]) -> None:
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         for parent, child in self.edges:
-            elbow = self.ends[parent] + 0.2
-            ys = [self.row[parent], self.row[parent], self.row[child], self.row[child]]
-            xs = [self.ends[parent] + 0.06, elbow, elbow, self.x[child] - 0.06]
+            left, x, y = self.ends[parent], self.x[child], self.row[child]
+            xs, ys = [left + 0.06, left + 0.2, left + 0.2, x - 0.06], [self.row[parent]] * 2 + [y] * 2
             ax.plot(xs, ys, color="lightgray", linewidth=1, zorder=1)
-            white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-            place = (self.x[child] - 0.12, self.row[child])
-            ax.text(
-                *place, self.roles[child], color="gray", fontsize=7, ha="right", va="center", bbox=white
-            )
+            role = self.roles[child]
+            ax.text(x - 0.12, y, role, color="gray", fontsize=7, ha="right", va="center", bbox=white)
         for node, (name, symbols) in enumerate(self.names):
             fill = "#ffe08a" if not symbols.isdisjoint(marked) else "white"
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": SIMILAR}
@@ -108,11 +96,9 @@ class _Drawing:
 def _name(symbols: Sequence[str], label_keys: Sequence[str]) -> tuple[str, set[str]]:
     """The text on a node, and the symbols that it shows."""
     own = [symbol for symbol in symbols if key_of(symbol) != "role"]
-    for key in label_keys:
-        named = {symbol for symbol in own if key_of(symbol) == key}
-        if named:
-            return shortened(", ".join(sorted(s.partition("=")[2] for s in named))), named
-    return shortened(", ".join(symbol.partition("=")[2] for symbol in own)) or "·", set(own)
+    of_keys = ([symbol for symbol in own if key_of(symbol) == key] for key in label_keys)
+    shown = next(filter(None, of_keys), own)
+    return shortened(", ".join(symbol.partition("=")[2] for symbol in shown)) or "·", set(shown)
 
 
 def _inches(text: str, points: float) -> float:

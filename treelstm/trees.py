@@ -32,9 +32,6 @@ class TreeError(UserError, ValueError):
     """An AST is not a JSON object, or has neither symbols nor children."""
 
 
-# --- from JSON to distinct subtrees ------------------------------------------------------------
-
-
 def _scalar(value: Any) -> str:
     """The value part of a symbol, written as in JSON."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -48,46 +45,31 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
     """
     pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
     nodes: list[tuple[int, list[str], list[int]]] = []
-    for position, (node, role, parent) in enumerate(_growing(pending)):
+    for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
         symbols = [] if role is None else [f"role={role}"]
         for key, value in node.items():
             if value is None or key in ignored:
                 continue
-            if isinstance(value, str) and value != UNKNOWN:
-                symbols.append(f"{key}={value}")
-            elif isinstance(value, dict):
-                pending.append((value, key, position))
-            elif isinstance(value, list):
-                for item in _flat(value):
-                    if isinstance(item, dict):
-                        pending.append((item, key, position))
-                    elif item is not None:
-                        symbols.append(f"{key}={_scalar(item)}")
-            else:
-                symbols.append(f"{key}={_scalar(value)}")
+            for item in _flat(value) if isinstance(value, list) else (value,):
+                if isinstance(item, str) and item != UNKNOWN:
+                    symbols.append(f"{key}={item}")
+                elif isinstance(item, dict):
+                    pending.append((item, key, position))
+                elif item is not None:
+                    symbols.append(f"{key}={_scalar(item)}")
         nodes.append((parent, symbols, []))
     return nodes
 
 
-def _growing(items: list[Any]) -> Iterator[Any]:
-    """The items of a list that the caller extends during the loop."""
-    position = 0
-    while position < len(items):
-        yield items[position]
-        position += 1
-
-
 def _flat(items: list[Any]) -> Iterator[Any]:
     """The items of nested lists, in order."""
-    stack = [iter(items)]
+    stack = items[::-1]
     while stack:
-        for item in stack[-1]:
-            if isinstance(item, list):
-                stack.append(iter(item))
-                break
-            yield item
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += reversed(item)
         else:
-            stack.pop()
+            yield item
 
 
 class ForestBuilder:
@@ -107,8 +89,8 @@ class ForestBuilder:
         self._roots: list[int] = []
         self._sizes: list[int] = []
 
-    def add(self, ast: Any) -> int:
-        """Adds one tree; returns its number.
+    def add(self, ast: Any) -> None:
+        """Adds one tree.
 
         Raises:
             TreeError: `ast` is not a JSON object, or is empty.
@@ -135,7 +117,6 @@ class ForestBuilder:
         self._tree_subtrees.setdefault(subtree, tuple(distinct))
         self._roots.append(subtree)
         self._sizes.append(len(nodes))
-        return len(self._roots) - 1
 
     def forest(self) -> Forest:
         """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""
@@ -205,12 +186,6 @@ def _firsts(ordered: Array) -> Array:
     return np.flatnonzero(different)
 
 
-def _in_level(pointers: Array, cuts: Array) -> Array:
-    """The start of each row, relative to the start of its level."""
-    starts: Array = pointers[:-1] - np.repeat(pointers[cuts[:-1]], np.diff(cuts))
-    return starts
-
-
 def _stable_order(values: Array, largest: int) -> Array:
     """Positions that sort `values`; 16 bits at a time, which numpy sorts by radix."""
     order = np.argsort(values.astype(np.uint16), kind="stable")
@@ -226,9 +201,6 @@ def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
     ends = np.cumsum(lengths)
     positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
     return positions, lengths
-
-
-# --- the forest and its batches ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -255,10 +227,8 @@ class Forest:
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
 
-    @classmethod
-    def compile(
-        cls, asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True
-    ) -> Forest:
+    @staticmethod
+    def compile(asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True) -> Forest:
         """The forest of `asts`, one tree each.
 
         Raises:
@@ -291,6 +261,7 @@ class Forest:
         subtrees = subtrees[_firsts(subtrees)]
         own = np.arange(len(subtrees))
         cuts = np.append(_firsts(self.height[subtrees]), len(subtrees))
+        level = np.repeat(cuts[:-1], np.diff(cuts))  # the first subtree of each one's level
 
         # With the edges sorted by child id, one search per subtree finds the edges of each child. A
         # search per edge takes three times as long.
@@ -318,9 +289,9 @@ class Forest:
             "child": children,
             "parent": np.repeat(own, children_each),
             "child_ptr": child_ptr,
-            "child_start": _in_level(child_ptr, cuts),
+            "child_start": child_ptr[:-1] - child_ptr[level],
             "by_child": by_child,
-            "by_child_start": _in_level(by_child_ptr, cuts),
+            "by_child_start": by_child_ptr[:-1] - by_child_ptr[level],
             "root": np.searchsorted(subtrees, self.root[trees]),
         }
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -331,14 +302,13 @@ class Forest:
 
         `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `symbols`: each node's symbols.
         """
-        subtree, sources, targets = [int(self.root[tree])], [], []
-        for position, node in enumerate(_growing(subtree)):
-            for child in self.child[self.child_ptr[node] : self.child_ptr[node + 1]].tolist():
-                sources.append(position)
-                targets.append(len(subtree))
-                subtree.append(child)
+        subtree, parents = [int(self.root[tree])], []
+        for position, node in enumerate(subtree):  # it grows during the loop
+            children = self.child[self.child_ptr[node] : self.child_ptr[node + 1]].tolist()
+            parents += [position] * len(children)
+            subtree += children
         return Data(
-            edge_index=torch.tensor([sources, targets], dtype=torch.long),
+            edge_index=torch.tensor([parents, list(range(1, len(subtree)))]),
             subtree=torch.tensor(subtree),
             symbols=[self.symbols_of(node) for node in subtree],
             num_nodes=len(subtree),
@@ -381,9 +351,6 @@ class TreeBatch(Data):
     def below_top(self) -> int:
         """Subtrees below the highest level, which include all children."""
         return self.levels[-1][0].start if self.levels else 0
-
-
-# --- the vocabulary ----------------------------------------------------------------------------
 
 
 class Vocabulary:

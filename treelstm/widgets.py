@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -51,9 +51,6 @@ class _PlainIfUnattended:
         raise NotImplementedError
 
 
-# --- tables ------------------------------------------------------------------------------------
-
-
 def score_table(scores: Mapping[str, Mapping[str, Estimate]]) -> HTML:
     """Metrics with their 95% intervals, as `evaluation.metrics_with_intervals` returns them."""
     rows = []
@@ -67,62 +64,35 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     """Precision at k and mean reciprocal rank, beside those of a random and a perfect order."""
     any_ = next(iter(found.values()))
     head = ["", *(f"precision at {k}" for k in any_.precision), "mean reciprocal rank"]
-    rows: list[list[object]] = [
-        [who, *(f"{p:.3f}" for p in each.precision.values()), f"{each.mean_reciprocal_rank:.3f}"]
-        for who, each in found.items()
-    ]
-    rows.append(["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
-    rows.append(["a perfect order", *(f"{p:.3f}" for p in any_.possible.values()), "1.000"])
-    words = f"{any_.queries:,} trees with similar ones, sought among {any_.candidates:,} others."
+    numbers = {who: [*each.precision.values(), each.mean_reciprocal_rank] for who, each in found.items()}
+    numbers["a perfect order"] = [*any_.possible.values(), 1.0]
+    rows = [[who, *(f"{number:.3f}" for number in row)] for who, row in numbers.items()]
+    rows.insert(-1, ["a random order", *[f"{any_.chance:.4f}"] * len(any_.precision), ""])
+    words = f"{any_.queries:,} trees with similar ones, each compared with {any_.candidates:,} others."
     return HTML(f"{words}{html_table(head, rows)}")
 
 
 def graded_table(found: Mapping[str, Mapping[str, float] | None]) -> HTML:
     """Correlations of distance with graded similarity; says so where the pairs give none."""
-    rows = [
-        [who, f"{each['spearman']:.3f}", f"{each['pearson']:.3f}"] for who, each in found.items() if each
-    ]
-    if not rows:
-        return HTML("These pairs give no graded similarity.")
-    return HTML(html_table(["", "Spearman", "Pearson"], rows))
+    given = {who: each for who, each in found.items() if each}
+    rows = [[who, f"{each['spearman']:.3f}", f"{each['pearson']:.3f}"] for who, each in given.items()]
+    head = ["", "Spearman", "Pearson"]
+    return HTML(html_table(head, rows) if rows else "These pairs give no graded similarity.")
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns whose first row holds a number are aligned to the right."""
-    numeric = [str(value)[:1].isdigit() or str(value)[:1] == "-" for value in rows[0]]
+    sides = ["right" if str(value)[:1] in set("-0123456789") else "left" for value in rows[0]]
+    table = "<table>"
+    for tag, cells in [("th", head), *(("td", row) for row in rows)]:
+        table += "<tr>"
+        for cell, side in zip(cells, sides, strict=True):
+            table += f"<{tag} style='text-align:{side}'>{escape(str(cell))}</{tag}>"
+        table += "</tr>"
+    return f"{table}</table>"
 
-    def line(tag: str, cells: Sequence[object]) -> str:
-        sides = ("right" if right else "left" for right in numeric)
-        return "".join(
-            f"<{tag} style='text-align:{side}'>{escape(str(cell))}</{tag}>"
-            for cell, side in zip(cells, sides, strict=True)
-        )
-
-    lines = [line("th", head), *(line("td", row) for row in rows)]
-    return "<table>" + "".join(f"<tr>{each}</tr>" for each in lines) + "</table>"
-
-
-# --- choosing a checkpoint ---------------------------------------------------------------------
 
 _COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
-
-
-class PickerRow(TypedDict):
-    """A line of the picker's table, as picker.js gets it."""
-
-    path: str
-    name: str
-    epoch: int | None
-    step: int | None  # None: at an epoch's end, or not known
-    metrics: dict[str, float | None]  # by Metric.key
-    bytes: int
-    written: str  # ISO 8601
-    status: str  # "": not read yet; "verified"; or what is wrong
-    usable: bool | None  # None: not known yet
-    position: int  # sorts rows as the run made them
-    place: float | None  # on the curve, in epochs
-    best: bool
-    settings: str  # that differ from the defaults
 
 
 class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
@@ -134,7 +104,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("picker.js")
     _css = Path(__file__).with_name("picker.css")
-    rows: traitlets.List[PickerRow] = traitlets.List().tag(sync=True)
+    rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     columns = traitlets.List([[metric.key, metric.column] for metric in _COLUMNS]).tag(sync=True)
     chosen = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)
@@ -145,15 +115,15 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         paths: Sequence[Path | str],
         chosen: Path | str,
         history: Sequence[EpochRecord],
-        default: str | None = None,
+        default: str = "",
     ) -> None:
-        """`history` is that of the run which the first of `paths` belongs to."""
+        """`history` is that of the first path's run; `default` is the parameter `resume`, if any."""
         self._paths, self._closed = [Path(path) for path in paths], threading.Event()
         self._history, self._best = history, best(history)
         chosen = str(Path(chosen))
         self._default = (default, chosen)
         rows = [self._row(unread_row(path)) for path in self._paths]
-        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=default is not None)
+        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=bool(default))
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
@@ -176,26 +146,30 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self._closed.set()
         super().close()
 
-    def _row(self, row: CheckpointRow) -> PickerRow:
-        """Its numbers are the run's for that epoch where the file holds none or has not been read."""
+    def _row(self, row: CheckpointRow) -> dict[str, Any]:
+        """A row as picker.js gets it.
+
+        Where the file holds no numbers or has not been read, they are the run's for that epoch.
+        """
         own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
         ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
-        record = row.record
-        if record is None and ended is not None and ended <= len(self._history):
-            record = self._history[ended - 1]
-        known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
+        of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
+        known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
         return {
             "path": str(row.path),
             "name": row.path.name,
             "epoch": row.epoch,
-            "step": row.step,
+            "step": row.step,  # None: at an epoch's end, or not known
             "metrics": {metric.key: known.get(metric.key) for metric in _COLUMNS},
             "bytes": row.size,
             "written": row.written.isoformat(timespec="seconds"),
-            "status": row.status,
-            "usable": {"": None, "verified": True}.get(row.status, False),
+            "status": row.status,  # "": not read yet; "verified"; or what is wrong
+            "usable": {"": None, "verified": True}.get(row.status, False),  # None: not known yet
+            # sorts rows as the run made them
             "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
-            "place": row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None,
+            "place": row.epoch - 0.5 * (row.step is not None)
+            if own and row.epoch
+            else None,  # in epochs
             "best": self._best is not None and ended == self._best["epoch"],
             "settings": _settings(row.config),
         }
@@ -223,12 +197,11 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         lines = []
         for row in reversed(self.rows):
             line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
-            for metric in _COLUMNS:
-                number = row["metrics"][metric.key]
-                line.append("" if number is None else metric.format.format(number))
+            numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
+            line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
-            line.append(row["status"] or "not verified yet")
-            lines.append([*line, "chosen" if row["path"] == self.chosen else ""])
+            line += [row["status"] or "not verified yet", "chosen" if row["path"] == self.chosen else ""]
+            lines.append(line)
         return html_table([*head, "status", ""], lines) + _img(self.curve["png"])
 
 
@@ -239,8 +212,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
         CheckpointError: no checkpoint verifies, or `resume` does not name one of them.
     """
     resume = None if resume is None else str(resume)
-    newest = newest_usable(Path(output_dir))
-    paths = [each.path for each in list_checkpoints(output_dir)]
+    newest, paths = newest_usable(Path(output_dir)), [each.path for each in list_checkpoints(output_dir)]
     chosen = newest.checkpoint.path if newest and resume == "auto" else _among(paths, resume or "")
     whole = chosen and (resume == "auto" or verified_row(chosen).status == "verified")
     if newest is None or chosen is None or not whole:
@@ -248,7 +220,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, chosen, newest.content["history"], resume)
+    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
 
 
 def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPicker:
@@ -284,7 +256,7 @@ def _settings(config: Settings | None) -> str:
         return ""
     defaults = Config().to_dict()
     changed = [f"{k}={v!r}" for k, v in config.items() if k not in defaults or defaults[k] != v]
-    return "Trained with " + (", ".join(changed) if changed else "the default settings") + "."
+    return f"Trained with {', '.join(changed) or 'the default settings'}."
 
 
 def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
@@ -293,12 +265,12 @@ def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
     """
     figure = history_figure(history, upright=True)
     png = _png(figure)  # drawing decides the places
-    places = []
+    axes = []
     for ax in figure.axes if history else []:
         box, (low, high) = ax.get_position(), ax.get_xlim()
         place = {"left": box.x0, "width": box.width, "top": 1 - box.y1, "height": box.height}
-        places.append({**place, "low": low, "high": high})
-    return {"png": base64.b64encode(png).decode(), "axes": places}
+        axes.append({**place, "low": low, "high": high})
+    return {"png": base64.b64encode(png).decode(), "axes": axes}
 
 
 def _img(png: str) -> str:
@@ -309,9 +281,6 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
-
-
-# --- watching a run ----------------------------------------------------------------------------
 
 
 class TrainingMonitor:
@@ -338,7 +307,7 @@ class TrainingMonitor:
 class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
     """How a run stands, from its files, also while another process trains it.
 
-    Reads them again every two seconds; changes none. Raises as `run_status`.
+    Reads them again every two seconds and changes nothing. Raises as `run_status`.
     """
 
     def __init__(self, output_dir: Path | str) -> None:
@@ -385,19 +354,14 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
         return str(self._words.value) + _img(base64.b64encode(self._image.value).decode())
 
 
-# --- choosing a tree ---------------------------------------------------------------------------
-
-
 class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
     """Chooses one of the distinct trees of some pairs by its sentence, by default the first tree of the
     first similar pair; `.value` is its position among them.
     """
 
     def __init__(self, pairs: Pairs) -> None:
-        trees, first, _ = distinct_trees(pairs)
-        names = tree_names(pairs)
-        options = sorted(zip(names, range(len(trees)), strict=True))
-        chosen = int(first[int(np.argmax(pairs.label))])
+        options = sorted((name, position) for position, name in enumerate(tree_names(pairs)))
+        chosen = int(distinct_trees(pairs)[1][int(np.argmax(pairs.label))])
         super().__init__(options=options, value=chosen, description="sentence", layout={"width": "80ch"})
 
     def _html(self) -> str:
