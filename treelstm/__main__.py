@@ -12,7 +12,7 @@ from typing import Any
 
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
-from treelstm.config import Config, ConfigError, did_you_mean
+from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
 from treelstm.data import load_pairs
 from treelstm.errors import UserError
 from treelstm.evaluation import evaluate, tfidf_scorer
@@ -25,7 +25,6 @@ from treelstm.sample import write_sample
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
-_NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read
 _OF_EVALUATION = {"output_dir", "checkpoint", "data_dir", "validation_dir", "device"}
 
 
@@ -103,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     every = {setting.name for setting in dataclasses.fields(Config)}
     for name, run, settings, help in (
-        ("preflight", _preflight, every - _NOT_OF_TRAINING, "find every problem before training"),
-        ("train", _train, every - _NOT_OF_TRAINING, "train, or resume training"),
+        ("preflight", _preflight, every - NOT_OF_TRAINING, "find every problem before training"),
+        ("train", _train, every - NOT_OF_TRAINING, "train, or resume training"),
         ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
     ):
         options: dict[str, Any] = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}

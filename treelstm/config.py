@@ -205,15 +205,18 @@ class Config(EncoderSettings):
         return {name: plain(getattr(self, name)) for name in names}
 
     def flags(self) -> list[str]:
-        """The settings that differ from the defaults, as words of the command line."""
+        """The settings that differ from the defaults, as words of `python -m treelstm train`."""
         words = []
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            if value != setting.default:
+            if value != setting.default and setting.name not in NOT_OF_TRAINING:
                 words.append(f"--{setting.name.replace('_', '-')}")
                 if not isinstance(value, bool):
                     words += map(str, value if isinstance(value, tuple) else [value])
         return words
+
+
+NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read
 
 
 def plain(value: Any) -> Value:

@@ -221,14 +221,15 @@ def pair_files(directory: Path | str) -> dict[int, Path]:
             "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
         )
     for stem, label in CLASSES.items():
-        found = [p for p in (directory / f"{stem}.jsonl", directory / f"{stem}.jsonl.gz") if p.exists()]
+        found = [path for ending in _READERS if (path := directory / f"{stem}{ending}").exists()]
         if len(found) == 1:
             paths[label] = found[0]
         elif found:
             problems.add(found[0], 0, f"{found[1].name} is there too", "Keep one of the two")
         else:
-            missing = directory / f"{stem}.jsonl"
-            problems.add(missing, 0, "no such file, nor .jsonl.gz", "Both classes are needed: add it")
+            first, *others = _READERS
+            absent = f"no such file, nor {', '.join(others)}"
+            problems.add(directory / f"{stem}{first}", 0, absent, "Both classes are needed: add it")
     if problems.count:
         raise DataError(problems)
     return paths
@@ -243,7 +244,8 @@ def _compile(
     sentences: list[str | None] = []
     for label, path in paths.items():
         before = problems.count, len(rows)
-        for line, record in _records(path, problems):
+        read = _READERS["".join(path.suffixes)]
+        for line, record in read(path, problems):
             found = list(_record_problems(record, label, builder))
             for problem in found:
                 problems.add(path, line, *problem)
@@ -268,7 +270,7 @@ def _compile(
     )
 
 
-def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_jsonl(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem."""
     line = 0
     try:
@@ -295,6 +297,9 @@ def _records(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, An
     except (EOFError, OSError, zlib.error) as error:
         found = f"cannot be read after line {line} ({error or type(error).__name__})"
         problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
+
+
+_READERS = {".jsonl": _read_jsonl, ".jsonl.gz": _read_jsonl}  # by ending: a new format is a row here
 
 
 def _record_problems(

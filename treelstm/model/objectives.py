@@ -41,6 +41,9 @@ class Contrastive:
         return 10_000 * max(self.margin**2 / 2, first)
 
 
-def objective_of(config: Config) -> Contrastive:
+Objective = Contrastive  # or another, once there is one
+
+
+def objective_of(config: Config) -> Objective:
     """The objective that the settings ask for."""
     return Contrastive(config.margin)

@@ -15,7 +15,7 @@ from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder, load_weights
-from treelstm.model.objectives import Contrastive, objective_of
+from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
 from treelstm.run.directory import Commit, ResumePoint
 from treelstm.trees import Vocabulary
@@ -32,7 +32,7 @@ class Run:
     config: Config
     corpus: Corpus
     encoder: TreeEncoder
-    objective: Contrastive
+    objective: Objective
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None  # steps once an epoch
     warmup: LRScheduler | None  # steps once a step; scales the scheduler's rate
