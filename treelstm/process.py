@@ -86,8 +86,8 @@ def set_for_training(thread_count: int | None) -> Iterator[None]:
     keeping them would fragment the heap and let memory grow from epoch to epoch. Only glibc has this
     call. At the end its thresholds get their initial values, not those that it may have adapted.
     """
-    log.info("while it trains, this process keeps the memory that its steps free (mallopt)")
-    _keep_freed_memory(mmap_bytes=32 << 20, trim_bytes=1 << 30)
+    if _keep_freed_memory(mmap_bytes=32 << 20, trim_bytes=1 << 30):
+        log.info("while it trains, this process keeps the memory that its steps free (mallopt)")
     try:
         with threads(thread_count):
             yield
@@ -95,8 +95,9 @@ def set_for_training(thread_count: int | None) -> Iterator[None]:
         _keep_freed_memory(mmap_bytes=_GLIBC_DEFAULT_BYTES, trim_bytes=_GLIBC_DEFAULT_BYTES)
 
 
-def _keep_freed_memory(mmap_bytes: int, trim_bytes: int) -> None:
+def _keep_freed_memory(mmap_bytes: int, trim_bytes: int) -> bool:
+    """Sets glibc's thresholds; False with another C library."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, mmap_bytes)
-        mallopt(_TRIM_THRESHOLD, trim_bytes)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, mmap_bytes) and mallopt(_TRIM_THRESHOLD, trim_bytes))
