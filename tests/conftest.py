@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from children import end_with_this_process
 
-from treelstm import Config, write_sample
+from treelstm import Config, train, write_sample
 
 # Runs as small as the tests' cost twice the CPU time with two threads, and more beside a second worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -64,6 +64,22 @@ def tiny_config(data: Path, output_dir: Path, **settings: object) -> Config:
             **settings,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 2 epochs; read only."""
+    output_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_config(tiny, output_dir, epochs=2))
+    return output_dir
+
+
+@pytest.fixture
+def path(whole: Path, tmp_path: Path) -> Path:
+    """A checkpoint of our own to damage."""
+    target = tmp_path / "checkpoint_epoch_2.pt"
+    target.write_bytes((whole / target.name).read_bytes())
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -4,31 +4,13 @@ import os
 import pickle
 import random
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 from runs import identical
 
-from treelstm import load_checkpoint, load_encoder, train
+from treelstm import load_checkpoint, load_encoder
 from treelstm.sealed import FORMAT, CheckpointError, DamagedCheckpoint, write_sealed
-
-
-@pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 2 epochs; read only."""
-    output_dir = tmp_path_factory.mktemp("whole") / "run"
-    train(tiny_config(tiny, output_dir, epochs=2))
-    return output_dir
-
-
-@pytest.fixture
-def path(whole: Path, tmp_path: Path) -> Path:
-    """A checkpoint of our own to damage."""
-    target = tmp_path / "checkpoint_epoch_2.pt"
-    target.write_bytes((whole / target.name).read_bytes())
-    return target
 
 
 def test_plain_torch_reads_a_checkpoint_as_well(path):

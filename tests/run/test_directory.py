@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,22 +9,6 @@ from conftest import tiny_config
 from treelstm import find_latest_checkpoint, list_checkpoints, load_checkpoint, load_encoder, train
 from treelstm.run.directory import SUPERSEDED, NoUsableCheckpoint, set_aside
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, write_sealed
-
-
-@pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 2 epochs; read only."""
-    output_dir = tmp_path_factory.mktemp("whole") / "run"
-    train(tiny_config(tiny, output_dir, epochs=2))
-    return output_dir
-
-
-@pytest.fixture
-def path(whole: Path, tmp_path: Path) -> Path:
-    """A checkpoint of our own to damage."""
-    target = tmp_path / "checkpoint_epoch_2.pt"
-    target.write_bytes((whole / target.name).read_bytes())
-    return target
 
 
 def test_checkpoints_are_listed_by_position_not_by_name_or_time(tmp_path):
