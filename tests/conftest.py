@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from children import end_with_this_process
 
-from treelstm import Config, train, write_sample
+import treelstm  # `train` is imported when it is first used: pytest itself need not wait for torch
+from treelstm import Config, write_sample
 
 # Runs as small as the tests' cost twice the CPU time with two threads, and more beside a second worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,7 +71,7 @@ def tiny_config(data: Path, output_dir: Path, **settings: object) -> Config:
 def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 2 epochs; read only."""
     output_dir = tmp_path_factory.mktemp("whole") / "run"
-    train(tiny_config(tiny, output_dir, epochs=2))
+    treelstm.train(tiny_config(tiny, output_dir, epochs=2))
     return output_dir
 
 
