@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
+from treelstm.config import ConfigError
 from treelstm.data import Pairs
 from treelstm.evaluation import (
     PairScorer,
@@ -74,6 +75,18 @@ def test_evaluate_uses_the_encoders_own_threshold(tiny, tmp_path):
     assert pair_distances(encoder, pairs)[0] == pytest.approx(float(direct), rel=1e-5)
 
 
+def test_pairs_that_were_read_otherwise_than_the_encoder_reads_trees_are_refused(tiny, tmp_path):
+    train(tiny_config(tiny, tmp_path / "run", epochs=1, ignored_keys=["nombro"]))
+    encoder = load_encoder(tmp_path / "run" / "best_model.pt")
+    pairs = load_pairs(tiny / "validation")
+    refused = pytest.raises(ConfigError, match=r"read with ignored_keys=\['category.*\['nombro'\]")
+    for score in (evaluate, pair_distances, encoder_scorer, principal_components):
+        with refused:
+            score(encoder, pairs)
+    assert evaluate(encoder, load_pairs(tiny / "validation", ["nombro"])).roc_auc > 0
+    assert repr(pairs).startswith("72 pairs (24 similar) of ") and len(repr(pairs.forest)) < 100
+
+
 def test_the_bag_of_symbols_sees_symbols_and_no_structure(tiny):
     pairs = load_pairs(tiny / "training", ("plena_vorto",))
     bag = tfidf_scorer(pairs, "radiko").distance
@@ -83,7 +96,7 @@ def test_the_bag_of_symbols_sees_symbols_and_no_structure(tiny):
 
 @pytest.fixture(scope="module")
 def pairs(tiny) -> Pairs:
-    return load_pairs(tiny / "validation", ("plena_vorto",))
+    return load_pairs(tiny / "validation")
 
 
 def test_intervals_hold_the_metric_narrow_with_more_trees_and_are_reproducible(pairs):

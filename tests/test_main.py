@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import torch
 from conftest import tiny_config
 
 from treelstm.__main__ import main
+from treelstm.run.lock import only_writer
 
 
 @pytest.fixture
@@ -138,3 +141,30 @@ def test_the_package_runs_without_a_home_or_a_terminal(small):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and "finished: epoch 1" in done.stdout
+
+
+def test_evaluate_takes_the_pairs_that_the_run_held_out_unless_others_are_named(tiny, tmp_path, capsys):
+    config = dataclasses.replace(tiny_config(tiny, tmp_path / "run", epochs=1), validation_dir=None)
+    assert main(["train", *config.flags()]) == 0
+    run = ["--output-dir", str(tmp_path / "run")]
+    said = []
+    for words in ([], ["--data-dir", str(tiny / "training")]):
+        capsys.readouterr()
+        assert main(["evaluate", *run, *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert "best_model.pt on 7 pairs that its run held out" in said[0]
+    assert f"best_model.pt on 72 pairs of {tiny / 'training'}" in said[1]
+
+
+def test_status_shows_the_first_line_of_an_error_and_a_run_before_its_first_commit(
+    small, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    assert main(["train", *small]) == 0
+    assert main(["train", *small, "--seed", "7", "--dropout", "0.3"]) == 1
+    capsys.readouterr()
+    assert main(["status", str(run)]) == 0
+    assert re.search(r"its log: \d{4}-.* SettingsChanged: .* other settings", capsys.readouterr().out)
+    with only_writer(tmp_path / "other"):
+        assert main(["status", str(tmp_path / "other")]) == 0
+    assert "has no commit yet. Try again later." in capsys.readouterr().out

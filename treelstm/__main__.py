@@ -13,14 +13,14 @@ from typing import Any
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
-from treelstm.data import load_pairs
+from treelstm.data import load_corpus, load_pairs
 from treelstm.errors import UserError
 from treelstm.evaluation import evaluate, tfidf_scorer
 from treelstm.listeners import train
-from treelstm.model.files import load_encoder
+from treelstm.model.files import load_encoder, read_model
 from treelstm.notify import notify
 from treelstm.run.directory import BEST
-from treelstm.run.status import run_status
+from treelstm.run.status import NoCommitYet, run_status
 from treelstm.sample import write_sample
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     command, run, flags = (options.pop(name) for name in ("command", "run", "flags"))
     if unknown:
         guess = did_you_mean(unknown[0].partition("=")[0], flags)
-        parser.error(f"{unknown[0]}: {command} has no such flag. {guess}")
+        kind = "flag" if unknown[0].startswith("-") else "argument"
+        parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
     if command in ("preflight", "train", "evaluate"):
         try:
             options = {name: _value(name, text) for name, text in options.items()}
@@ -69,13 +70,19 @@ def _train(config: Config) -> int:
 
 
 def _evaluate(config: Config) -> int:
-    """Metrics on `validation_dir`, else on `data_dir`, beside the bag of symbols."""
+    """Metrics beside the bag of symbols: on the pairs of a directory that is named, else on those that
+    the checkpoint's run held out.
+    """
     path = config.output_path / BEST if config.checkpoint == "best" else Path(config.checkpoint)
     encoder = load_encoder(path, config.device)
-    directory = config.validation_path or config.data_path
-    pairs = load_pairs(directory, encoder.settings.ignored_keys)
+    named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
+    if named:
+        pairs, whose = load_pairs(named, encoder.settings.ignored_keys), f"of {named}"
+    else:
+        pairs = load_corpus(Config.from_parameters(read_model(path)["config"])).validation
+        whose = "that its run held out"
     bag = tfidf_scorer(pairs).metrics(pairs.label)
-    print(f"{path} on {len(pairs):,} pairs of {directory}")
+    print(f"{path} on {len(pairs):,} pairs {whose}")
     print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")
     for label, found in (("encoder", evaluate(encoder, pairs)), ("bag of symbols", bag)):
         ranking = f"{found.roc_auc:7.4f}  {found.average_precision:17.4f}"
@@ -84,7 +91,10 @@ def _evaluate(config: Config) -> int:
 
 
 def _status(directory: Path | str) -> int:
-    print(run_status(directory))
+    try:
+        print(run_status(directory))
+    except NoCommitYet as error:
+        print(error)
     return 0
 
 

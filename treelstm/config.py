@@ -32,12 +32,24 @@ def project_root() -> Path:
     return repository if (repository / "pyproject.toml").is_file() else Path.cwd()
 
 
+def from_root(path: str | Path) -> Path:
+    """A setting's path: relative to `project_root`, absolute, or from the home directory (~)."""
+    return project_root() / Path(path).expanduser()
+
+
+def require_config(config: object) -> None:
+    """Raises ConfigError if it is anything else than a Config."""
+    if not isinstance(config, Config):
+        raise ConfigError(f"expected a treelstm.Config(...), found {config!r:.60}.")
+
+
 _Check = tuple[Callable[[Any], bool], str]  # whether a value is valid; what is expected, in words
 _ANY: _Check = (lambda value: True, "")
 _POSITIVE: _Check = (lambda value: 0 < value < math.inf, "more than 0, and finite")
 _UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
 _SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
 _NAME: _Check = (lambda value: bool(value.strip()), "a path")
+_NAME_OR_NONE: _Check = (lambda value: value is None or bool(value.strip()), "a path or None")
 _COUNT_OR_NONE: _Check = (lambda value: value is None or value >= 1, "at least 1, or None")
 
 
@@ -115,7 +127,7 @@ class Config(EncoderSettings):
 
     data_dir: str = _setting("data/training_pairs", "directory of the training pairs", _NAME)
     validation_dir: str | None = _setting(
-        None, "directory of unseen pairs; None splits data_dir's pairs"
+        None, "directory of unseen pairs; None splits data_dir's pairs", _NAME_OR_NONE
     )
     output_dir: str = _setting("models/tree_lstm", "directory of checkpoints, history, log", _NAME)
     resume: str | None = _setting(
@@ -124,10 +136,14 @@ class Config(EncoderSettings):
         (lambda v: v in (None, "auto") or v.endswith(".pt"), '"auto", the path of a .pt file, or None'),
     )
     start_from: str | None = _setting(
-        None, "a checkpoint whose weights and vocabulary a fresh run starts from; ignored on resume"
+        None,
+        "a checkpoint whose weights and vocabulary a fresh run starts from; ignored on resume",
+        _NAME_OR_NONE,
     )
     checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', _NAME)
-    compare_with: str | None = _setting(None, "second checkpoint to evaluate; None takes the newest")
+    compare_with: str | None = _setting(
+        None, "second checkpoint to evaluate; None takes the newest", _NAME_OR_NONE
+    )
     epochs: int = _setting(50, "train until this epoch", _at_least(1))
     batch_size: int = _computed(16, "pairs per optimizer step", _at_least(1))
     learning_rate: float = _computed(1e-3, "of Adam, per step", _POSITIVE)
@@ -182,15 +198,15 @@ class Config(EncoderSettings):
 
     @property
     def data_path(self) -> Path:
-        return project_root() / self.data_dir
+        return from_root(self.data_dir)
 
     @property
     def validation_path(self) -> Path | None:
-        return None if self.validation_dir is None else project_root() / self.validation_dir
+        return None if self.validation_dir is None else from_root(self.validation_dir)
 
     @property
     def output_path(self) -> Path:
-        return project_root() / self.output_dir
+        return from_root(self.output_dir)
 
     def fixed_on_resume(self) -> Settings:
         """The settings that decide what is computed, as plain values; a resume must find them equal.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from treelstm.config import Config
+from treelstm.config import Config, EncoderSettings, require_config
 from treelstm.errors import UserError
 from treelstm.files import write_whole
 from treelstm.randomness import SPLIT, generator
@@ -99,6 +99,11 @@ class Pairs:
     sentences: tuple[str | None, ...]  # [T] None if the file gives none
     paths: dict[int, Path]  # label -> file
     fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
+    ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
+
+    def __repr__(self) -> str:
+        directory = next(iter(self.paths.values())).parent
+        return f"{len(self):,} pairs ({int(self.label.sum()):,} similar) of {directory}"
 
     def __len__(self) -> int:
         return len(self.label)
@@ -159,6 +164,7 @@ def load_corpus(config: Config) -> Corpus:
     Raises:
         DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
+    require_config(config)
     training = load_pairs(config.data_path, config.ignored_keys)
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
@@ -187,13 +193,15 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
     return pairs[np.flatnonzero(~held_out)], pairs[np.flatnonzero(held_out)]
 
 
-def load_pairs(directory: Path | str, ignored_keys: tuple[str, ...] = ()) -> Pairs:
+def load_pairs(
+    directory: Path | str, ignored_keys: tuple[str, ...] = EncoderSettings.ignored_keys
+) -> Pairs:
     """All pairs of `directory`: from the cache, or compiled if files or ignored keys have changed.
 
     Raises:
         DataError: the files cannot be used; the message lists the problems.
     """
-    directory = Path(directory)
+    directory, ignored_keys = Path(directory), tuple(ignored_keys)
     paths = pair_files(directory)
     fingerprint = {}
     for path in paths.values():
@@ -204,9 +212,10 @@ def load_pairs(directory: Path | str, ignored_keys: tuple[str, ...] = ()) -> Pai
             raise _data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
     key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
     cache = _cache_path(directory)
-    pairs = _read_cache(cache, key, paths, fingerprint)
+    source = {"paths": paths, "fingerprint": fingerprint, "ignored_keys": ignored_keys}
+    pairs = _read_cache(cache, key, source)
     if pairs is None:
-        pairs = _compile(paths, fingerprint, ignored_keys)
+        pairs = _compile(source)
         _write_cache(cache, key, pairs)
     return pairs
 
@@ -235,14 +244,12 @@ def pair_files(directory: Path | str) -> dict[int, Path]:
     return paths
 
 
-def _compile(
-    paths: dict[int, Path], fingerprint: dict[str, str], ignored_keys: tuple[str, ...]
-) -> Pairs:
+def _compile(source: dict[str, Any]) -> Pairs:
     problems = Problems()
-    builder = ForestBuilder(ignored_keys)
+    builder = ForestBuilder(source["ignored_keys"])
     rows: list[tuple[int, float | None, int]] = []  # label, similarity, line
     sentences: list[str | None] = []
-    for label, path in paths.items():
+    for label, path in source["paths"].items():
         before = problems.count, len(rows)
         read = _READERS["".join(path.suffixes)]
         for line, record in read(path, problems):
@@ -265,8 +272,7 @@ def _compile(
         similarity=np.array(similarities, np.float64),  # None becomes NaN
         line=np.array(lines, np.int64),
         sentences=tuple(sentences),
-        paths=paths,
-        fingerprint=fingerprint,
+        **source,
     )
 
 
@@ -356,9 +362,7 @@ def _write_cache(path: Path, key: str, pairs: Pairs) -> None:
         log.warning("The compiled corpus could not be cached; the next start compiles again: %s", error)
 
 
-def _read_cache(
-    path: Path, key: str, paths: dict[int, Path], fingerprint: dict[str, str]
-) -> Pairs | None:
+def _read_cache(path: Path, key: str, source: dict[str, Any]) -> Pairs | None:
     if not path.is_file():
         return None
     try:
@@ -369,7 +373,7 @@ def _read_cache(
             flat = {name: arrays[name] for name in _FOREST_ARRAYS}
             columns = {name: arrays[name] for name in _PAIR_ARRAYS}
             forest, sentences = Forest(tuple(texts["symbols"]), **flat), tuple(texts["sentences"])
-            return Pairs(forest, **columns, sentences=sentences, paths=paths, fingerprint=fingerprint)
+            return Pairs(forest, **columns, sentences=sentences, **source)
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s is damaged (%s). Compiling the corpus again.", path, error)
         return None

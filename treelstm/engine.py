@@ -4,8 +4,6 @@ papermill imports every engine while it is itself being imported. `overnight` ne
 imported only when a notebook is executed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -4,14 +4,13 @@ Shapes: P pairs, T distinct trees in them, R resamples. Labels are 1 similar, 0 
 a distance, the more similar the pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
+from treelstm.config import ConfigError
 from treelstm.data import Pairs
 from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import TreeEncoder, distances
@@ -60,8 +59,23 @@ def pair_metrics(distance: Array, label: Array, threshold: float) -> Metrics:
 
 def pair_distances(encoder: TreeEncoder, pairs: Pairs) -> Array:
     """Distance of each pair [P], float32, without dropout; every distinct tree is encoded once."""
-    encoding = encoder.encode_trees(pairs.forest, pairs.trees)
+    encoding = _encodings(encoder, pairs, pairs.trees)
     return distances(encoding[: len(pairs)], encoding[len(pairs) :]).cpu().numpy()
+
+
+def _encodings(encoder: TreeEncoder, pairs: Pairs, trees: Array) -> torch.Tensor:
+    """Encodings of trees of `pairs`, which must have been read as the encoder reads trees.
+
+    Raises:
+        ConfigError: they were read with other ignored keys; names both.
+    """
+    theirs, ours = sorted(pairs.ignored_keys), sorted(encoder.settings.ignored_keys)
+    if theirs != ours:
+        raise ConfigError(
+            f"the pairs were read with ignored_keys={theirs}, the encoder has {ours}. Read them with "
+            "load_pairs(directory, encoder.settings.ignored_keys)."
+        )
+    return encoder.encode_trees(pairs.forest, trees)
 
 
 def calibrated_threshold(distance: Array, label: Array) -> float:
@@ -102,7 +116,7 @@ class PairScorer:
 def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> PairScorer:
     """An encoder with its own threshold, or with one calibrated on these pairs."""
     trees, first, second = distinct_trees(pairs)
-    vectors = encoder.encode_trees(pairs.forest, trees).cpu()
+    vectors = _encodings(encoder, pairs, trees).cpu()
     distance = distances(vectors[first], vectors[second]).numpy()
     threshold = calibrated_threshold(distance, pairs.label) if calibrate else encoder.threshold
     return PairScorer(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
@@ -262,7 +276,7 @@ def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, flo
     """The T encodings' first two principal components [T, 2], and their share of the variance."""
     from sklearn.decomposition import PCA
 
-    vectors = encoder.encode_trees(pairs.forest, distinct_trees(pairs)[0]).cpu().numpy()
+    vectors = _encodings(encoder, pairs, distinct_trees(pairs)[0]).cpu().numpy()
     analysis = PCA(2, random_state=0)
     points = np.asarray(analysis.fit_transform(vectors.astype(np.float64)))
     return points, float(analysis.explained_variance_ratio_.sum())

@@ -1,7 +1,5 @@
 """Figures of runs, corpora and distances: functions from data to a matplotlib figure, without pyplot."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any

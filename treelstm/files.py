@@ -56,6 +56,16 @@ def _free(directory: Path) -> str:
         return "the directory cannot be reached"
 
 
+def make_directory(directory: Path) -> None:
+    """Makes it and its parents; raises WriteFailed if that is not possible, or if it is a file."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "Choose another directory or correct the permissions"
+        found = f"{error.strerror}: {directory} cannot be made a directory"
+        raise WriteFailed(error.errno, f"{found}. {remedy}") from error
+
+
 def nearest_existing(path: Path) -> Path:
     """The directory itself, or its nearest parent that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())

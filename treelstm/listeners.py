@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from treelstm.config import Config
+from treelstm.config import Config, require_config
 from treelstm.history import EpochRecord, History, summary
 from treelstm.log import logged
 from treelstm.notify import is_configured, notify
@@ -29,6 +29,7 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         WriteFailed: the disk refuses; the last commit is intact.
         TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
+    require_config(config)
     live = in_notebook() and is_interactive()
     progress = Progress(figure_shown=live)
     figure = [LiveFigure(progress)] if live else []

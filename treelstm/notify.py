@@ -7,8 +7,6 @@ whose output only this module sees. So no notebook, log, history, checkpoint or 
 and a service that hangs is cut off without harm to the run.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """Runs in a kernel: ends it, after a commit, when the papermill that started it is gone."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

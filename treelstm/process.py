@@ -39,7 +39,10 @@ def chosen_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f'device is "{name}", expected "auto", "cpu", "cuda" or "cuda:N".') from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count() or "no"
         raise ConfigError(f'device is "{name}", but torch sees {count} GPU. Set device="cpu" or "auto".')
@@ -87,7 +90,9 @@ def set_for_training(thread_count: int | None) -> Iterator[None]:
     call. At the end its thresholds get their initial values, not those that it may have adapted.
     """
     if _keep_freed_memory(mmap_bytes=32 << 20, trim_bytes=1 << 30):
-        log.info("while it trains, this process keeps the memory that its steps free (mallopt)")
+        log.info(
+            "until the run ends, memory that a step frees is kept for the next one (glibc's mallopt)"
+        )
     try:
         with threads(thread_count):
             yield

@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from treelstm.config import ConfigError
 from treelstm.errors import UserError
-from treelstm.files import write_whole
+from treelstm.files import make_directory, write_whole
 
 # Classes of words: roots, with "-" before each suffix and "=" between near-synonyms.
 _PERSONS = """amik=kamarad najbar gast=vizit-ant knab=bub vir patr frat onkl kuz nev av edz vidv
@@ -283,9 +284,14 @@ def write_sample(
         WriteFailed: the disk refuses.
     """
     directory = Path(directory)
+    for name, count in {"positives": positives, "negatives": negatives}.items():
+        if count < 1:
+            raise ConfigError(f"{name} is {count}, expected at least 1.")
     if existing := sorted(directory.glob("*_pairs.jsonl*")):
         raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
     excluded = set() if unlike is None else _sentences(Path(unlike))
+    if unlike is not None and not excluded:
+        raise ConfigError(f"unlike is {str(unlike)!r}, expected a directory with *_pairs.jsonl.")
     draw = random.Random(f"treelstm sample {seed}")
     hard = negatives // 2
     makers = [_hard_negative] * hard + [_easy_negative] * (negatives - hard)
@@ -296,7 +302,7 @@ def write_sample(
         "negative_pairs.jsonl": _pairs(draw, 0, makers, excluded),
         "metadata.json": json.dumps(counts, indent=1),
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     for name, content in files.items():
         write_whole(directory / name, content.encode())
 

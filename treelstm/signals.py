@@ -1,7 +1,5 @@
 """The signals that ask a run to stop, with a handler for as long as the run goes on."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Figures of single trees, from left to right, and of trees side by side."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 

@@ -242,6 +242,9 @@ class Forest:
                 raise TreeError(f"asts[{number}] {error}. Remove or repair it.") from None
         return builder.forest()
 
+    def __repr__(self) -> str:
+        return f"a forest of {len(self):,} trees, {len(self.height):,} distinct subtrees"
+
     def __len__(self) -> int:
         """Number of trees, T."""
         return len(self.root)

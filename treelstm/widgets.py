@@ -3,8 +3,6 @@
 None waits for input: each has a default, and in a page executed unattended it is plain HTML.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import threading
@@ -21,7 +19,7 @@ import traitlets
 from IPython.display import HTML, DisplayHandle, Image, display
 from matplotlib.figure import Figure
 
-from treelstm.config import Config, Settings, project_root
+from treelstm.config import Config, Settings, from_root
 from treelstm.data import Pairs
 from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
@@ -233,7 +231,7 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
     newest = newest_usable(output_dir)
     paths = [each.path for each in list_checkpoints(output_dir)]
     paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
-    chosen = output_dir / BEST if checkpoint == "best" else project_root() / checkpoint
+    chosen = output_dir / BEST if checkpoint == "best" else from_root(checkpoint)
     if not chosen.is_file():
         raise CheckpointError(
             f'checkpoint="{checkpoint}": there is no file {chosen}. Train with '
@@ -246,7 +244,7 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
 
 def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
     """The one of `paths` that leads to the same file."""
-    wanted = (project_root() / name).resolve()
+    wanted = from_root(name).resolve()
     return next((path for path in paths if path.resolve() == wanted), None)
 
 

@@ -23,7 +23,7 @@ def test_text_is_aligned_numbered_and_ends_with_the_next_command(base):
         for line in lines
         if line.startswith("  ")
     )
-    assert re.match(r"no-go: \d+ findings, 1 error", lines[-2])
+    assert re.match(r"no-go: \d+ checks, 1 error", lines[-2])
     assert "--seed 7" in lines[-1] and lines[-1].startswith("next: correct the errors")
 
 

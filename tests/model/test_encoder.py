@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from treelstm.model.child_sum import ChildSumTreeLSTM
 from treelstm.model.encoder import NoThreshold, TreeEncoder
-from treelstm.trees import Forest
+from treelstm.trees import Forest, TreeError
 
 
 def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -217,3 +217,9 @@ def test_distance_and_is_similar_answer_for_two_asts():
     assert encoder.is_similar(SENTENCE, other) is True
     encoder.threshold = distance
     assert encoder.is_similar(SENTENCE, other) is False
+
+
+@pytest.mark.parametrize("asts", [SENTENCE, "La hundo kuras."], ids=["one tree", "a text"])
+def test_one_tree_in_the_place_of_a_list_is_told_how_to_write_it(asts):
+    with pytest.raises(TreeError, match=r"takes a list .* one tree, write encode\(\[tree\]\)"):
+        encoder_for([SENTENCE]).encode(asts)

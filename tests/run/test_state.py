@@ -104,3 +104,12 @@ def test_starting_from_weights_of_another_size_is_refused(tiny, finished, tmp_pa
     )
     with pytest.raises(SettingsChanged, match=r"has hidden_dim=12, this run asks for hidden_dim=20"):
         train(config)
+
+
+def test_a_forgotten_validation_dir_is_named_as_the_setting_that_it_is(tiny, run):
+    config = dataclasses.replace(tiny_config(tiny, run, epochs=5), validation_dir=None)
+    with pytest.raises(
+        SettingsChanged, match=r"validation_dir='.*/validation', this run asks for None"
+    ) as e:
+        train(config)
+    assert "SHA-256" not in str(e.value)

@@ -224,7 +224,9 @@ def test_auto_on_a_finished_run_says_so_and_leaves_everything_as_it_was(tiny, ru
     history = train(tiny_config(tiny, run))
     assert history.finished and len(history.epochs) == 3
     assert files(run) == before
-    assert "the run is finished: nothing to do. Raise epochs (now 3) to go on" in capsys.readouterr().out
+    assert (
+        "the run is finished: nothing to do. Raise epochs (now 3) to train on" in capsys.readouterr().out
+    )
 
 
 def test_resuming_says_what_it_took_and_what_will_run(tiny, run, capsys):

@@ -63,7 +63,7 @@ def _class_ratio(name: str, pairs: Pairs) -> Finding:
     rare = min(similar, len(pairs) - similar)
     text = (
         f"{name}: {len(pairs):,} pairs, {similar:,} similar; always predicting the majority is right in "
-        f"{pairs.majority_rate:.1%}, so look at ROC-AUC and average precision"
+        f"{pairs.majority_rate:.1%}: ROC-AUC and average precision tell more than accuracy"
     )
     bad, remedy = len(pairs) - rare > 20 * rare, "More than 20 to 1: add pairs of the rare class"
     return judged(text, bad, WARNING, remedy, OK if pairs.majority_rate < 0.8 else NOTE)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from treelstm.checks import data, directory, environment, trial
 from treelstm.checks.report import ERROR, Finding, Report
-from treelstm.config import Config
+from treelstm.config import Config, require_config
 from treelstm.data import DataError, load_corpus
 from treelstm.process import set_for_training
 from treelstm.run.directory import list_checkpoints
@@ -19,6 +19,7 @@ def preflight(config: Config, quick: bool = False) -> Report:
 
     `quick` takes under a second: no data is read, nothing is trained.
     """
+    require_config(config)
     report = Report(config)
 
     def add(group: str, findings: Iterable[Finding]) -> None:

@@ -91,7 +91,7 @@ def next_command(report: Report) -> str:
 def summary(report: Report) -> str:
     counts = [(report.count(level), level) for level in (ERROR, WARNING, NOTE)]
     listed = ", ".join(f"{count} {level}{'s' if count > 1 else ''}" for count, level in counts if count)
-    return f"{report.verdict}: {len(report.all)} findings" + (f", {listed}" if listed else "")
+    return f"{report.verdict}: {len(report.all)} checks" + (f", {listed}" if listed else "")
 
 
 def as_text(report: Report, encoding: str | None = None) -> str:

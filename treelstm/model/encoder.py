@@ -4,7 +4,7 @@ Shapes: B trees; P pairs; D embedding, H hidden, O output.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from treelstm.config import EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.randomness import WEIGHTS, generator
-from treelstm.trees import Forest, TreeBatch, Vocabulary
+from treelstm.trees import Forest, TreeBatch, TreeError, Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
@@ -83,8 +83,10 @@ class TreeEncoder(nn.Module):
         """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
 
         Raises:
-            TreeError: an AST is no JSON object or empty; says which one.
+            TreeError: an AST is empty or not a JSON object (says which one), or `asts` is not a list.
         """
+        if isinstance(asts, Mapping | str):
+            raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
         forest = Forest.compile(asts, self.settings.ignored_keys)
         return self.encode_trees(forest, np.arange(len(forest)))
 

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from treelstm.config import ConfigError, EncoderSettings, Settings
-from treelstm.files import write_whole
+from treelstm.files import make_directory, write_whole
 from treelstm.model.encoder import TreeEncoder
 from treelstm.process import chosen_device
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, MissingCheckpoint, read_sealed
@@ -100,7 +100,7 @@ def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
         WriteFailed: the disk refuses.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     about = {"format": EXPORT_FORMAT, **encoder.settings.to_dict()}
     about["threshold"] = None if math.isnan(encoder.threshold) else encoder.threshold
@@ -121,7 +121,7 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
     try:
         about = json.loads((directory / SETTINGS).read_bytes())
         weights = load((directory / WEIGHTS).read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingCheckpoint(
             f"{error.filename}: no such file. {directory} must hold {WEIGHTS} and {SETTINGS}."
         ) from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from treelstm.config import project_root
+from treelstm.config import from_root
 from treelstm.files import write_whole
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
 from treelstm.model.files import ModelFile, model_epoch, model_part
@@ -97,6 +97,9 @@ def load_checkpoint(path: Path | str) -> Commit:
     path = Path(path)
     content = read_sealed(path)
     missing = sorted(Commit.__annotations__.keys() - content.keys())
+    if not ModelFile.__annotations__.keys() - content.keys() and missing:
+        remedy = "To start another run from its weights, set start_from."
+        raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
     if missing:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
     name = checkpoint_name(content["epoch"], content["step"])
@@ -152,7 +155,7 @@ def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
         return None
     if resume == "auto":
         return newest_usable(output_dir)
-    path = project_root() / resume
+    path = from_root(resume)
     content = load_checkpoint(path)
     for checkpoint in list_checkpoints(output_dir):
         if checkpoint.path.resolve() == path.resolve():

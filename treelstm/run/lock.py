@@ -59,7 +59,7 @@ def only_writer(output_dir: Path) -> Iterator[None]:
         raise
     except OSError as error:
         found = f"{error.strerror}: {output_dir} cannot be written to"
-        remedy = "Correct its permissions or choose another output_dir"
+        remedy = "Choose another output_dir or correct its permissions"
         raise WriteFailed(error.errno, f"{found}. {remedy}") from error
     try:
         for depth in ("", "*/"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
-from treelstm.config import Config, EncoderSettings, project_root
+from treelstm.config import Config, EncoderSettings, from_root
 from treelstm.data import Corpus
 from treelstm.errors import UserError
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
@@ -99,7 +99,7 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     """
     if config.start_from is None:
         return _blank_run(config, corpus)
-    path = project_root() / config.start_from
+    path = from_root(config.start_from)
     source = load_encoder(path)
     run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
     try:
@@ -190,6 +190,10 @@ def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[st
     if config.num_threads not in (None, content["num_threads"]):
         changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
     was, now = content["fingerprint"], corpus.fingerprint
+    held_out = before["validation_dir"], config.validation_dir
+    if (held_out[0] is None) != (held_out[1] is None):  # the files below follow from it
+        changes.append("validation_dir={!r}, this run asks for {!r}".format(*held_out))
+        was, now = ({k: v for k, v in each.items() if k[0] == "t"} for each in (was, now))
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             first, second = (digests.get(name, "no such file")[:12] for digests in (was, now))

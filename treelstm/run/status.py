@@ -1,5 +1,6 @@
 """The state of a run, read from its files, also while another process trains it."""
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,12 @@ from treelstm.model.files import model_epoch, read_model
 from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_checkpoint, newest_usable
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
+
+_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:")  # begins an entry of the log
+
+
+class NoCommitYet(CheckpointError):
+    """The run has begun, in another process, and its first commit is still to come."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +53,37 @@ class RunStatus:
         lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_line or 'none'}"]
         return "\n".join([*lines, *(f"damaged: {error}" for error in self.newest.passed_over)])
 
+    __repr__ = __str__  # in a notebook, without the weights
+
 
 def run_status(output_dir: Path | str) -> RunStatus:
     """The state of the run in `output_dir`; changes nothing.
 
     Raises:
         CheckpointError: there is no checkpoint, or none that verifies.
+        NoCommitYet: another process trains it, and has not committed yet.
     """
     output_dir = Path(output_dir)
     newest, by = newest_usable(output_dir), holder(output_dir)
     if newest is None:
-        found = f"is being trained by {by} and has no commit yet" if by else "holds no checkpoint"
-        remedy = "Try again later" if by else "Start the run with notebooks/02_train.ipynb"
-        raise CheckpointError(f"{output_dir} {found}. {remedy}, or name another output_dir.")
+        if by:
+            raise NoCommitYet(
+                f"{output_dir} is being trained by {by} and has no commit yet. Try again later."
+            )
+        start = "Start the run with notebooks/02_train.ipynb, or name another output_dir."
+        raise CheckpointError(f"{output_dir} holds no checkpoint. {start}")
     content = newest.content
     finished = content["step"] == 0 and model_epoch(output_dir / FINAL) == content["epoch"]
     return RunStatus(output_dir, newest, by, finished, _last_line(output_dir))
 
 
 def _last_line(output_dir: Path) -> str:
-    """The last line of the run's log, which may just have been rotated."""
+    """The last entry of the run's log, which may just have been rotated; of several lines, the first."""
     for name in ("training.log", "training.log.1"):
         path = output_dir / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        if lines:
-            return lines[-1]
+        if dated := [line for line in lines if _DATED.match(line)]:
+            return dated[-1]
     return ""
 
 

@@ -146,7 +146,7 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
     content, epochs = start.content, run.config.epochs
     to_do = f"epochs {run.epochs_done + 1} to {epochs} will run"
     if run.outcome:
-        to_do = f"the run is {run.outcome}: nothing to do. Raise epochs (now {epochs}) to go on"
+        to_do = f"the run is {run.outcome}: nothing to do. Raise epochs (now {epochs}) to train on"
     log.info(
         f"resuming {start.checkpoint.path}: {run.place} of {run.steps_per_epoch}, train loss "
         f"{content['train_loss']:.4f}, {len(run.history)} epochs of history; {to_do}"
