@@ -28,7 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     end_with_this_process(follow_parent=is_worker or "TREELSTM_TESTS_FOLLOW_PARENT" in os.environ)
 
 
-SLOWEST_FILES = ("test_browser.py", "test_notebooks.py", "test_overnight.py", "test_children.py")
+SLOWEST_FILES = [
+    f"test_{name}.py" for name in ("browser", "notebooks", "overnight", "kills", "guide", "children")
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

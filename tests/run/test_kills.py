@@ -29,8 +29,8 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_config(data: Path, output_dir: Path, **settings: Any) -> Config:
-    """6 epochs of 40 steps."""
-    often = {"epochs": 6, "checkpoint_every_seconds": 0.02, "num_threads": 1}
+    """4 epochs of 40 steps."""
+    often = {"epochs": 4, "checkpoint_every_seconds": 0.02, "num_threads": 1}
     return tiny_config(data, output_dir, **(often | settings))
 
 
@@ -97,5 +97,5 @@ def test_a_write_that_ends_halfway_leaves_the_previous_commit(data, undisturbed,
         assert "What was there before is intact" in second["output"]
     run = tmp_path / "kills" / "run"
     assert not list(run.glob(".*.tmp"))
-    assert find_latest_checkpoint(run) == run / "checkpoint_epoch_6.pt"
+    assert find_latest_checkpoint(run) == run / "checkpoint_epoch_4.pt"
     assert_same_run(undisturbed, run)
