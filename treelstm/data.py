@@ -200,8 +200,10 @@ def load_pairs(
 
     Raises:
         DataError: the files cannot be used; the message lists the problems.
+        ConfigError: `ignored_keys` is not a list of texts.
     """
-    directory, ignored_keys = Path(directory), tuple(ignored_keys)
+    directory = Path(directory)
+    ignored_keys = EncoderSettings(ignored_keys=ignored_keys).ignored_keys  # checks them
     paths = pair_files(directory)
     fingerprint = {}
     for path in paths.values():

@@ -152,6 +152,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
         ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
         of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
+        place = row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None  # in epochs
         known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
         return {
             "path": str(row.path),
@@ -165,9 +166,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             "usable": {"": None, "verified": True}.get(row.status, False),  # None: not known yet
             # sorts rows as the run made them
             "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
-            "place": row.epoch - 0.5 * (row.step is not None)
-            if own and row.epoch
-            else None,  # in epochs
+            "place": place,
             "best": self._best is not None and ended == self._best["epoch"],
             "settings": _settings(row.config),
         }

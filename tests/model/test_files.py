@@ -91,6 +91,9 @@ def test_damage_and_mismatch_are_named(exported):
     settings.write_text(good.replace('"format": 2', '"format": 3'))
     with pytest.raises(CheckpointError, match=r"is not an export of format 2, which this version"):
         import_encoder(exported)
+    settings.write_text(good.replace('"format": 2,', ""))
+    with pytest.raises(CheckpointError, match="is not an export of format 2"):
+        import_encoder(exported)
     settings.write_text("[]")
     with pytest.raises(CheckpointError, match=r"encoder\.json is not an export of format 2"):
         import_encoder(exported)

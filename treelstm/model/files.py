@@ -127,7 +127,7 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         ) from None
     except (SafetensorError, ValueError) as error:
         raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
-    if not isinstance(about, dict) or about.get("format", EXPORT_FORMAT) != EXPORT_FORMAT:
+    if not isinstance(about, dict) or about.get("format") != EXPORT_FORMAT:
         raise CheckpointError(
             f"{directory / SETTINGS} is not an export of format {EXPORT_FORMAT}, which this version of "
             "treelstm reads. Export it again."

@@ -97,7 +97,7 @@ def load_checkpoint(path: Path | str) -> Commit:
     path = Path(path)
     content = read_sealed(path)
     missing = sorted(Commit.__annotations__.keys() - content.keys())
-    if not ModelFile.__annotations__.keys() - content.keys() and missing:
+    if missing and ModelFile.__annotations__.keys() <= content.keys():
         remedy = "To start another run from its weights, set start_from."
         raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
     if missing:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
-from treelstm.config import Config, EncoderSettings, from_root
+from treelstm.config import Config, from_root
 from treelstm.data import Corpus
 from treelstm.errors import UserError
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
@@ -105,7 +105,7 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     try:
         run.encoder.load_state_dict(source.state_dict())
     except RuntimeError as error:
-        theirs, ours = source.settings.to_dict(), EncoderSettings.among(config.to_dict()).to_dict()
+        theirs, ours = source.settings.to_dict(), run.encoder.settings.to_dict()
         differing = [name for name in ours if theirs[name] != ours[name]]
         found, asked = (", ".join(f"{k}={v[k]!r}" for k in differing) for v in (theirs, ours))
         remedy = "Set the same to start from its weights"
@@ -193,7 +193,10 @@ def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[st
     held_out = before["validation_dir"], config.validation_dir
     if (held_out[0] is None) != (held_out[1] is None):  # the files below follow from it
         changes.append("validation_dir={!r}, this run asks for {!r}".format(*held_out))
-        was, now = ({k: v for k, v in each.items() if k[0] == "t"} for each in (was, now))
+        was, now = (
+            {name: digest for name, digest in files.items() if name.startswith("training/")}
+            for files in (was, now)
+        )
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             first, second = (digests.get(name, "no such file")[:12] for digests in (was, now))
