@@ -27,7 +27,7 @@ from corpus import REPOSITORY, directories, workplace
 from treelstm.model.child_sum import ChildSumTreeLSTM
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
-from treelstm.trees import Forest
+from treelstm.trees.forest import Forest
 
 import numpy as np
 import torch

@@ -21,7 +21,8 @@ from treelstm.model.encoder import TreeEncoder
 from treelstm.randomness import epoch_order
 from treelstm.run.state import Run, new_run
 from treelstm.run.step import train_step
-from treelstm.trees import Forest, Vocabulary
+from treelstm.trees.builder import compile_forest
+from treelstm.trees.vocabulary import Vocabulary
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ def chain(depth: int):
     node: dict = {"kind": "leaf"}
     for level in range(depth - 1):
         node = {"kind": str(level % 3), "next": node}
-    forest = Forest.compile([node])
+    forest = compile_forest([node])
     vocabulary = Vocabulary.of(forest, np.arange(1))
     encoder = TreeEncoder(vocabulary, EncoderSettings())
     batch = forest.batch(np.arange(1), vocabulary.ids(forest.symbols))

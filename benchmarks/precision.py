@@ -14,7 +14,8 @@ from statistics import median
 import treelstm
 from corpus import directories, workplace
 from speed import seconds
-from treelstm.data import Corpus, load_corpus
+from treelstm.data.load import load_corpus
+from treelstm.data.pairs import Corpus
 from treelstm.evaluation import pair_distances
 from treelstm.randomness import epoch_order
 from treelstm.run.state import new_run

@@ -18,12 +18,13 @@ from typing import Any
 
 import treelstm
 from corpus import asts, directories, workplace
-from treelstm.data import Corpus
+from treelstm.data.pairs import Corpus
 from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.randomness import dropout_mask, epoch_order
 from treelstm.run.state import Run, new_run
 from treelstm.run.step import train_step
-from treelstm.trees import Forest
+from treelstm.trees.builder import compile_forest
+from treelstm.trees.forest import Forest
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
 
 def encoding(encoder: TreeEncoder, forest: Forest, trees: list[dict[str, Any]]) -> None:
     """All training trees, shared and not; the encodings must agree."""
-    unshared = Forest.compile(trees, encoder.settings.ignored_keys, share=False)
+    unshared = compile_forest(trees, encoder.settings.ignored_keys, share=False)
     everything = np.arange(len(trees))
     shared, alone = (encoder.encode_trees(f, everything) for f in (forest, unshared))
     assert float((shared - alone).abs().max()) < 1e-5

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from treelstm.config import EncoderSettings
 from treelstm.model.encoder import TreeEncoder
-from treelstm.trees import Forest, Vocabulary
+from treelstm.trees.builder import compile_forest
+from treelstm.trees.vocabulary import Vocabulary
 
 VALUES = st.sampled_from(["a", "b", "c", 1, True, None])
 
@@ -43,6 +44,6 @@ SMALL = EncoderSettings(embedding_dim=5, hidden_dim=6, output_dim=4, ignored_key
 
 
 def encoder_for(asts: list[dict[str, Any]], dtype: torch.dtype = torch.float64) -> TreeEncoder:
-    forest = Forest.compile(asts)
+    forest = compile_forest(asts)
     vocabulary = Vocabulary.of(forest, np.arange(len(forest)))
     return TreeEncoder(vocabulary, SMALL).to(dtype)

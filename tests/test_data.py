@@ -12,7 +12,8 @@ from conftest import tiny_config
 
 from treelstm import load_corpus, load_pairs, train
 from treelstm.config import Config
-from treelstm.data import DataError, pair_files
+from treelstm.data.load import pair_files
+from treelstm.data.pairs import DataError
 from treelstm.errors import UserError
 
 

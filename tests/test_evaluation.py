@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
 from treelstm.config import ConfigError
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.evaluation import (
     PairScorer,
     bootstrap_metrics,

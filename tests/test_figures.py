@@ -8,7 +8,7 @@ from treelstm import figures, load_pairs
 from treelstm.evaluation import pair_metrics
 from treelstm.history import IN_HISTORY
 from treelstm.tree_figures import pair_figure, tree_figure
-from treelstm.trees import Forest
+from treelstm.trees.builder import compile_forest
 
 AST = {
     "tipo": "frazo",
@@ -22,7 +22,7 @@ def texts(figure) -> list[str]:
 
 
 def test_a_tree_is_drawn_with_roots_on_nodes_and_roles_on_edges():
-    figure = tree_figure(Forest.compile([AST]), 0, ["radiko", "tipo"], "Bela kato vidas.")
+    figure = tree_figure(compile_forest([AST]), 0, ["radiko", "tipo"], "Bela kato vidas.")
     drawn = texts(figure)
     assert sorted(drawn) == sorted(
         "frazo vid kat bel bel · verbo subjekto kerno priskriboj priskriboj".split()
@@ -35,7 +35,7 @@ def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
     groups = [
         {"radiko": f"grupo{k}", "kerno": [{"radiko": f"vorto{k}{j}"} for j in "ab"]} for k in range(20)
     ]
-    figure = tree_figure(Forest.compile([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"])
+    figure = tree_figure(compile_forest([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"])
     FigureCanvasAgg(figure).draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 61 + 60
@@ -47,7 +47,7 @@ def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
 
 def test_what_two_trees_share_is_filled():
     other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
-    figure = pair_figure(Forest.compile([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
+    figure = pair_figure(compile_forest([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
     white = (1.0, 1.0, 1.0, 1.0)
     filled = [
         {t.get_text() for t in ax.texts if t.get_bbox_patch().get_facecolor() != white}
@@ -79,7 +79,7 @@ def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold():
 
 
 def test_a_node_without_the_named_keys_shows_its_symbols():
-    assert "1, vera" in texts(tree_figure(Forest.compile([{"a": 1, "b": "vera"}]), 0, ["name"]))
+    assert "1, vera" in texts(tree_figure(compile_forest([{"a": 1, "b": "vera"}]), 0, ["name"]))
 
 
 def test_history_marks_the_best_epoch_and_the_resumption():

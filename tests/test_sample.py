@@ -10,8 +10,8 @@ from conftest import tiny_config
 from sklearn.metrics import roc_auc_score
 
 from treelstm import load_encoder, load_pairs, train, write_sample
+from treelstm.data.sample import SampleExists, roots
 from treelstm.evaluation import pair_distances, tfidf_scorer
-from treelstm.sample import SampleExists, roots
 
 
 def records(path: Path) -> list[dict[str, Any]]:

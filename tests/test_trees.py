@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from treelstm.errors import UserError
-from treelstm.trees import Forest, TreeBatch, TreeError, Vocabulary
+from treelstm.trees.builder import TreeError, compile_forest
+from treelstm.trees.forest import Forest, TreeBatch
+from treelstm.trees.vocabulary import Vocabulary
 
 TREE = {
     "tipo": "frazo",
@@ -24,7 +26,7 @@ def symbols(forest: Forest) -> set[frozenset[str]]:
 
 
 def test_objects_are_nodes_scalars_are_symbols_and_keys_are_roles():
-    forest = Forest.compile([TREE], ignored_keys=["plena_vorto"])
+    forest = compile_forest([TREE], ignored_keys=["plena_vorto"])
     assert symbols(forest) == {
         frozenset({"tipo=frazo", "aliaj=fine"}),
         frozenset({"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", "kvanto=2", "vera=true"}),
@@ -34,7 +36,7 @@ def test_objects_are_nodes_scalars_are_symbols_and_keys_are_roles():
 
 
 def test_equal_subtrees_are_stored_once_and_ids_ascend_with_height():
-    forest = Forest.compile([TREE, TREE, {"radiko": "kur"}])
+    forest = compile_forest([TREE, TREE, {"radiko": "kur"}])
     assert len(forest) == 3 and forest.root[0] == forest.root[1]
     assert len(forest.height) == 4
     assert (np.diff(forest.height) >= 0).all()
@@ -44,9 +46,9 @@ def test_equal_subtrees_are_stored_once_and_ids_ascend_with_height():
 
 def test_a_forest_does_not_depend_on_the_order_of_reading():
     asts = [{"radiko": f"r{k % 5}", "x": [{"radiko": f"r{k % 3}"}, {"y": k % 4}]} for k in range(20)]
-    forest = Forest.compile(asts)
+    forest = compile_forest(asts)
     order = random.Random(0).sample(range(20), 20)
-    other = Forest.compile([asts[k] for k in order])
+    other = compile_forest([asts[k] for k in order])
     for name in ("symbol_ptr", "symbol", "child_ptr", "child", "height"):
         assert np.array_equal(getattr(forest, name), getattr(other, name))
     assert forest.symbols == other.symbols
@@ -56,7 +58,7 @@ def test_a_forest_does_not_depend_on_the_order_of_reading():
 
 
 def test_tree_digests_agree_across_forests():
-    alone, among = Forest.compile([TREE]), Forest.compile([{"radiko": "x"}, TREE, {"a": {"b": 1}}])
+    alone, among = compile_forest([TREE]), compile_forest([{"radiko": "x"}, TREE, {"a": {"b": 1}}])
     assert alone.tree_digest[0] == among.tree_digest[1]
     assert len(set(among.tree_digest.tolist())) == 3
 
@@ -76,13 +78,13 @@ def test_tree_digests_agree_across_forests():
 )
 def test_an_ast_that_is_not_a_tree_is_refused_by_number_and_kind(ast: Any, found: str):
     with pytest.raises(TreeError, match=rf"asts\[1\] is {found}") as caught:
-        Forest.compile([TREE, ast], ignored_keys=["plena_vorto"])
+        compile_forest([TREE, ast], ignored_keys=["plena_vorto"])
     assert isinstance(caught.value, UserError)
 
 
 def test_vocabulary_sorts_by_frequency_then_spelling_with_one_unknown_symbol_per_key():
     asts = [{"r": "a"}, {"r": "b", "k": 1}, {"r": "b", "k": 2}]
-    forest = Forest.compile(asts)
+    forest = compile_forest(asts)
     vocabulary = Vocabulary.of(forest, np.arange(3))
     assert vocabulary.symbols == ("r=b", "k=1", "k=2", "r=a", "k=?", "r=?", "?")
     ids = vocabulary.ids(["r=b", "r=new", "k=3", "other=1"])
@@ -91,18 +93,18 @@ def test_vocabulary_sorts_by_frequency_then_spelling_with_one_unknown_symbol_per
 
 
 def test_vocabulary_counts_a_repeated_tree_once_and_only_the_named_trees():
-    forest = Forest.compile([{"r": "a"}, {"r": "a"}, {"r": "b"}, {"r": "c"}])
+    forest = compile_forest([{"r": "a"}, {"r": "a"}, {"r": "b"}, {"r": "c"}])
     assert Vocabulary.of(forest, np.array([0, 1, 2])).symbols == ("r=a", "r=b", "r=?", "?")
 
 
 def test_a_question_mark_in_the_data_is_not_the_unknown_symbol():
-    forest = Forest.compile([{"r": "?"}, {"r": ["?"]}])
+    forest = compile_forest([{"r": "?"}, {"r": ["?"]}])
     assert forest.symbols == (r"r=\?",)
 
 
 def test_a_batch_is_the_four_node_tree_of_its_docstring():
     ast = {"k": 3, "x": [{"k": 1}, {"k": 2, "y": {"k": 0}}]}
-    forest = Forest.compile([ast])
+    forest = compile_forest([ast])
     batch = forest.batch(np.array([0]), np.arange(len(forest.symbols)))
     assert batch.num_nodes == 4
     nodes, down, up = zip(*batch.levels, strict=True)
@@ -120,7 +122,7 @@ def test_a_batch_is_the_four_node_tree_of_its_docstring():
 
 
 def test_a_batch_says_which_subtrees_use_each_symbol():
-    forest = Forest.compile([{"k": 1, "x": [{"k": 1}, {"k": 2}]}])
+    forest = compile_forest([{"k": 1, "x": [{"k": 1}, {"k": 2}]}])
     batch = forest.batch(np.array([0]), np.array([3, 3, 5]))  # k=1 and k=2 are one symbol
     assert batch.used.tolist() == [3, 5]
     users = batch.user.tensor_split(batch.user_start[1:])
@@ -130,7 +132,7 @@ def test_a_batch_says_which_subtrees_use_each_symbol():
 def test_batches_made_by_two_threads_equal_those_made_by_one():
     draw = random.Random(0)
     words = [{"k": k, "x": [{"k": draw.randrange(3_000)} for _ in range(4)]} for k in range(3_000)]
-    forest = Forest.compile([{"t": k, "y": draw.sample(words, 10)} for k in range(1_000)])
+    forest = compile_forest([{"t": k, "y": draw.sample(words, 10)} for k in range(1_000)])
     ids = np.arange(len(forest.symbols))
     requests = [np.array(draw.sample(range(1_000), 100)) for _ in range(400)]
 
@@ -146,7 +148,7 @@ def test_batches_made_by_two_threads_equal_those_made_by_one():
 
 
 def test_a_forest_cannot_be_changed():
-    forest = Forest.compile([TREE])
+    forest = compile_forest([TREE])
     arrays = [value for value in vars(forest).values() if isinstance(value, np.ndarray)]
     assert len(arrays) == 10
     for array in arrays:
@@ -159,21 +161,21 @@ def test_a_forest_cannot_be_changed():
 def test_edges_are_sorted_by_child_in_a_forest_of_more_than_65536_subtrees():
     leaves = [{"k": k} for k in range(66_000)]
     twice = {"a": {"x": leaves[:500]}, "b": {"x": leaves[:500]}}
-    forest = Forest.compile([{"x": leaves}, twice])
+    forest = compile_forest([{"x": leaves}, twice])
     batch = forest.batch(np.array([1]), np.arange(len(forest.symbols)))
     assert batch.child.tolist() == [*range(500), *range(500), 500, 501]
     assert batch.by_child[:1000].view(-1, 2).tolist() == [[k, k + 500] for k in range(500)]
 
 
 def test_a_batch_moves_like_any_pyg_data():
-    forest = Forest.compile([TREE])
+    forest = compile_forest([TREE])
     batch = forest.batch(np.array([0, 0]), np.arange(len(forest.symbols))).to("cpu")
     assert batch.root.tolist() == [batch.num_nodes - 1] * 2
     assert isinstance(batch.symbol, torch.Tensor)
 
 
 def test_graph_unfolds_shared_subtrees_into_a_tree():
-    graph = Forest.compile([TREE]).graph(0)
+    graph = compile_forest([TREE]).graph(0)
     assert graph.num_nodes == 4 and graph.edge_index.shape == (2, 3)
     assert graph.edge_index[1].tolist() == [1, 2, 3]
     assert graph.validate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from treelstm.trees import TreeBatch
+from treelstm.trees.forest import TreeBatch
 
 
 def root_states(x: Tensor, w: Tensor, b: Tensor, u: Tensor, u_f: Tensor, batch: TreeBatch) -> Tensor:

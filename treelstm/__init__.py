@@ -13,7 +13,8 @@ if _TYPE_CHECKING:
     from treelstm.checks.groups import preflight
     from treelstm.checks.report import Report
     from treelstm.config import Config
-    from treelstm.data import load_corpus, load_pairs
+    from treelstm.data.load import load_corpus, load_pairs
+    from treelstm.data.sample import write_sample
     from treelstm.evaluation import Metrics, evaluate
     from treelstm.history import History
     from treelstm.listeners import train
@@ -21,7 +22,6 @@ if _TYPE_CHECKING:
     from treelstm.run.directory import find_latest_checkpoint, list_checkpoints, load_checkpoint
     from treelstm.run.listener import Listener
     from treelstm.run.status import run_status
-    from treelstm.sample import write_sample
 
 _wait_briefly()  # now, because OpenMP reads the environment when torch is loaded
 
@@ -33,10 +33,11 @@ __all__ = [
 
 _HOMES = {
     "checks.groups": "preflight", "checks.report": "Report", "config": "Config",
-    "data": "load_corpus load_pairs", "evaluation": "Metrics evaluate", "history": "History",
-    "listeners": "train", "model.files": "export_encoder import_encoder load_encoder",
+    "data.load": "load_corpus load_pairs", "data.sample": "write_sample",
+    "evaluation": "Metrics evaluate", "history": "History", "listeners": "train",
+    "model.files": "export_encoder import_encoder load_encoder",
     "run.directory": "find_latest_checkpoint list_checkpoints load_checkpoint",
-    "run.listener": "Listener", "run.status": "run_status", "sample": "write_sample",
+    "run.listener": "Listener", "run.status": "run_status",
 }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
-from treelstm.data import load_corpus, load_pairs
+from treelstm.data.load import load_corpus, load_pairs
+from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
 from treelstm.evaluation import evaluate, tfidf_scorer
 from treelstm.listeners import train
@@ -21,7 +22,6 @@ from treelstm.model.files import load_encoder, read_model
 from treelstm.notify import notify
 from treelstm.run.directory import BEST
 from treelstm.run.status import NoCommitYet, run_status
-from treelstm.sample import write_sample
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 

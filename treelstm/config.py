@@ -46,6 +46,10 @@ def require_config(config: object) -> None:
 _Check = tuple[Callable[[Any], bool], str]  # whether a value is valid; what is expected, in words
 _ANY: _Check = (lambda value: True, "")
 _POSITIVE: _Check = (lambda value: 0 < value < math.inf, "more than 0, and finite")
+_POSITIVE_OR_NONE: _Check = (
+    lambda value: value is None or 0 < value < math.inf,
+    "more than 0, and finite, or None",
+)
 _UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
 _SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
 _NAME: _Check = (lambda value: bool(value.strip()), "a path")
@@ -170,6 +174,17 @@ class Config(EncoderSettings):
     checkpoint_every_seconds: float = _setting(60.0, "between commits inside an epoch", _at_least(0))
     patience: int | None = _setting(
         None, "stop after this many epochs without a better validation loss; None never", _COUNT_OR_NONE
+    )
+    max_hours: float | None = _setting(
+        None, "hours after which this night's run commits and stops; None never", _POSITIVE_OR_NONE
+    )
+    changes: tuple[str, ...] = _setting(
+        (), 'settings that a resumed run may change on purpose, such as "learning_rate" or "data"'
+    )
+    accept_weak_disk: bool = _setting(
+        False,
+        "train on a disk without locks or fsync of directories: two writers may go unnoticed, and a "
+        "power cut may lose the last commit",
     )
     keep: str | int = _setting(
         "all",

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from treelstm.config import ConfigError
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import TreeEncoder, distances
-from treelstm.trees import UNKNOWN, Array, key_of
+from treelstm.trees.forest import Array
+from treelstm.trees.vocabulary import UNKNOWN, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
 

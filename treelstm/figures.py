@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
-from treelstm.trees import Array
+from treelstm.trees.forest import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
 _STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves

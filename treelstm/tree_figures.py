@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from treelstm.figures import SIMILAR, shortened
-from treelstm.trees import Forest, key_of
+from treelstm.trees.forest import Forest
+from treelstm.trees.vocabulary import key_of
 
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
 

@@ -20,7 +20,7 @@ from IPython.display import HTML, DisplayHandle, Image, display
 from matplotlib.figure import Figure
 
 from treelstm.config import Config, Settings, from_root
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
 from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best

@@ -24,7 +24,7 @@ from treelstm.evaluation import pair_distances
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.run.state import new_run
 from treelstm.run.step import train_step
-from treelstm.trees import Forest
+from treelstm.trees.builder import compile_forest
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -33,7 +33,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GP
 @given(st.lists(trees(), min_size=1, max_size=5))
 def test_the_hand_written_gradient_equals_plain_autograd_of_the_same_levels(asts):
     encoder = encoder_for(asts)
-    forest = Forest.compile([*asts, chain(4), star(3)])
+    forest = compile_forest([*asts, chain(4), star(3)])
     batch = forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64, requires_grad=True)
     inputs = [
@@ -51,7 +51,7 @@ def test_the_hand_written_gradient_equals_plain_autograd_of_the_same_levels(asts
 
 def test_sums_of_symbols_are_an_embedding_bag_in_values_and_gradient():
     asts = [star(5), chain(3), {"kind": ["n", "n", "m"], "name": "x"}]
-    forest = Forest.compile(asts)
+    forest = compile_forest(asts)
     batch = forest.batch(np.arange(3), encoder_for(asts).vocabulary.ids(forest.symbols))
     table = torch.randn(40, 7, dtype=torch.float64, requires_grad=True)
     bags = functional.embedding_bag(
@@ -67,7 +67,7 @@ def test_sums_of_symbols_are_an_embedding_bag_in_values_and_gradient():
 
 def test_fixed_features_give_the_same_gradients_and_cost_none_of_their_own():
     encoder = encoder_for([star(5), chain(3)])
-    forest = Forest.compile([star(5), chain(3)])
+    forest = compile_forest([star(5), chain(3)])
     batch = forest.batch(np.arange(2), encoder.vocabulary.ids(forest.symbols))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64)
     weights = [w for name, w in encoder.named_parameters() if name not in ("embedding", "output_weight")]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from treelstm.model.child_sum import ChildSumTreeLSTM
 from treelstm.model.encoder import NoThreshold, TreeEncoder
-from treelstm.trees import Forest, TreeError
+from treelstm.trees.builder import TreeError, compile_forest
 
 
 def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -29,7 +29,7 @@ def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Ten
 
 
 def batched(encoder: TreeEncoder, asts: list[Any], share: bool = True) -> torch.Tensor:
-    forest = Forest.compile(asts, encoder.settings.ignored_keys, share)
+    forest = compile_forest(asts, encoder.settings.ignored_keys, share)
     return encoder(forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols)))
 
 
@@ -80,7 +80,7 @@ def test_real_trees_equal_the_recursive_reference_in_float32(real: Path):
 def test_the_hand_written_gradient_passes_gradcheck():
     asts = [star(3), chain(3), {"kind": "n", "l": chain(1), "r": chain(1)}]
     encoder = encoder_for(asts)
-    forest = Forest.compile(asts)
+    forest = compile_forest(asts)
     batch = forest.batch(np.arange(3), encoder.vocabulary.ids(forest.symbols))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64, requires_grad=True)
     weights = (

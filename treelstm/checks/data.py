@@ -9,8 +9,10 @@ import numpy as np
 
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data import Corpus, DataError, Pairs, load_pairs, pair_files
-from treelstm.trees import Array, key_of
+from treelstm.data.load import load_pairs, pair_files
+from treelstm.data.pairs import Corpus, DataError, Pairs
+from treelstm.trees.forest import Array
+from treelstm.trees.vocabulary import key_of
 
 
 def data_files(config: Config) -> Iterator[Finding]:

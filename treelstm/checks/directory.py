@@ -8,7 +8,7 @@ import filelock
 
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
 from treelstm.config import Config
-from treelstm.data import Corpus
+from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
 from treelstm.run.lock import holder

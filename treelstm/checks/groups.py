@@ -9,7 +9,8 @@ from dataclasses import replace
 from treelstm.checks import data, directory, environment, trial
 from treelstm.checks.report import ERROR, Finding, Report
 from treelstm.config import Config, require_config
-from treelstm.data import DataError, load_corpus
+from treelstm.data.load import load_corpus
+from treelstm.data.pairs import DataError
 from treelstm.process import set_for_training
 from treelstm.run.directory import list_checkpoints
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from treelstm.config import Config
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.errors import UserError
 
 Level = Literal["ok", "note", "warning", "error"]

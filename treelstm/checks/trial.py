@@ -15,7 +15,7 @@ import torch
 from treelstm.checks.environment import usable_cores
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Level, Report, judged
 from treelstm.config import Config, ConfigError
-from treelstm.data import Corpus, Pairs
+from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
 from treelstm.process import threads
@@ -25,7 +25,7 @@ from treelstm.run.directory import list_checkpoints
 from treelstm.run.state import SettingsChanged, new_run, state_of
 from treelstm.run.step import train_step
 from treelstm.sealed import CheckpointError, sealed
-from treelstm.trees import Array
+from treelstm.trees.forest import Array
 
 _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
 _THREAD_ROUNDS, _THREAD_STEPS = 3, 5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from treelstm.trees import TreeBatch
+from treelstm.trees.forest import TreeBatch
 
 ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; commits hold it
 

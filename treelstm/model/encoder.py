@@ -16,7 +16,9 @@ from treelstm.config import EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.randomness import WEIGHTS, generator
-from treelstm.trees import Forest, TreeBatch, TreeError, Vocabulary
+from treelstm.trees.builder import TreeError, compile_forest
+from treelstm.trees.forest import Forest, TreeBatch
+from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
@@ -87,7 +89,7 @@ class TreeEncoder(nn.Module):
         """
         if isinstance(asts, Mapping | str):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
-        forest = Forest.compile(asts, self.settings.ignored_keys)
+        forest = compile_forest(asts, self.settings.ignored_keys)
         return self.encode_trees(forest, np.arange(len(forest)))
 
     def distance(self, first: Any, second: Any) -> float:

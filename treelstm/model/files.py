@@ -19,7 +19,7 @@ from treelstm.files import make_directory, write_whole
 from treelstm.model.encoder import TreeEncoder
 from treelstm.process import chosen_device
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, MissingCheckpoint, read_sealed
-from treelstm.trees import Vocabulary
+from treelstm.trees.vocabulary import Vocabulary
 
 EXPORT_FORMAT = 2  # raised whenever another version of the package could misread an export
 WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from treelstm.data import Pairs
+from treelstm.data.pairs import Pairs
 from treelstm.errors import UserError
 from treelstm.randomness import epoch_order
 from treelstm.run.directory import newest_usable

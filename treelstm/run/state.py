@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm.config import Config, from_root
-from treelstm.data import Corpus
+from treelstm.data.pairs import Corpus
 from treelstm.errors import UserError
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
 from treelstm.model.child_sum import ARITHMETIC
@@ -18,7 +18,7 @@ from treelstm.model.files import load_encoder, load_weights
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
 from treelstm.run.directory import Commit, ResumePoint
-from treelstm.trees import Vocabulary
+from treelstm.trees.vocabulary import Vocabulary
 
 
 class SettingsChanged(UserError, ValueError):

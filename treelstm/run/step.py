@@ -11,7 +11,7 @@ from treelstm.history import IN_EVALUATION, EpochRecord
 from treelstm.model.encoder import distances
 from treelstm.randomness import dropout_mask
 from treelstm.run.state import Run
-from treelstm.trees import TreeBatch
+from treelstm.trees.forest import TreeBatch
 
 _Data = TypeVar("_Data", torch.Tensor, TreeBatch)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from treelstm.config import Config
-from treelstm.data import load_corpus
+from treelstm.data.load import load_corpus
 from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
 from treelstm.process import set_for_training

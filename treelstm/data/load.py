@@ -2,23 +2,15 @@
 
 A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, plain or gzipped (`.jsonl.gz`),
 one pair per line. The problems of all files are collected and reported in one error.
-
-Shapes: P pairs, T trees.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
-import logging
-import os
-import stat
-import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,136 +18,14 @@ import numpy as np
 import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
-from treelstm.errors import UserError
-from treelstm.files import write_whole
+from treelstm.data.pairs import Corpus, DataError, Pairs, Problems, data_error
+from treelstm.data.store import read_store, store_key, write_store
 from treelstm.randomness import SPLIT, generator
-from treelstm.trees import Array, Forest, ForestBuilder, TreeError, Vocabulary, entries
-
-log = logging.getLogger("treelstm")
+from treelstm.trees.builder import ForestBuilder, TreeError
+from treelstm.trees.vocabulary import Vocabulary
 
 CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
 _REPAIR, _PARSE_AGAIN = "Repair or remove the line", "Parse the sentence again or remove the line"
-_SHOWN = 20  # problems listed in an error
-_CACHE_FORMAT = 2  # increased whenever the arrays of a compiled corpus change
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a pair file; `line` counts from 1, 0 means the whole file."""
-
-    path: Path
-    line: int
-    found: str
-    remedy: str
-
-    def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else str(self.path)
-        return f"{where}: {self.found}. {self.remedy}."
-
-
-@dataclass
-class Problems:
-    """The first 20 problems, and the number of all."""
-
-    shown: list[Problem] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, path: Path, line: int, found: str, remedy: str) -> None:
-        self.count += 1
-        if len(self.shown) < _SHOWN:
-            self.shown.append(Problem(path, line, found, remedy))
-
-    def __str__(self) -> str:
-        lines = [str(problem) for problem in self.shown]
-        if self.count > len(lines):
-            lines.append(f"... and {self.count - len(lines):,} more")
-        return "\n".join(lines)
-
-
-class DataError(UserError, ValueError):
-    """Pair files cannot be used; for each problem the message gives file, line and remedy."""
-
-    def __init__(self, problems: Problems) -> None:
-        super().__init__(str(problems))
-        self.problems = problems
-
-
-def _data_error(path: Path, found: str, remedy: str) -> DataError:
-    problems = Problems()
-    problems.add(path, 0, found, remedy)
-    return DataError(problems)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Labelled pairs of trees of one forest; an array of indices selects some of them."""
-
-    forest: Forest
-    first: Array  # [P] tree numbers
-    second: Array  # [P] tree numbers
-    label: Array  # [P] 1 similar, 0 dissimilar
-    similarity: Array  # [P] float64, NaN if the file gives none
-    line: Array  # [P] line number in the file, from 1
-    sentences: tuple[str | None, ...]  # [T] None if the file gives none
-    paths: dict[int, Path]  # label -> file
-    fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
-    ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
-
-    def __repr__(self) -> str:
-        directory = next(iter(self.paths.values())).parent
-        return f"{len(self):,} pairs ({int(self.label.sum()):,} similar) of {directory}"
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitem__(self, indices: Array) -> Pairs:
-        return replace(self, **{name: getattr(self, name)[indices] for name in _PAIR_ARRAYS})
-
-    @property
-    def trees(self) -> Array:
-        """[2 P] tree numbers of all pairs: the first trees, then the second ones."""
-        return np.concatenate((self.first, self.second))
-
-    @property
-    def majority_rate(self) -> float:
-        """Accuracy of always predicting the more frequent class."""
-        similar = float(self.label.mean())
-        return max(similar, 1 - similar)
-
-    def where(self, pair: int) -> str:
-        """File and line of a pair, as text."""
-        return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
-
-
-_FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
-_PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The training and validation data of a run."""
-
-    training: Pairs
-    validation: Pairs
-    vocabulary: Vocabulary
-    fingerprint: dict[str, str]
-
-    @property
-    def overlap(self) -> float:
-        """Share of the distinct validation trees that also occur in training."""
-        training = self.training.forest.tree_digest[self.training.trees]
-        validation = np.unique(self.validation.forest.tree_digest[self.validation.trees])
-        return float(np.isin(validation, training).mean())
-
-    @property
-    def unknown_share(self) -> float:
-        """Share of the symbols in the distinct validation trees that do not occur in training."""
-        forest = self.validation.forest
-        trees = np.unique(self.validation.trees)
-        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]]
-        symbols = forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
-        unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
-        return float(unknown[symbols].mean())
 
 
 def load_corpus(config: Config) -> Corpus:
@@ -182,7 +52,7 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
         members = np.flatnonzero(pairs.label == label)
         take = max(1, round(config.validation_fraction * len(members)))
         if take >= len(members):
-            raise _data_error(
+            raise data_error(
                 path,
                 f"holds {len(members)} pair(s), too few to hold out "
                 f"validation_fraction={config.validation_fraction} and train on the rest",
@@ -211,14 +81,13 @@ def load_pairs(
             with path.open("rb") as file:
                 fingerprint[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise _data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
-    key = json.dumps([_CACHE_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
-    cache = _cache_path(directory)
+            raise data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
+    key = store_key(fingerprint, ignored_keys)
     source = {"paths": paths, "fingerprint": fingerprint, "ignored_keys": ignored_keys}
-    pairs = _read_cache(cache, key, source)
+    pairs = read_store(directory, key, source)
     if pairs is None:
         pairs = _compile(source)
-        _write_cache(cache, key, pairs)
+        write_store(directory, key, pairs)
     return pairs
 
 
@@ -226,7 +95,7 @@ def pair_files(directory: Path | str) -> dict[int, Path]:
     """The file of each label."""
     directory, problems, paths = Path(directory), Problems(), {}
     if not directory.is_dir():
-        raise _data_error(
+        raise data_error(
             directory,
             "is a file, expected a directory" if directory.exists() else "no such directory",
             "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
@@ -336,46 +205,3 @@ def _record_problems(
     similarity = record.get("similarity")
     if isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
         yield "similarity is not a number", "Correct or remove it"
-
-
-def _cache_path(directory: Path) -> Path:
-    """In the data directory, or in the user's cache directory if the data directory is read-only."""
-    if directory.stat().st_mode & stat.S_IWUSR and os.access(directory, os.W_OK):
-        return directory / ".forest.npz"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
-    return home / "treelstm" / f"forest-{name}.npz"
-
-
-def _write_cache(path: Path, key: str, pairs: Pairs) -> None:
-    buffer = io.BytesIO()
-    texts = json.dumps({"key": key, "symbols": pairs.forest.symbols, "sentences": pairs.sentences})
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        texts=np.frombuffer(texts.encode(), np.uint8),
-        **{name: getattr(pairs.forest, name) for name in _FOREST_ARRAYS},
-        **{name: getattr(pairs, name) for name in _PAIR_ARRAYS},
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getbuffer())
-    except OSError as error:
-        log.warning("The compiled corpus could not be cached; the next start compiles again: %s", error)
-
-
-def _read_cache(path: Path, key: str, source: dict[str, Any]) -> Pairs | None:
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            texts = json.loads(arrays["texts"].tobytes())
-            if texts["key"] != key:
-                return None
-            flat = {name: arrays[name] for name in _FOREST_ARRAYS}
-            columns = {name: arrays[name] for name in _PAIR_ARRAYS}
-            forest, sentences = Forest(tuple(texts["symbols"]), **flat), tuple(texts["sentences"])
-            return Pairs(forest, **columns, sentences=sentences, **source)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is damaged (%s). Compiling the corpus again.", path, error)
-        return None

@@ -1,0 +1,135 @@
+"""Labelled pairs of trees, the corpus of a run, and the problems of pair files.
+
+Shapes: P pairs, T trees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from treelstm.errors import UserError
+from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.vocabulary import Vocabulary
+
+_SHOWN = 20  # problems listed in an error
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a pair file; `line` counts from 1, 0 means the whole file."""
+
+    path: Path
+    line: int
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{where}: {self.found}. {self.remedy}."
+
+
+@dataclass
+class Problems:
+    """The first 20 problems, and the number of all."""
+
+    shown: list[Problem] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, path: Path, line: int, found: str, remedy: str) -> None:
+        self.count += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append(Problem(path, line, found, remedy))
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.shown]
+        if self.count > len(lines):
+            lines.append(f"... and {self.count - len(lines):,} more")
+        return "\n".join(lines)
+
+
+class DataError(UserError, ValueError):
+    """Pair files cannot be used; for each problem the message gives file, line and remedy."""
+
+    def __init__(self, problems: Problems) -> None:
+        super().__init__(str(problems))
+        self.problems = problems
+
+
+def data_error(path: Path, found: str, remedy: str) -> DataError:
+    problems = Problems()
+    problems.add(path, 0, found, remedy)
+    return DataError(problems)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled pairs of trees of one forest; an array of indices selects some of them."""
+
+    forest: Forest
+    first: Array  # [P] tree numbers
+    second: Array  # [P] tree numbers
+    label: Array  # [P] 1 similar, 0 dissimilar
+    similarity: Array  # [P] float64, NaN if the file gives none
+    line: Array  # [P] line number in the file, from 1
+    sentences: tuple[str | None, ...]  # [T] None if the file gives none
+    paths: dict[int, Path]  # label -> file
+    fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
+    ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
+
+    def __repr__(self) -> str:
+        directory = next(iter(self.paths.values())).parent
+        return f"{len(self):,} pairs ({int(self.label.sum()):,} similar) of {directory}"
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, indices: Array) -> Pairs:
+        return replace(self, **{name: getattr(self, name)[indices] for name in PAIR_ARRAYS})
+
+    @property
+    def trees(self) -> Array:
+        """[2 P] tree numbers of all pairs: the first trees, then the second ones."""
+        return np.concatenate((self.first, self.second))
+
+    @property
+    def majority_rate(self) -> float:
+        """Accuracy of always predicting the more frequent class."""
+        similar = float(self.label.mean())
+        return max(similar, 1 - similar)
+
+    def where(self, pair: int) -> str:
+        """File and line of a pair, as text."""
+        return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
+
+
+PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The training and validation data of a run."""
+
+    training: Pairs
+    validation: Pairs
+    vocabulary: Vocabulary
+    fingerprint: dict[str, str]
+
+    @property
+    def overlap(self) -> float:
+        """Share of the distinct validation trees that also occur in training."""
+        training = self.training.forest.tree_digest[self.training.trees]
+        validation = np.unique(self.validation.forest.tree_digest[self.validation.trees])
+        return float(np.isin(validation, training).mean())
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the symbols in the distinct validation trees that do not occur in training."""
+        forest = self.validation.forest
+        trees = np.unique(self.validation.trees)
+        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]]
+        symbols = forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
+        unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
+        return float(unknown[symbols].mean())

@@ -1,0 +1,1 @@
+"""JSON ASTs -> a forest of distinct subtrees -> batches."""

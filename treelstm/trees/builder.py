@@ -1,0 +1,180 @@
+"""JSON ASTs -> a forest of distinct subtrees.
+
+Every JSON object is a node. The objects inside it are its children, the scalars inside it are its
+symbols `key=value`, and its own key in its parent is one more symbol, `role=key`. Child-sum ignores
+the order of siblings, so subtrees that differ only in that order are the same subtree, which is
+stored and computed once (hash-consing).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+
+from treelstm.errors import UserError
+from treelstm.trees.forest import Array, Forest, pointers_of
+from treelstm.trees.vocabulary import UNKNOWN
+
+
+class TreeError(UserError, ValueError):
+    """An AST is not a JSON object, or has neither symbols nor children."""
+
+
+def _scalar(value: Any) -> str:
+    """The value part of a symbol, written as in JSON."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return rf"\{text}" if text == UNKNOWN else text
+
+
+def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list[str], list[int]]]:
+    """The nodes of one AST, parents first: (parent's position, symbols, empty list for children).
+
+    Not recursive, so that only memory limits the depth of a tree.
+    """
+    pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
+    nodes: list[tuple[int, list[str], list[int]]] = []
+    for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
+        symbols = [] if role is None else [f"role={role}"]
+        for key, value in node.items():
+            if value is None or key in ignored:
+                continue
+            for item in _flat(value) if isinstance(value, list) else (value,):
+                if isinstance(item, str) and item != UNKNOWN:
+                    symbols.append(f"{key}={item}")
+                elif isinstance(item, dict):
+                    pending.append((item, key, position))
+                elif item is not None:
+                    symbols.append(f"{key}={_scalar(item)}")
+        nodes.append((parent, symbols, []))
+    return nodes
+
+
+def _flat(items: list[Any]) -> Iterator[Any]:
+    """The items of nested lists, in order."""
+    stack = items[::-1]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += reversed(item)
+        else:
+            yield item
+
+
+class ForestBuilder:
+    """Collects trees one by one; `forest()` returns them as flat arrays.
+
+    With `share=False` equal subtrees are not merged, to measure what merging saves.
+    """
+
+    def __init__(self, ignored_keys: Iterable[str] = (), share: bool = True) -> None:
+        self._ignored = frozenset(ignored_keys)
+        self._unshared = None if share else count()
+        self._symbol_of: dict[str, int] = {}
+        self._id_of: dict[tuple[Any, ...], int] = {}
+        self._content: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # symbols, children
+        self._height: list[int] = []
+        self._tree_subtrees: dict[int, tuple[int, ...]] = {}  # root -> distinct subtrees
+        self._roots: list[int] = []
+        self._sizes: list[int] = []
+
+    def add(self, ast: Any) -> None:
+        """Adds one tree.
+
+        Raises:
+            TreeError: `ast` is not a JSON object, or is empty.
+        """
+        if not isinstance(ast, dict):
+            raise TreeError(f"is {_kind(ast)}, expected a JSON object, the root of the tree")
+        nodes = _nodes(ast, self._ignored)
+        if len(nodes) == 1 and not nodes[0][1]:
+            raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
+        symbol_of = self._symbol_of
+        subtree = -1
+        distinct: set[int] = set()
+        for parent, symbols, children in reversed(nodes):
+            ids = tuple(sorted([symbol_of.setdefault(text, len(symbol_of)) for text in symbols]))
+            content = (ids, tuple(self._in_order(children)))
+            key = content if self._unshared is None else (*content, next(self._unshared))
+            subtree = self._id_of.setdefault(key, len(self._content))
+            if subtree == len(self._content):
+                self._content.append(content)
+                self._height.append(1 + max((self._height[child] for child in children), default=-1))
+            distinct.add(subtree)
+            if parent >= 0:
+                nodes[parent][2].append(subtree)
+        self._tree_subtrees.setdefault(subtree, tuple(distinct))
+        self._roots.append(subtree)
+        self._sizes.append(len(nodes))
+
+    def forest(self) -> Forest:
+        """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""
+        symbols = sorted(self._symbol_of)
+        symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
+        digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
+        order = np.lexsort((digest, height))
+        new_id = np.argsort(order).tolist()
+        contents = [self._content[i] for i in order]
+        trees = [self._tree_subtrees[root] for root in self._roots]
+        symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
+        child_ptr, child = _flat_rows([self._in_order([new_id[i] for i in ids]) for _, ids in contents])
+        tree_ptr, tree_subtrees = _flat_rows([sorted([new_id[i] for i in ids]) for ids in trees])
+        return Forest(
+            symbols=tuple(symbols),
+            symbol_ptr=symbol_ptr,
+            symbol=symbol,
+            child_ptr=child_ptr,
+            child=child,
+            height=height[order],
+            root=np.array([new_id[root] for root in self._roots], np.int64),
+            tree_ptr=tree_ptr,
+            tree_subtrees=tree_subtrees,
+            tree_nodes=np.array(self._sizes, np.int64),
+            tree_digest=digest[self._roots],
+        )
+
+    def _in_order(self, siblings: list[Any]) -> list[Any]:
+        """Sorts siblings, given as ids or digests; nothing else here depends on their order."""
+        return sorted(siblings)
+
+    def _digests(self) -> list[bytes]:
+        """A name for each subtree (hex), made from its content, so equal in every forest."""
+        spelling = [text.encode("utf-8", "surrogatepass") for text in self._symbol_of]
+        digests: list[bytes] = []
+        for symbols, children in self._content:
+            parts = sorted([spelling[symbol] for symbol in symbols])
+            text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
+            text += b";" + b"".join(self._in_order([digests[child] for child in children]))
+            digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
+        return digests
+
+
+def _kind(value: Any) -> str:
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
+    """Row pointers, and the values of all rows one after another."""
+    pointers = pointers_of(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return pointers, np.fromiter(chain.from_iterable(rows), np.int64, int(pointers[-1]))
+
+
+def compile_forest(asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True) -> Forest:
+    """The forest of `asts`, one tree each.
+
+    Raises:
+        TreeError: an AST is not a JSON object, or is empty; says which one.
+    """
+    builder = ForestBuilder(ignored_keys, share)
+    for number, ast in enumerate(asts):
+        try:
+            builder.add(ast)
+        except TreeError as error:
+            raise TreeError(f"asts[{number}] {error}. Remove or repair it.") from None
+    return builder.forest()

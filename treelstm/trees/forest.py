@@ -1,0 +1,184 @@
+"""A forest: every distinct subtree of many trees once, as flat arrays; batches of its trees.
+
+Shapes: N distinct subtrees, T trees, S symbols, E child-parent edges, B trees in a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+Array = np.ndarray[Any, Any]
+
+
+def pointers_of(lengths: Array) -> Array:
+    pointers = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=pointers[1:])
+    return pointers
+
+
+def _firsts(ordered: Array) -> Array:
+    """Positions of the first of each group of equal values."""
+    different = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=different[1:])
+    return np.flatnonzero(different)
+
+
+def _stable_order(values: Array, largest: int) -> Array:
+    """Positions that sort `values`; 16 bits at a time, which numpy sorts by radix."""
+    order = np.argsort(values.astype(np.uint16), kind="stable")
+    for shift in range(16, int(largest).bit_length(), 16):
+        order = order[np.argsort((values[order] >> shift).astype(np.uint16), kind="stable")]
+    return order
+
+
+def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
+    """Positions of the entries of `rows` in a flat array, and the length of each row."""
+    starts = pointers[rows]
+    lengths = pointers[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    return positions, lengths
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Distinct subtrees of many trees as flat, read-only arrays; any number of threads may read them.
+
+    Subtree ids ascend with height, then by digest: in the order of ids, children come before parents.
+    """
+
+    symbols: tuple[str, ...]  # text of each symbol id, sorted
+    symbol_ptr: Array  # [N + 1] symbols of subtree i are symbol[symbol_ptr[i]:symbol_ptr[i + 1]]
+    symbol: Array  # [S] symbol ids, sorted inside a subtree
+    child_ptr: Array  # [N + 1] children of subtree i are child[child_ptr[i]:child_ptr[i + 1]]
+    child: Array  # [E] subtree ids, sorted inside a subtree, equal children repeated
+    height: Array  # [N] 0 for leaves
+    root: Array  # [T] subtree id of each tree's root
+    tree_ptr: Array  # [T + 1] tree t has tree_subtrees[tree_ptr[t]:tree_ptr[t + 1]]
+    tree_subtrees: Array  # distinct subtree ids, sorted inside a tree
+    tree_nodes: Array  # [T] nodes of each tree before equal subtrees are merged
+    tree_digest: Array  # [T] name of each tree, made from its content, so equal in every forest
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
+    def __repr__(self) -> str:
+        return f"a forest of {len(self):,} trees, {len(self.height):,} distinct subtrees"
+
+    def __len__(self) -> int:
+        """Number of trees, T."""
+        return len(self.root)
+
+    @property
+    def tree_heights(self) -> Array:
+        """[T] edges on the longest path from root to leaf."""
+        return self.height[self.root]
+
+    def batch(self, trees: Array, vocabulary_ids: Array) -> TreeBatch:
+        """The distinct subtrees of `trees`, divided into levels of equal height.
+
+        `trees`: [B] tree numbers. `vocabulary_ids`: [symbols] from `Vocabulary.ids(self.symbols)`.
+        """
+        positions, _ = entries(self.tree_ptr, trees)
+        subtrees = np.sort(self.tree_subtrees[positions])  # np.unique hashes: three times slower
+        subtrees = subtrees[_firsts(subtrees)]
+        own = np.arange(len(subtrees))
+        cuts = np.append(_firsts(self.height[subtrees]), len(subtrees))
+        level = np.repeat(cuts[:-1], np.diff(cuts))  # the first subtree of each one's level
+
+        # With the edges sorted by child id, one search per subtree finds the edges of each child. A
+        # search per edge takes three times as long.
+        edges, children_each = entries(self.child_ptr, subtrees)
+        child_ids = self.child[edges]
+        by_child = _stable_order(child_ids, len(self.height))
+        by_child_ptr = np.append(np.searchsorted(child_ids[by_child], subtrees), len(edges))
+        children = np.empty_like(child_ids)
+        children[by_child] = np.repeat(own, np.diff(by_child_ptr))
+        child_ptr = pointers_of(children_each)
+        ends = [pointers.tolist() for pointers in (cuts, child_ptr[cuts], by_child_ptr[cuts])]
+        levels = zip(*(map(slice, part, part[1:]) for part in ends), strict=False)
+
+        symbols, symbols_each = entries(self.symbol_ptr, subtrees)
+        symbol = vocabulary_ids[self.symbol[symbols]]
+        by_symbol = _stable_order(symbol, symbol.max(initial=0))
+        sorted_symbol = symbol[by_symbol]
+        first_use = _firsts(sorted_symbol)
+        arrays = {
+            "symbol": symbol,
+            "symbol_ptr": pointers_of(symbols_each),
+            "used": sorted_symbol[first_use],
+            "user": np.repeat(own, symbols_each)[by_symbol],
+            "user_start": first_use,
+            "child": children,
+            "parent": np.repeat(own, children_each),
+            "child_ptr": child_ptr,
+            "child_start": child_ptr[:-1] - child_ptr[level],
+            "by_child": by_child,
+            "by_child_start": by_child_ptr[:-1] - by_child_ptr[level],
+            "root": np.searchsorted(subtrees, self.root[trees]),
+        }
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return TreeBatch(num_nodes=len(subtrees), levels=list(levels), **tensors)
+
+    def graph(self, tree: int) -> Data:
+        """All nodes of one tree as a PyG graph: root first, edges from parent to child.
+
+        `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `symbols`: each node's symbols.
+        """
+        subtree, parents = [int(self.root[tree])], []
+        for position, node in enumerate(subtree):  # it grows during the loop
+            children = self.child[self.child_ptr[node] : self.child_ptr[node + 1]].tolist()
+            parents += [position] * len(children)
+            subtree += children
+        return Data(
+            edge_index=torch.tensor([parents, list(range(1, len(subtree)))]),
+            subtree=torch.tensor(subtree),
+            symbols=[self.symbols_of(node) for node in subtree],
+            num_nodes=len(subtree),
+        )
+
+    def symbols_of(self, subtree: int) -> list[str]:
+        """The symbols of a subtree as text."""
+        ids = self.symbol[self.symbol_ptr[subtree] : self.symbol_ptr[subtree + 1]]
+        return [self.symbols[symbol] for symbol in ids.tolist()]
+
+
+class TreeBatch(Data):
+    """Distinct subtrees of B trees, leaves first; a PyG `Data`, so `.to(device)` and pinning work.
+
+    Four nodes, root 3 with children 1 and 2, 2 with child 0, give levels {0, 1}, {2}, {3}:
+    child = [0, 1, 2], parent = [2, 3, 3], child_ptr = [0, 0, 0, 1, 3], root = [3], and in levels
+    nodes 0:2, 2:3, 3:4, edges down 0:0, 0:1, 1:3, edges up 0:2, 2:3, 3:3.
+    """
+
+    symbol: Tensor  # [S] vocabulary ids of the subtrees' symbols
+    symbol_ptr: Tensor  # [N + 1] symbols of each subtree
+    used: Tensor  # [U] the distinct ids in `symbol`, ascending
+    user: Tensor  # [S] the subtrees in which each of `used` occurs
+    user_start: Tensor  # [U] where the subtrees of each begin in `user`
+    child: Tensor  # [E] edges, sorted by parent
+    parent: Tensor  # [E]
+    child_ptr: Tensor  # [N + 1] edges of each parent
+    by_child: Tensor  # [E] positions of the edges, sorted by child
+    child_start: Tensor  # [N] where a node's edges begin among its level's edges in `child`
+    by_child_start: Tensor  # [N] the same in `by_child`
+    root: Tensor  # [B] positions of the roots
+    levels: list[tuple[slice, slice, slice]]  # nodes, edges down in `child`, edges up in `by_child`
+
+    @property
+    def leaves(self) -> int:
+        """Subtrees without children."""
+        return self.levels[0][0].stop if self.levels else 0
+
+    @property
+    def below_top(self) -> int:
+        """Subtrees below the highest level, which include all children."""
+        return self.levels[-1][0].start if self.levels else 0
