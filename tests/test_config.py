@@ -50,7 +50,7 @@ def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_are_meant():
 
 
 def test_an_unknown_name_is_refused_by_name():
-    message = r"epoch: no such setting\. Did you mean epochs\? The settings are batch_size"
+    message = r"epoch: no such setting\. Did you mean epochs\? The settings are accept_weak_disk"
     for refused in (
         lambda: Config.from_parameters({"epoch": 3}),
         lambda: Config(epoch=3),
