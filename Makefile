@@ -48,11 +48,14 @@ speed: $(READY)
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/growth.py
 
-# 2,000 random mutations of a small corpus: preflight never crashes, what it passes can be trained on.
+# 2,000 mutations each of a small corpus (preflight never crashes, what it passes can be trained on), of
+# compiled corpora and of checkpoints (loaded as written, or refused by name).
 fuzz: $(READY)
+	$(BIN)/python benchmarks/fuzz_corpora.py 2000
+	$(BIN)/python benchmarks/fuzz_checkpoints.py 2000
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
-# Kills and disk faults by the hundred, about 15 minutes; strace makes it thorough.
+# Kills and disk faults by the hundred, about 25 minutes; strace makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
 

@@ -2,10 +2,14 @@
 
     python benchmarks/torture.py [KILLS]
 
-1. SIGKILLs at random times, spread over all phases of a 6-epoch run of 40 steps; every 20th life is a
-   whole `python -m treelstm train`, killed at any time from the interpreter's start.
-2. With strace: SIGKILL, ENOSPC and EIO at every file-system call of a run, one by one.
-3. Torn writes: every commit cut short at several sizes, by a kill and by an error.
+1. SIGKILLs at random times, spread over all phases of runs with the settings of `VARIANTS`, and SIGKILLs
+   of a whole `python -m treelstm train` at any time from the interpreter's start.
+2. Nights through the engine: 8 at once; engine and kernel killed while they start.
+3. With strace: SIGKILL, ENOSPC and EIO at every file-system call of a run, one by one.
+4. With strace: a resumed run meets an error or a short read at every call that lists, looks at or reads a
+   file. It must resume the newest commit or end with an error that moved nothing.
+5. With strace: a disk that has no locks.
+6. Torn writes: every commit cut short at several sizes, by a kill and by an error.
 """
 
 from __future__ import annotations
@@ -37,8 +41,11 @@ def main(kills: int) -> None:
         write_sample(work / "validation", 40, 160, seed=1, unlike=work / "training")
         random_kills(work, kills)
         kills_from_the_interpreters_start(work, max(10, kills // 20))
+        many_nights(work)
         if shutil.which("strace"):
             every_call(work)
+            every_look(work)
+            no_locks(work)
         else:
             print("strace is not installed: faults at every file-system call are NOT tested here")
         torn_writes(work)
@@ -49,14 +56,31 @@ def six_epochs(work: Path, run: str, **settings: Any) -> Config:
     return tiny_config(work, work / run, **(often | settings))
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "undisturbed": {},
+    "bfloat16": {"precision": "bfloat16", "dropout": 0.3},
+    "cosine": {"lr_schedule": "cosine", "warmup_steps": 50, "keep": 1},
+    "plateau": {"lr_schedule": "plateau", "learning_rate": 0.02, "batch_size": 40, "keep": 2},
+    "patience": {"patience": 1, "learning_rate": 0.03, "margin": 2.0, "keep": 3},
+    "start_from": {"start_from": "best_model.pt of the first", "batch_size": 9, "dropout": 0.0},
+    "split": {"validation_dir": None, "validation_fraction": 0.3, "seed": 5, "batch_size": 64},
+}
+
+
 def random_kills(work: Path, kills: int) -> None:
-    began = time.monotonic()
-    train(six_epochs(work, "undisturbed"))
-    report = through_kills(six_epochs(work, "killed"), work, random={"kills": kills, "seed": 7})
-    assert not report["failures"], report["failures"]
-    for run in report["runs"]:
-        assert_same_run(work / "undisturbed", Path(run["directory"]))
-    say(f"{kills} random SIGKILLs in {len(report['runs'])} runs {report['kills']}", began)
+    """As many kills in each variant; every run ends like its undisturbed twin."""
+    for number, (name, settings) in enumerate(VARIANTS.items()):
+        began = time.monotonic()
+        if "start_from" in settings:
+            settings = settings | {"start_from": str(work / "undisturbed" / "best_model.pt")}
+        train(six_epochs(work, name, **settings))
+        plan = {"kills": -(-kills // len(VARIANTS)), "seed": 7 + number}
+        report = through_kills(six_epochs(work, f"{name}_killed", **settings), work, random=plan)
+        assert not report["failures"], report["failures"]
+        for run in report["runs"]:
+            assert_same_run(work / name, Path(run["directory"]))
+        landed = f"{sum(report['kills'].values())} random SIGKILLs in {len(report['runs'])} runs"
+        say(f"{name}: {landed} {report['kills']}", began)
 
 
 def kills_from_the_interpreters_start(work: Path, kills: int) -> None:
@@ -110,6 +134,61 @@ def every_call(work: Path) -> None:
         fault = hit["plan"]["inject"].split(":")[1]
         ends[f"{fault}: {'killed' if hit['killed'] else ('went on', 'clear error')[hit['code']]}"] += 1
     say(f"{len(report) // 2} faults at every one of {dict(counts)}; {dict(ends)}", began)
+
+
+LOOKS = ("openat", "read", "getdents64", "newfstatat", "fstat", "stat", "statx", "lseek", "readlink")
+
+
+def every_look(work: Path) -> None:
+    """Errors and short reads while a killed run of several commits starts again."""
+    began = time.monotonic()
+    base = work / "looks"
+    settings = {"epochs": 3, "checkpoint_every_seconds": 0, "batch_size": 160}
+    train(six_epochs(work, "looks_undisturbed", **settings))
+    config = six_epochs(work, "looks", **settings)
+    record = work / "looks.txt"
+    record_it = {"inject": f"record:{record}", "calls": LOOKS, "run": "record"}
+    through_kills(config, work, lives=[{"die": ["step", 6], "run": "record"}, record_it])
+    counts = Counter(re.findall(r"^\d+ +(\w+)\(", record.read_text(), re.MULTILINE))
+    plans: list[dict[str, Any]] = []
+    for call in sorted(counts):
+        faults = ["error=EIO", "error=EMFILE"] + ["error=ESTALE"] * (call == "getdents64")
+        faults += ["retval=1"] * (call == "read")
+        step = max(1, counts[call] // 60)  # at most 60 places of a call
+        for nth in range(1, counts[call] + 1, step):
+            for fault in faults:
+                run = f"{call}-{nth}-{fault}"
+                plans.append({"die": ["step", 6], "run": run})
+                plans += [{"inject": f"{call}:{fault}:when={nth}", "run": run}, {"run": run}]
+    report = through_kills(config, work, lives=plans)
+    ends: Counter[str] = Counter()
+    for begun, hit, end in zip(report[::3], report[1::3], report[2::3], strict=True):
+        run = base / hit["plan"]["run"]
+        assert begun["killed"] and hit["code"] in (0, 1) and end["code"] == 0, (hit, end)
+        assert "from scratch" not in hit["output"], hit
+        assert not (run / "superseded").exists(), hit
+        if "retval" not in hit["plan"]["inject"]:  # a short read looks like a file that is cut short
+            assert not (run / "damaged").exists(), hit
+        assert_same_run(work / "looks_undisturbed", run)
+        ends["went on" if hit["code"] == 0 else "clear error"] += 1
+    say(f"{len(report) // 3} errors and short reads at {dict(counts)}; {dict(ends)}", began)
+
+
+def no_locks(work: Path) -> None:
+    """Refused with the advice; with accept_weak_disk, kills at random steps and the same end."""
+    began = time.monotonic()
+    for error in ("ENOLCK", "EINVAL", "ENOSYS"):
+        fault = {"inject": f"flock:error={error}", "run": error}
+        (refused,) = through_kills(six_epochs(work, "refused"), work, lives=[fault])
+        assert refused["code"] == 1 and "accept_weak_disk" in refused["output"], refused
+        assert not list((work / "refused" / error).glob("*.pt")), refused
+        config = six_epochs(work, "unlocked", accept_weak_disk=True)
+        killed = [fault | {"die": ["step", step]} for step in (3, 50, 90)]
+        lives = through_kills(config, work, lives=[*killed, fault])
+        assert [life["killed"] for life in lives] == [True, True, True, False], lives
+        assert lives[-1]["code"] == 0, lives[-1]
+        assert_same_run(work / "undisturbed", work / "unlocked" / error)
+    say("no locks (ENOLCK, EINVAL, ENOSYS), 9 kills", began)
 
 
 def torn_writes(work: Path) -> None:

@@ -10,6 +10,7 @@ A spec holds `config` (settings) and `lives`, a list of plans carried out in ord
                                                  name matches; moment "before" or "after" the call
   {"phase": name, "nth": n, "delay": seconds}    is SIGKILLed that long after entering the phase
   {"inject": "fsync:signal=SIGKILL:when=3"}      runs under strace's fault injection
+  {"inject": "record:FILE", "calls": [...]}      runs under strace, which writes these calls to the file
   {"file_limit": bytes, "fatal": true or false}  may write that much to a file: a torn write that
                                                  kills, or one that ends in an error
   {}                                             runs to its end
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def train(settings: dict[str, Any], plan: dict[str, Any]) -> int:
     except BaseException as error:
         print(f"unexpected {type(error).__name__}: {error}")
         return 2
-    return 0 if outcome == "finished" else 3
+    return 0 if outcome.finished else 3
 
 
 def _heed(heard: Callable[[str, str], None]) -> None:
@@ -148,7 +149,7 @@ def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:
         status = train(settings, plan)
         sys.stdout.flush()
         os._exit(status)
-    tracer = _trace(child, plan["inject"]) if "inject" in plan else None
+    tracer = _trace(child, plan["inject"], plan.get("calls", SYSCALLS)) if "inject" in plan else None
     if "phase" in plan:
         while (
             ENTERED[0] < plan["nth"]
@@ -163,12 +164,12 @@ def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:
     return status, output.read_text()
 
 
-def _trace(child: int, fault: str) -> subprocess.Popen[bytes]:
+def _trace(child: int, fault: str, calls: Sequence[str]) -> subprocess.Popen[bytes]:
     """Attaches strace to a stopped life, then lets it go on."""
     os.waitpid(child, os.WUNTRACED)
     words = ["strace", "-f", "-qq", "-p", str(child)]
     if fault.startswith("record:"):
-        words += ["-o", fault.partition(":")[2], "-e", f"trace={','.join(SYSCALLS)}"]
+        words += ["-o", fault.partition(":")[2], "-e", f"trace={','.join(calls)}"]
     else:
         words += ["-o", "/dev/null", "-e", f"inject={fault}"]
     tracer = subprocess.Popen(words)
