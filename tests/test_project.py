@@ -143,6 +143,13 @@ def test_the_readme_maps_every_module():
         assert home in readme or f"`{own}.py`" in readme, f"{name} is not in README's map"
 
 
+def test_the_promises_name_tests_that_exist():
+    promises = (REPOSITORY / "docs" / "promises.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)`", promises)
+    assert len(named) > 10
+    assert not [name for name in named if not (REPOSITORY / name).is_file()]
+
+
 def test_dir_shows_the_public_names_and_nothing_else():
     assert dir(treelstm) == sorted(treelstm.__all__)
     for name in treelstm.__all__:
