@@ -6,8 +6,8 @@
    of a whole `python -m treelstm train` at any time from the interpreter's start.
 2. Nights through the engine: 8 at once; engine and kernel killed while they start.
 3. With strace: SIGKILL, ENOSPC and EIO at every file-system call of a run, one by one.
-4. With strace: a resumed run meets an error or a short read at every call that lists, looks at or reads a
-   file. It must resume the newest commit or end with an error that moved nothing.
+4. With strace: a resumed run meets an error or a short read at calls that list, look at or read
+   files. It must resume the newest commit or end with an error that moved nothing.
 5. With strace: a disk that has no locks.
 6. Torn writes: every commit cut short at several sizes, by a kill and by an error.
 """
