@@ -39,7 +39,7 @@ def test_a_refusing_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monk
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_really_full_device_is_a_clear_error(tmp_path, monkeypatch):
     real_open = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *a, **k: real_open(Path("/dev/full"), *a, **k))
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: real_open(Path("/dev/full"), "wb"))
     with pytest.raises(WriteFailed, match="No space left on device: "):
         write_whole(tmp_path / "file", b"x" * 100_000)
 

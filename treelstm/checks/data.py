@@ -1,6 +1,6 @@
 """Checks of the pair files and of their content."""
 
-import json
+import codecs
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,12 @@ from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.load import load_pairs, pair_files
 from treelstm.data.pairs import Corpus, DataError, Pairs
+from treelstm.data.reading import parse
+from treelstm.files import is_there, open_file
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of
+
+_METADATA_BYTES = 2**20
 
 
 def data_files(config: Config) -> Iterator[Finding]:
@@ -23,9 +27,14 @@ def data_files(config: Config) -> Iterator[Finding]:
             yield from problems(error)
             continue
         for path in paths.values():
-            if not os.access(path, os.R_OK):
-                yield Finding(ERROR, f"{path} cannot be read", "Make it readable")
-            elif size := path.stat().st_size:
+            try:
+                with open_file(path) as file:
+                    size = os.fstat(file.fileno()).st_size
+            except OSError as error:
+                found = f"{path} cannot be read ({error.strerror})"
+                yield Finding(ERROR, found, "Put a file there that you may read")
+                continue
+            if size:
                 yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
             else:
                 yield Finding(ERROR, f"{path} is empty", "Both classes are needed: add pairs")
@@ -114,19 +123,27 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:
     path = directory / "metadata.json"
-    if not path.is_file():
+    try:
+        if not is_there(path):
+            return
+        with open_file(path) as file:
+            raw = file.read(_METADATA_BYTES + 1)
+        if len(raw) > _METADATA_BYTES:
+            raise ValueError(f"longer than {_METADATA_BYTES:,} bytes")
+        said = parse(raw.removeprefix(codecs.BOM_UTF8))
+        if not isinstance(said, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, OSError) as error:
+        yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
         return
     similar, total = int(pairs.label.sum()), len(pairs)
     if config.validation_path is None:  # some of the pairs of the files are held out for validation
         whole = load_pairs(directory, config.ignored_keys)
         similar, total = int(whole.label.sum()), len(whole)
     true = {"num_positive_pairs": similar, "num_negative_pairs": total - similar, "total_pairs": total}
-    try:
-        said = json.loads(path.read_bytes())
-        wrong = [f"{k} {said[k]}, found {v}" for k, v in true.items() if k in said and said[k] != v]
-    except (ValueError, TypeError, OSError) as error:
-        yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
-        return
+    wrong = [
+        f"{k} {str(said[k])[:40]}, found {v}" for k, v in true.items() if k in said and said[k] != v
+    ]
     text = f"{path} says {'; '.join(wrong)}" if wrong else f"{path} agrees with the files"
     yield judged(text, bool(wrong), WARNING, "Check that no pair file is incomplete, then correct it")
 

@@ -6,10 +6,8 @@ one pair per line. The problems of all files are collected and reported in one e
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-import zlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
 from treelstm.data.pairs import Corpus, DataError, Pairs, Problems, data_error
-from treelstm.data.store import read_store, store_key, write_store
+from treelstm.data.reading import digest_of, read_jsonl
+from treelstm.data.store import read_store, write_store
+from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
 from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.vocabulary import Vocabulary
@@ -78,30 +78,39 @@ def load_pairs(
     fingerprint = {}
     for path in paths.values():
         try:
-            with path.open("rb") as file:
-                fingerprint[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            fingerprint[path.name] = digest_of(path)
         except OSError as error:
-            raise data_error(path, f"cannot be read ({error.strerror})", "Make it readable") from error
-    key = store_key(fingerprint, ignored_keys)
+            raise _unreachable(path, error) from error
     source = {"paths": paths, "fingerprint": fingerprint, "ignored_keys": ignored_keys}
-    pairs = read_store(directory, key, source)
+    pairs = read_store(directory, source)
     if pairs is None:
-        pairs = _compile(source)
-        write_store(directory, key, pairs)
+        pairs = _compile(paths, ignored_keys)  # the files may have changed: it takes digests of its own
+        write_store(directory, pairs)
     return pairs
 
 
+def _unreachable(path: Path, error: OSError) -> DataError:
+    found = f"cannot be read ({error.strerror})"
+    return data_error(path, found, "Correct that, then run the same command again")
+
+
 def pair_files(directory: Path | str) -> dict[int, Path]:
-    """The file of each label."""
+    """The file of each label; raises DataError if one is missing or that cannot be found out."""
     directory, problems, paths = Path(directory), Problems(), {}
-    if not directory.is_dir():
-        raise data_error(
-            directory,
-            "is a file, expected a directory" if directory.exists() else "no such directory",
-            "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
-        )
-    for stem, label in CLASSES.items():
-        found = [path for ending in _READERS if (path := directory / f"{stem}{ending}").exists()]
+    try:
+        if not directory.is_dir():
+            raise data_error(
+                directory,
+                "is a file, expected a directory" if is_there(directory) else "no such directory",
+                "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
+            )
+        there = [
+            [path for ending in _READERS if is_there(path := directory / f"{stem}{ending}")]
+            for stem in CLASSES
+        ]
+    except OSError as error:
+        raise _unreachable(Path(error.filename), error) from error
+    for (stem, label), found in zip(CLASSES.items(), there, strict=True):
         if len(found) == 1:
             paths[label] = found[0]
         elif found:
@@ -115,15 +124,15 @@ def pair_files(directory: Path | str) -> dict[int, Path]:
     return paths
 
 
-def _compile(source: dict[str, Any]) -> Pairs:
-    problems = Problems()
-    builder = ForestBuilder(source["ignored_keys"])
+def _compile(paths: dict[int, Path], ignored_keys: tuple[str, ...]) -> Pairs:
+    problems, fingerprint = Problems(), dict[str, str]()
+    builder = ForestBuilder(ignored_keys)
     rows: list[tuple[int, float | None, int]] = []  # label, similarity, line
     sentences: list[str | None] = []
-    for label, path in source["paths"].items():
+    for label, path in paths.items():
         before = problems.count, len(rows)
         read = _READERS["".join(path.suffixes)]
-        for line, record in read(path, problems):
+        for line, record in read(path, problems, fingerprint):
             found = list(_record_problems(record, label, builder))
             for problem in found:
                 problems.add(path, line, *problem)
@@ -143,40 +152,13 @@ def _compile(source: dict[str, Any]) -> Pairs:
         similarity=np.array(similarities, np.float64),  # None becomes NaN
         line=np.array(lines, np.int64),
         sentences=tuple(sentences),
-        **source,
+        paths=paths,
+        fingerprint=fingerprint,
+        ignored_keys=ignored_keys,
     )
 
 
-def _read_jsonl(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a file with their line numbers; any other line becomes a problem."""
-    line = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line, raw in enumerate(file, 1):
-                if raw.isspace():
-                    continue
-                found, remedy = "not a JSON object, expected one with ast1, ast2 and label", _REPAIR
-                try:
-                    record = json.loads(raw.decode())
-                except UnicodeDecodeError as error:
-                    found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
-                    remedy = "Save the file as UTF-8"
-                except RecursionError:
-                    found = "nested deeper than Python's JSON parser can read"
-                    remedy = "Make the tree shallower or remove the line"
-                except ValueError as error:
-                    found = f"not JSON ({error})"
-                else:
-                    if isinstance(record, dict):
-                        yield line, record
-                        continue
-                problems.add(path, line, found, remedy)
-    except (EOFError, OSError, zlib.error) as error:
-        found = f"cannot be read after line {line} ({error or type(error).__name__})"
-        problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
-
-
-_READERS = {".jsonl": _read_jsonl, ".jsonl.gz": _read_jsonl}  # by ending: a new format is a row here
+_READERS = {".jsonl": read_jsonl, ".jsonl.gz": read_jsonl}  # by ending: a new format is a row here
 
 
 def _record_problems(
@@ -200,8 +182,10 @@ def _record_problems(
                 yield f"{side}.ast {error}", _PARSE_AGAIN
     found = record.get("label")
     if isinstance(found, bool) or found != label:
-        found = f"label is {json.dumps(found)}" if "label" in record else "label is missing"
+        found = f"label is {json.dumps(found)[:40]}" if "label" in record else "label is missing"
         yield f"{found}, but the file's name says {label}", "Correct the label or move the line"
     similarity = record.get("similarity")
-    if isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
+    if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
+        yield "similarity is too large a number", "Correct or remove it"
+    elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
         yield "similarity is not a number", "Correct or remove it"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from treelstm.errors import UserError
+from treelstm.trees.check import check_forest, require, within
 from treelstm.trees.forest import Array, Forest, entries
 from treelstm.trees.vocabulary import Vocabulary
 
@@ -88,6 +89,17 @@ class Pairs:
 
     def __getitem__(self, indices: Array) -> Pairs:
         return replace(self, **{name: getattr(self, name)[indices] for name in PAIR_ARRAYS})
+
+    def check(self) -> None:
+        """Raises ValueError unless the arrays fit each other and the forest, as compiled ones do."""
+        check_forest(self.forest)
+        trees, columns = len(self.forest), [getattr(self, name) for name in PAIR_ARRAYS]
+        require({len(column) for column in columns} == {len(self)}, "columns differ in length")
+        require(len(self.sentences) == trees, "there is not one sentence for each tree")
+        require(within(self.trees, trees), "a pair has a tree that does not exist")
+        require(within(self.label, 2) and len(np.unique(self.label)) == 2, "labels are not 0 and 1")
+        require(not np.isinf(self.similarity).any(), "a similarity is infinite")
+        require(bool((self.line > 0).all()), "a line number is not positive")
 
     @property
     def trees(self) -> Array:

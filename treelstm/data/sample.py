@@ -18,7 +18,7 @@ from typing import Any
 
 from treelstm.config import ConfigError
 from treelstm.errors import UserError
-from treelstm.files import make_directory, write_whole
+from treelstm.files import listed, make_directory, write_whole
 
 # Classes of words: roots, with "-" before each suffix and "=" between near-synonyms.
 _PERSONS = """amik=kamarad najbar gast=vizit-ant knab=bub vir patr frat onkl kuz nev av edz vidv
@@ -287,7 +287,7 @@ def write_sample(
     for name, count in {"positives": positives, "negatives": negatives}.items():
         if count < 1:
             raise ConfigError(f"{name} is {count}, expected at least 1.")
-    if existing := sorted(directory.glob("*_pairs.jsonl*")):
+    if existing := listed(directory, "*_pairs.jsonl*"):
         raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
     excluded = set() if unlike is None else _sentences(Path(unlike))
     if unlike is not None and not excluded:
@@ -320,7 +320,7 @@ def _pairs(draw: random.Random, label: int, makers: Sequence[Maker], excluded: s
 
 
 def _sentences(directory: Path) -> set[str]:
-    texts = (path.read_text(encoding="utf-8") for path in directory.glob("*_pairs.jsonl"))
+    texts = (path.read_text(encoding="utf-8") for path in listed(directory, "*_pairs.jsonl"))
     records = [json.loads(line) for text in texts for line in text.splitlines()]
     return {record[side]["sentence"] for record in records for side in ("ast1", "ast2")}
 

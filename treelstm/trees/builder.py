@@ -9,6 +9,8 @@ stored and computed once (hash-consing).
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
 from typing import Any
@@ -26,7 +28,11 @@ class TreeError(UserError, ValueError):
 
 def _scalar(value: Any) -> str:
     """The value part of a symbol, written as in JSON."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+    except ValueError:  # Python's limit for integers
+        limit = f"{sys.get_int_max_str_digits():,} digits"
+        raise TreeError(f"holds a number of more than {limit}, which must be a text") from None
     return rf"\{text}" if text == UNKNOWN else text
 
 
@@ -42,10 +48,11 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list
         for key, value in node.items():
             if value is None or key in ignored:
                 continue
+            if isinstance(value, str) and value != UNKNOWN:  # by far the most frequent
+                symbols.append(f"{key}={value}")
+                continue
             for item in _flat(value) if isinstance(value, list) else (value,):
-                if isinstance(item, str) and item != UNKNOWN:
-                    symbols.append(f"{key}={item}")
-                elif isinstance(item, dict):
+                if isinstance(item, dict):
                     pending.append((item, key, position))
                 elif item is not None:
                     symbols.append(f"{key}={_scalar(item)}")
@@ -73,7 +80,8 @@ class ForestBuilder:
     def __init__(self, ignored_keys: Iterable[str] = (), share: bool = True) -> None:
         self._ignored = frozenset(ignored_keys)
         self._unshared = None if share else count()
-        self._symbol_of: dict[str, int] = {}
+        self._symbol_of: defaultdict[str, int] = defaultdict()
+        self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
         self._id_of: dict[tuple[Any, ...], int] = {}
         self._content: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # symbols, children
         self._height: list[int] = []
@@ -92,11 +100,11 @@ class ForestBuilder:
         nodes = _nodes(ast, self._ignored)
         if len(nodes) == 1 and not nodes[0][1]:
             raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
-        symbol_of = self._symbol_of
+        symbol_of = self._symbol_of.__getitem__
         subtree = -1
         distinct: set[int] = set()
         for parent, symbols, children in reversed(nodes):
-            ids = tuple(sorted([symbol_of.setdefault(text, len(symbol_of)) for text in symbols]))
+            ids = tuple(sorted(map(symbol_of, symbols)))
             content = (ids, tuple(self._in_order(children)))
             key = content if self._unshared is None else (*content, next(self._unshared))
             subtree = self._id_of.setdefault(key, len(self._content))

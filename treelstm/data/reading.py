@@ -1,0 +1,161 @@
+"""The lines of a pair file: hashed while they are read, parsed strictly, of bounded size."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import io
+import json
+import math
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from treelstm.data.pairs import Problems
+from treelstm.errors import UserError
+from treelstm.files import open_file
+
+LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
+_CHUNK = 2**20
+_REPAIR = "Repair or remove the line"
+
+
+class Unreadable(UserError, ValueError):
+    """Bytes that are not JSON as this package reads it: what was found, and what to do."""
+
+    def __init__(self, found: str, remedy: str = _REPAIR) -> None:
+        super().__init__(found)
+        self.remedy = remedy
+
+
+class Hashed(io.RawIOBase):
+    """A file that is read once, from its start; `digest` is the SHA-256 of the bytes read so far."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._sha = open_file(path), hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = self._file.readinto(buffer) or 0
+        self._sha.update(memoryview(buffer)[:count])
+        return count
+
+    def digest(self) -> str:
+        return self._sha.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes; raises OSError if it is not a file that can be read."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_jsonl(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, Any]]:
+    """The JSON objects of a file with their line numbers; any other line becomes a problem.
+
+    At the end, `digests` holds the SHA-256 of the very bytes that were read. A file that cannot be read
+    to its end, or whose next line is too long, becomes a problem too.
+    """
+    line = 0
+    try:
+        with Hashed(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
+            for line, raw in enumerate(_lines(path, raw_file), 1):
+                try:
+                    if raw and not raw.isspace():
+                        yield line, _record(raw)
+                except Unreadable as error:
+                    problems.add(path, line, str(error), error.remedy)
+            while raw_file.read(_CHUNK):
+                pass  # what gzip may leave unread at the end belongs to the digest
+            digests[path.name] = source.digest()
+    except Unreadable as error:
+        problems.add(path, line + 1, str(error), error.remedy)
+    except (EOFError, OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        found = f"cannot be read after line {line} ({reason})"
+        problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
+
+
+def _lines(path: Path, raw_file: BinaryIO) -> Iterator[bytes]:
+    """Raises Unreadable where a line is too long, or if the file is not UTF-8 but UTF-16 or UTF-32."""
+    file = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
+    first = True
+    while raw := file.readline(LINE_BYTES + 1):
+        if len(raw) > LINE_BYTES:
+            found = f"longer than {LINE_BYTES:,} bytes, which no pair of trees should be"
+            raise Unreadable(found, "Write one pair on each line, with smaller trees")
+        encoding = json.detect_encoding(raw) if first and raw[:4].strip(b"\0") else "utf-8"
+        if encoding.startswith(("utf-16", "utf-32")):
+            raise Unreadable(f"saved as {encoding[:6].upper()}, expected UTF-8", "Save it as UTF-8")
+        first = False
+        yield raw.removeprefix(codecs.BOM_UTF8)  # also inside: files with a mark, joined by `cat`
+
+
+def _record(raw: bytes) -> dict[str, Any]:
+    record = parse(raw)
+    if not isinstance(record, dict):
+        raise Unreadable("not a JSON object, expected one with ast1, ast2 and label")
+    return record
+
+
+def parse(raw: bytes) -> Any:
+    """What JSON says, with keys that occur once, finite numbers, and text that can be written.
+
+    Raises:
+        Unreadable: it is anything else.
+    """
+    try:
+        content = _DECODER.decode(raw.decode())
+        if b"\\ud" in raw or b"\\uD" in raw:  # half of a character that takes two escapes?
+            json.dumps(content, ensure_ascii=False).encode()
+    except Unreadable:
+        raise
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
+        raise Unreadable(found, "Save the file as UTF-8") from None
+    except UnicodeEncodeError as error:
+        half = rf"\u{ord(error.object[error.start]):04x}"
+        found = f"holds {half}, half of a character (a lone surrogate)"
+        raise Unreadable(found, "Cut texts between characters, or remove the line") from None
+    except RecursionError:
+        found = "nested deeper than Python's JSON parser can read"
+        raise Unreadable(found, "Make the tree shallower or remove the line") from None
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"not JSON ({error})") from None
+    except ValueError:  # Python's limit for integers
+        found = f"holds a number of more than {sys.get_int_max_str_digits():,} digits"
+        raise Unreadable(found, "Write it as a text or remove the line") from None
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        said = f"the key {json.dumps(twice)[:80]} occurs twice in one object"
+        raise Unreadable(said, "Give each value a key of its own, or make a list of them")
+    return found
+
+
+def _constant(text: str) -> NoReturn:
+    raise Unreadable(f"holds {text}, which is not JSON", "Write null, or leave the key out")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise Unreadable(f"holds the number {text[:40]}, which is too large", "Correct the number")
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
