@@ -9,8 +9,8 @@ A spec holds `config` (settings) and `lives`, a list of plans carried out in ord
   {"die": [event, pattern, nth, moment]}         at the nth "open", "rename" or "remove" of a file whose
                                                  name matches; moment "before" or "after" the call
   {"phase": name, "nth": n, "delay": seconds}    is SIGKILLed that long after entering the phase
-  {"inject": "fsync:signal=SIGKILL:when=3"}      runs under strace's fault injection
-  {"inject": "record:FILE", "calls": [...]}      runs under strace, which writes these calls to the file
+  {"inject": "fsync:signal=SIGKILL:when=3"}      runs under strace's fault injection; with "paths",
+                                                 only calls on these files and directories count
   {"file_limit": bytes, "fatal": true or false}  may write that much to a file: a torn write that
                                                  kills, or one that ends in an error
   {}                                             runs to its end
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ PHASES: dict[str, tuple[str, float]] = {
     "derived files": (".training_history.json*", 0.008),
     "final save": (".final_model.pt*", 0.006),
 }
+READS = ("openat", "getdents64", "read", "fstat", "newfstatat", "lstat", "stat", "statx")
 SYSCALLS = ("openat", "write", "fsync", "rename", "unlink", "mkdir", "ftruncate", "flock")
 ENTERED = mmap.mmap(-1, 4096)  # shared with the lives: entries into the phase that a plan names
 
@@ -149,7 +150,7 @@ def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:
         status = train(settings, plan)
         sys.stdout.flush()
         os._exit(status)
-    tracer = _trace(child, plan["inject"], plan.get("calls", SYSCALLS)) if "inject" in plan else None
+    tracer = _trace(child, plan["inject"], plan.get("paths", ())) if "inject" in plan else None
     if "phase" in plan:
         while (
             ENTERED[0] < plan["nth"]
@@ -164,12 +165,14 @@ def life(settings: dict[str, Any], plan: dict[str, Any]) -> tuple[int, str]:
     return status, output.read_text()
 
 
-def _trace(child: int, fault: str, calls: Sequence[str]) -> subprocess.Popen[bytes]:
+def _trace(child: int, fault: str, paths: Iterable[str]) -> subprocess.Popen[bytes]:
     """Attaches strace to a stopped life, then lets it go on."""
     os.waitpid(child, os.WUNTRACED)
     words = ["strace", "-f", "-qq", "-p", str(child)]
+    for path in paths:
+        words += ["-P", path]
     if fault.startswith("record:"):
-        words += ["-o", fault.partition(":")[2], "-e", f"trace={','.join(calls)}"]
+        words += ["-o", fault.partition(":")[2], "-e", f"trace={','.join(READS if paths else SYSCALLS)}"]
     else:
         words += ["-o", "/dev/null", "-e", f"inject={fault}"]
     tracer = subprocess.Popen(words)

@@ -4,11 +4,14 @@ The digest of all bytes before it is in the zip's comment, so torch can read the
 zip's own CRC-32 does not cover the headers, and torch does not check it.)
 """
 
+import errno
 import hashlib
 import io
-import pickle
+import os
 import re
-from collections.abc import Mapping
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,14 @@ class DamagedCheckpoint(CheckpointError):
     """A file is truncated, altered, or was never a checkpoint."""
 
 
+class UnreadableCheckpoint(CheckpointError):
+    """A file or directory cannot be read now: it may be good, so nothing is decided without it."""
+
+    def __init__(self, path: Path, reason: str | None) -> None:
+        remedy = "Nothing was changed. Make it readable, then run the same command again"
+        super().__init__(f"{path} cannot be read now: {reason}. {remedy}.")
+
+
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as a torch file with its digest inside; raises as `write_whole`."""
     write_whole(path, *sealed(content))
@@ -56,12 +67,29 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         MissingCheckpoint: there is no such file.
         DamagedCheckpoint: the file is not byte for byte what was written; says how.
+        UnreadableCheckpoint: the file system refuses; the file may be good.
         CheckpointError: another version of the package wrote it.
     """
     data = verified_bytes(path)
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > len(data):
+            raise ValueError("its members are larger than the file")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        storages = {}
+        for tensor in _tensors(content):
+            if (
+                tensor.layout != torch.strided
+                or not tensor.is_contiguous()
+                or tensor.device.type != "cpu"
+            ):
+                raise ValueError("it holds a tensor that is not dense")
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if sum(storages.values()) > len(data):
+            raise ValueError("its tensors are larger than the file")
+    except Exception as error:  # a pickle whose parts do not fit raises errors of any kind
         # torch's text is mostly advice on loading the file unsafely; only the refused name helps.
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {code[1]}" if code else str(error).partition("\n")[0]
@@ -77,12 +105,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def verified_bytes(path: Path) -> bytes:
     """The bytes of a sealed file, which match their digest; raises as `read_sealed`."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingCheckpoint(f"{path}: no such file. Name an existing checkpoint.") from None
-    except OSError as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror}.") from error
+    data = bytes_of(path)
     body, seal, digest = data[:-_COMMENT_BYTES], data[-_COMMENT_BYTES:-64], data[-64:]
     if not data:
         raise DamagedCheckpoint(f"{path} is damaged: it is empty.")
@@ -93,3 +116,47 @@ def verified_bytes(path: Path) -> bytes:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its bytes do not match their SHA-256.")
     return data
+
+
+def bytes_of(path: Path, remedy: str = "Name an existing checkpoint") -> bytes:
+    """The bytes of a file that must be there.
+
+    Raises:
+        MissingCheckpoint: there is no such file; says what to do (`remedy`).
+        DamagedCheckpoint: it is no file, or a link that leads nowhere.
+        UnreadableCheckpoint: the file system refuses.
+    """
+    try:
+        # A pipe of that name would make this process wait for a writer.
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with os.fdopen(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                raise DamagedCheckpoint(f"{path} is damaged: it is not a file.")
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            lost = f"it is a link to {path.readlink()}, which does not exist"
+            raise DamagedCheckpoint(f"{path} is damaged: {lost}.") from None
+        raise MissingCheckpoint(f"{path}: no such file. {remedy}.") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise DamagedCheckpoint(f"{path} is damaged: it is not a file.") from error
+        raise UnreadableCheckpoint(path, error.strerror) from error
+    if len(data) != about.st_size:
+        raise UnreadableCheckpoint(path, f"{len(data):,} of its {about.st_size:,} bytes were read")
+    return data
+
+
+def _tensors(content: object) -> Iterator[torch.Tensor]:
+    """All tensors in nested dicts, lists and tuples, which may contain themselves."""
+    waiting, seen = [content], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, dict | list | tuple) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [*each, *each.values()] if isinstance(each, dict) else each

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import re
+import shutil
+from collections import Counter
 
 import pytest
 import torch
 from conftest import tiny_config
+from runs import copy, files, through_kills
 
 from treelstm import find_latest_checkpoint, list_checkpoints, load_checkpoint, load_encoder, train
+from treelstm.errors import UserError
 from treelstm.run.directory import SUPERSEDED, NoUsableCheckpoint, set_aside
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, write_sealed
 
@@ -98,3 +106,103 @@ def test_superseded_names_never_collide(tmp_path):
 def test_history_in_the_json_file_is_the_commits(whole):
     history = json.loads((whole / "training_history.json").read_text())
     assert history == load_checkpoint(whole / "checkpoint_epoch_2.pt")["history"]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_whatever_cannot_be_read_at_the_start_auto_resumes_the_newest_commit_or_changes_nothing(
+    tiny, finished, tmp_path
+):
+    base = tmp_path / "runs"
+    config = tiny_config(tiny, base, num_threads=1)
+
+    def paths(run):
+        names = ["", *(path.name for path in finished.glob("*.pt")), "training_history.json"]
+        return [str(base / run / name).rstrip("/") for name in names]
+
+    copy(finished, base / "record")
+    record = tmp_path / "calls.txt"
+    plan = {"inject": f"record:{record}", "run": "record", "paths": paths("record")}
+    (seen,) = through_kills(config, tmp_path, lives=[plan])
+    assert seen["code"] == 0
+    counts = Counter(re.findall(r"^\d+ +(\w+)\(", record.read_text(), re.MULTILINE))
+    assert counts["getdents64"] >= 2 and counts["openat"] >= 4 and counts["read"] >= 4
+    lives = []
+    for call, count in counts.items():
+        errors = ["EIO", "ESTALE"] + (["EMFILE", "EACCES"] if call == "openat" else [])
+        errors += (
+            ["ENOENT"] if call in ("getdents64", "openat") else []
+        )  # NFS; libc takes it for the end
+        for nth in range(1, count + 1):
+            for error in errors if call in ("getdents64", "openat") else [errors[nth % 2]]:
+                run = f"{call}-{nth}-{error}"
+                fault = f"{call}:error={error}:when={nth}"
+                lives.append({"inject": fault, "run": run, "paths": paths(run)})
+                copy(finished, base / run)
+    before = {name: data for name, (data, _) in files(finished).items()}
+    ends: Counter[str] = Counter()
+    for life in through_kills(config, tmp_path, lives=lives):
+        run = base / life["plan"]["run"]
+        assert {name: data for name, (data, _) in files(run).items()} == before, life
+        assert not (run / "superseded").exists() and not (run / "damaged").exists(), life
+        assert life["code"] in (0, 1), life
+        if life["code"] == 0:
+            assert f"resuming {run}/checkpoint_epoch_3.pt: epoch 3" in life["output"], life
+        ends["went on" if life["code"] == 0 else "error"] += 1
+    assert ends["error"] >= 10
+
+
+@pytest.mark.parametrize("resume", ["auto", "first"])
+def test_a_checkpoint_that_vanished_between_two_listings_is_no_reason_to_start_over(
+    tiny, run, monkeypatch, resume
+):
+    """The first listing is empty, as of a directory that a server has just lost and found again."""
+    real, calls = os.listdir, []
+
+    def once_empty(path):
+        calls.append(path)
+        return [] if len(calls) == 1 else real(path)
+
+    before = files(run)
+    chosen = "auto" if resume == "auto" else str(run / "checkpoint_epoch_1.pt")
+    monkeypatch.setattr(os, "listdir", once_empty)
+    with pytest.raises(CheckpointError, match=r"two listings|is not a checkpoint of"):
+        train(tiny_config(tiny, run, resume=chosen))
+    monkeypatch.undo()
+    assert files(run) == before
+
+
+@pytest.mark.parametrize("newest", ["a link to nowhere", "a link to itself", "a pipe", "a directory"])
+def test_what_is_no_file_is_damaged_and_passed_over(tiny, run, newest):
+    path = run / "checkpoint_epoch_3.pt"
+    path.unlink()
+    if newest == "a pipe":
+        os.mkfifo(path)
+    elif newest == "a directory":
+        path.mkdir()
+    else:
+        path.symlink_to("gone.pt" if newest == "a link to nowhere" else path)
+    assert find_latest_checkpoint(run) == run / "checkpoint_epoch_2.pt"
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoint_epoch_3\.pt is damaged: it is"):
+        load_checkpoint(path)
+    assert train(tiny_config(tiny, run)).resumed_at == (2, 0)
+    assert os.path.lexists(run / "damaged" / "checkpoint_epoch_3.pt")
+
+
+def test_what_is_set_aside_never_replaces_what_was_set_aside_before(tiny, run, monkeypatch):
+    """Not even where the file system denies, in error, that there is anything."""
+    (run / "superseded").mkdir()
+    (run / "superseded" / "checkpoint_epoch_3.pt").write_text("of an earlier night")
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, str | os.PathLike) and "superseded" in os.fspath(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *args, **kwargs)
+
+    paths = [run / "checkpoint_epoch_3.pt"]
+    monkeypatch.setattr(os, "stat", stat)
+    with contextlib.suppress(UserError, OSError):
+        set_aside(paths, SUPERSEDED)
+    monkeypatch.undo()
+    assert (run / "superseded" / "checkpoint_epoch_3.pt").read_text() == "of an earlier night"
+    assert len(list(run.rglob("checkpoint_epoch_3*.pt"))) == 2

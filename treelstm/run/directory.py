@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from treelstm.config import from_root
-from treelstm.files import write_whole
+from treelstm.files import WriteFailed, make_directory, write_whole
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
 from treelstm.model.files import ModelFile, model_epoch, model_part
-from treelstm.sealed import CheckpointError, DamagedCheckpoint, read_sealed, verified_bytes, write_sealed
+from treelstm.sealed import (
+    CheckpointError,
+    DamagedCheckpoint,
+    MissingCheckpoint,
+    UnreadableCheckpoint,
+    read_sealed,
+    verified_bytes,
+    write_sealed,
+)
 
 log = logging.getLogger("treelstm")
 
@@ -81,9 +89,24 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
 
 
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
-    """All checkpoints of a run by position, oldest first. Judged by name alone, not read."""
-    found = map(checkpoint_at, Path(output_dir).glob("checkpoint_epoch_*.pt"))
+    """All checkpoints of a run by position, oldest first. Judged by name alone, not read.
+
+    Raises:
+        UnreadableCheckpoint: there is such a directory, but it cannot be listed.
+    """
+    directory = Path(output_dir)
+    found = (checkpoint_at(directory / name) for name in names_in(directory))
     return sorted(checkpoint for checkpoint in found if checkpoint)
+
+
+def names_in(directory: Path) -> list[str]:
+    """The names in a directory, none if it does not exist; raises as `list_checkpoints`."""
+    try:
+        return [path.name for path in directory.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UnreadableCheckpoint(directory, error.strerror) from error
 
 
 def load_checkpoint(path: Path | str) -> Commit:
@@ -92,6 +115,7 @@ def load_checkpoint(path: Path | str) -> Commit:
     Raises:
         MissingCheckpoint: there is no such file.
         DamagedCheckpoint: the file is damaged, foreign, or not what its name says.
+        UnreadableCheckpoint: the file system refuses; the file may be good.
         CheckpointError: another version of the package wrote it.
     """
     path = Path(path)
@@ -125,6 +149,10 @@ def newest_usable(output_dir: Path) -> ResumePoint | None:
             return ResumePoint(checkpoint, load_checkpoint(checkpoint.path), tuple(passed_over))
         except DamagedCheckpoint as error:
             passed_over.append(error)
+        except MissingCheckpoint:  # whoever trains the run has pruned it since it was listed
+            if checkpoint in list_checkpoints(output_dir):
+                raise
+            return newest_usable(output_dir)
     if passed_over:
         reasons = "\n".join(str(error) for error in passed_over)
         raise NoUsableCheckpoint(
@@ -139,6 +167,7 @@ def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
 
     Raises:
         NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
+        UnreadableCheckpoint: the directory cannot be listed, or the newest checkpoint not be read.
     """
     newest = newest_usable(Path(output_dir))
     return newest.checkpoint.path if newest else None
@@ -176,7 +205,11 @@ def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | No
     """Writes what this commit derives and is not there yet: history, best model, final model."""
     history = json.dumps(content["history"], indent=1).encode()
     path = output_dir / HISTORY
-    if not path.is_file() or path.read_bytes() != history:
+    try:
+        written = path.read_bytes()
+    except OSError:  # none yet, or not readable: it is made anew
+        written = b""
+    if written != history:
         write_whole(path, history)
     best = content["best"]["epoch"] if content["best"] else None
     if best is not None and model_epoch(output_dir / BEST) != best:
@@ -194,15 +227,19 @@ def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | Non
     """Sets aside whatever is newer than the starting point; deletes nothing."""
     checkpoints = list_checkpoints(output_dir)
     later = [c.path for c in checkpoints if start is None or c > start.checkpoint]
+    passed_over = start.passed_over if start else ()
+    if resume == "auto" and len(later) != len(passed_over):
+        raise UnreadableCheckpoint(output_dir, "two listings of it, one after the other, differ")
     if start is not None and resume == "auto":
-        for error in start.passed_over:
+        for error in passed_over:
             log.warning("passed over: %s", error)
         if later:
             set_aside(later, DAMAGED)
         return
-    derived = [output_dir / name for name in (BEST, FINAL, HISTORY)]
+    there = names_in(output_dir)
+    derived = [output_dir / name for name in (BEST, FINAL, HISTORY) if name in there]
     # Newest first: if this is killed halfway, "auto" resumes from an earlier checkpoint.
-    files = later[::-1] + [path for path in derived if path.exists()]
+    files = later[::-1] + derived
     if files and (later or start is None):
         set_aside(files, SUPERSEDED)
 
@@ -211,12 +248,18 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
     """Moves files to a subdirectory of theirs, numbering names that are taken there, and logs it."""
     for path in paths:
         directory = path.parent / into
-        directory.mkdir(exist_ok=True)
-        target, number = directory / path.name, 1
-        while target.exists():
+        make_directory(directory)
+        taken = {*names_in(directory)}
+        name, number = path.name, 1
+        while name in taken:
             number += 1
-            target = directory / f"{path.stem}.{number}{path.suffix}"
-        path.replace(target)
+            name = f"{path.stem}.{number}{path.suffix}"
+        try:
+            path.replace(directory / name)
+        except OSError as error:
+            remedy = "Correct the directory, then run the same command again"
+            text = f"{error.strerror}: {path} cannot be moved to {directory}. {remedy}"
+            raise WriteFailed(error.errno, text) from error
     log.info("set aside in %s/: %s", into, ", ".join(path.name for path in paths))
 
 
@@ -227,7 +270,11 @@ def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
     whole epochs: the last `keep` and the best are kept, or "all". Nothing is removed before the newest
     has been read back and verified: the disk may hold something else than was written.
     """
-    checkpoints = list_checkpoints(output_dir)
+    try:
+        checkpoints = list_checkpoints(output_dir)
+    except UnreadableCheckpoint as error:
+        log.warning("no older checkpoint is removed: %s", error)
+        return
     epochs = [c for c in checkpoints if not c.steps_into_next]
     inside = [c for c in checkpoints if c.steps_into_next]
     unfinished = [c for c in inside if not epochs or c > epochs[-1]]
@@ -238,7 +285,7 @@ def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
         return
     try:
         verified_bytes(checkpoints[-1].path)
-    except DamagedCheckpoint as error:
+    except CheckpointError as error:
         log.warning("no older checkpoint is removed: %s Check the disk.", error)
         return
     for checkpoint in stale:
