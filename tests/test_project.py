@@ -66,12 +66,13 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
 
 # Each module may import those of floors above it in this list, and of its own floor without circles.
 FLOORS = [
-    "plain errors history files signals randomness data.sample config process",
+    "plain errors history files signals randomness night data.sample config process",
     "trees.forest trees.vocabulary trees.builder trees.check",
     "data.pairs data.reading data.store data.load",
     "sealed log notify parent_watch",
     "model.child_sum model.objectives model.encoder model.files evaluation",
-    "run.lock run.directory run.status run.state run.step run.divergence run.listener run.tensorboard",
+    "run.lock run.directory run.status run.state run.step run.divergence run.deadline run.listener "
+    "run.tensorboard",
     "run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
     "figures tree_figures widgets overnight engine",

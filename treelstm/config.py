@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from treelstm.errors import UserError
+from treelstm.night import SETTINGS, begun_before, tell_engine
 
 Value = bool | int | float | str | list[str] | None  # of a setting, as JSON holds it
 Settings = dict[str, Value]
@@ -206,10 +207,23 @@ class Config(EncoderSettings):
         """The settings assigned in a notebook's parameters cell and in the one that papermill adds.
 
         `namespace` is the notebook's `globals()`; variables of other cells are ignored. All other
-        settings come from `others` (a checkpoint's settings, say), else from the defaults.
+        settings come from `others` (a checkpoint's settings, say), else from the defaults. If a kernel
+        was started again, a run that had begun is resumed, whatever `resume` says.
         """
         names = _assigned_names(namespace.get("In", ()))
-        return cls(**{**(others or {}), **{name: namespace[name] for name in names}})
+        config = cls(**{**(others or {}), **{name: namespace[name] for name in names}})
+        config.tell_engine()
+        return config.for_this_kernel()
+
+    def tell_engine(self) -> None:
+        """Tells papermill's engine, if there is one, what it needs to know of this run."""
+        about = {"max_restarts": self.max_restarts, "max_hours": self.max_hours}
+        tell_engine(SETTINGS, self.output_path, **about)
+
+    def for_this_kernel(self) -> Self:
+        """With resume="auto" if an earlier kernel of the same night has begun this run."""
+        begun = begun_before(self.output_path)
+        return dataclasses.replace(self, resume="auto") if begun else self
 
     @property
     def data_path(self) -> Path:

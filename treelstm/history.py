@@ -117,6 +117,11 @@ class Outcome(StrEnum):
     STOPPED_BY_SIGINT = "stopped by SIGINT"
     STOPPED_BY_SIGTERM = "stopped by SIGTERM"
     STOPPED_BY_SIGHUP = "stopped by SIGHUP"
+    STOPPED_BY_SIGUSR1 = "stopped by SIGUSR1"
+    STOPPED_BY_SIGUSR2 = "stopped by SIGUSR2"
+    STOPPED_BY_SIGXCPU = "stopped by SIGXCPU"
+    STOPPED_BY_MAX_HOURS = "stopped by max_hours"
+    STOPPED_BY_TIMEOUT = "stopped by the execution timeout"  # of a cell, which only the engine knows
 
     @classmethod
     def stopped_by(cls, number: int) -> Self:
@@ -134,8 +139,11 @@ class Outcome(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """0 if the run is finished, 128 + the signal that stopped it otherwise."""
-        return 0 if self.finished else 128 + signal.Signals[self.rpartition(" ")[2]]
+        """0 if the run is finished, 128 + the signal that stopped it, 124 if its time was up."""
+        if self.finished:
+            return 0
+        by = self.rpartition(" ")[2]
+        return 128 + signal.Signals[by] if by.startswith("SIG") else 124
 
     def __repr__(self) -> str:
         return repr(self.value)

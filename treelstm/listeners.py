@@ -19,8 +19,9 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
     """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
 
     `config.resume` decides: "auto" (the newest whole commit, else a fresh start), a checkpoint's path
-    (later commits are set aside), or None (all are set aside). SIGINT, SIGTERM and SIGHUP commit and
-    stop. The outcome is sent to TREELSTM_NOTIFY_URLS. `listeners` are added to the usual ones.
+    (later commits are set aside), or None (all are set aside). SIGINT, SIGTERM and the like, and
+    `max_hours`, commit and stop. The outcome is sent to TREELSTM_NOTIFY_URLS. `listeners` are added to
+    the usual ones.
 
     Raises:
         DataError: the pairs cannot be used; nothing has been written.

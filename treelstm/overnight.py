@@ -1,29 +1,28 @@
 """Unattended runs: `papermill --engine treelstm IN.ipynb OUT.ipynb`.
 
-The engine supervises and computes nothing; it learns of a run from the notebook's outputs and from the
-names of the commits. A signal to papermill asks the kernel to commit and stop. A kernel that dies is
-started again, and the notebook is executed again with resume="auto". The executed page says what
-happened. Exit status: 0 finished, 1 failed, 128 + signal stopped.
+The engine supervises and computes nothing; the kernel tells it of its runs (night.py). A signal to
+papermill, or `--execution-timeout`, asks the kernel to commit and stop. A kernel that dies or does not
+start is started again and executes the same cells; runs that had begun are resumed. The executed page
+says what happened. Exit status: 0 finished, 1 failed, 128 + signal stopped, 124 out of time.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import logging
 import os
 import signal
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 from typing import Any
 
 import nbformat
-from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
@@ -31,12 +30,13 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger as papermill_log
-from papermill.parameterize import parameterize_notebook
+from zmq import ZMQError
 
-from treelstm.config import Config, ConfigError
+from treelstm.config import Config
 from treelstm.files import write_whole
 from treelstm.history import Outcome, summary
 from treelstm.log import LogFile
+from treelstm.night import COMMITTED, KERNEL, NIGHT_FILE, TOLD, Told, night_directory, tell_night, told
 from treelstm.notify import ADDRESSES, notify
 from treelstm.parent_watch import GRACE_SECONDS
 from treelstm.signals import stop_signals
@@ -45,6 +45,10 @@ log = logging.getLogger("treelstm")
 
 _TAG = "treelstm-overnight"  # of the cell at the top that says what happened
 _SHORT_ATTEMPT_SECONDS, _LONGEST_WAIT_SECONDS = 15.0, 60.0
+_FRUITLESS_ATTEMPTS = 3  # kernels in a row that brought no new commit
+_LONGEST_SOCKET_PATH = 100  # bytes; the system's limit is 104 or 108
+
+_papermill_cwd = threading.Lock()
 
 
 def execute_notebook(
@@ -62,15 +66,15 @@ def execute_notebook(
     Returns the executed page if it is finished or failed (papermill looks for errors itself).
 
     Raises:
-        SystemExit: it was stopped, and the code is 128 + the signal's number; or the page could not be
+        SystemExit: it was stopped, and the code is `Outcome.exit_status`; or the page could not be
             saved, and the message says how the run ended (papermill would destroy the last whole page).
     """
     nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
     record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
     stop = StopForwarder()
-    with stop_signals(stop), closing(stop):
+    with stop_signals(stop), closing(stop), night_directory() as directory:
         options.update(kernel_name=kernel_name, log_output=log_output)
-        supervisor = Supervisor(record, stop, options)
+        supervisor = Supervisor(record, stop, options, directory)
         outcome = None  # failed, unless `run` returns something else
         try:
             outcome = supervisor.run()
@@ -90,70 +94,83 @@ def execute_notebook(
 class Supervisor:
     """Executes one notebook, in as many attempts as it takes, each with a new kernel."""
 
-    def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
+    def __init__(
+        self, record: PageRecord, stop: StopForwarder, options: dict[str, Any], directory: Path
+    ) -> None:
         self.record, self.stop = record, stop
-        self.config = _settings(record.nb)
-        self.deaths: list[str] = []
+        self.directory, self.night_file = directory, directory / TOLD
+        self.began, self.deaths, self.told = time.monotonic(), list[str](), list[Told]()
         nbclient_names = {"start_timeout": "startup_timeout", "execution_timeout": "timeout"}
         self.options = {nbclient_names.get(name, name): value for name, value in options.items()}
-        self.commits_at_start = self.commits()
 
     def run(self) -> Outcome | None:
         """Makes attempts until the notebook ends; how it ended, None if it failed."""
-        wait = 0.0
+        wait, fruitless = 0.0, 0
         while True:
-            began, before = time.monotonic(), self.commits()
+            began, commits = time.monotonic(), self.commits()
             self.record.notebook_start()
             if self.record.save_error and not self.deaths:
                 return None  # fail now rather than after hours of work that cannot be saved
             self.stop.session = None
+            cause = ""
             try:
-                session = self.stop.session = KernelSession(self.record, self.stop, self.options)
-                session.execute(env=_kernel_environment(), independent=True)
-            except (RuntimeError, OSError) as error:  # nbclient's DeadKernelError; a full disk
+                tell_night(self.night_file, Told(event=KERNEL, began=self.began))
+                file = self.directory / f"{len(self.deaths)}.json"
+                session = KernelSession(self.record, self.stop, self.options, file)
+                self.stop.session = session
+                session.execute(env=_kernel_environment(self.night_file), independent=True)
+            except (RuntimeError, OSError, ZMQError) as error:  # DeadKernelError, a full disk, no files
                 death = self.stop.session.death if self.stop.session else ""
                 cause = death or f"the kernel did not start ({error})"
-                if self.stop.signal:
-                    return self.stopped(self.stop.signal, cause)
-                if self.commits() <= before:
-                    self.give_up(f"{cause}, and nothing new had been committed")
-                    return None
-                if len(self.deaths) == self.config.max_restarts:
-                    self.give_up(f"{cause}, after {len(self.deaths)} restarts (max_restarts)")
-                    return None
-                short = time.monotonic() - began < _SHORT_ATTEMPT_SECONDS
-                wait = min(max(1.0, 2 * wait), _LONGEST_WAIT_SECONDS) if short else 0.0
-                self.prepare_restart(cause, wait)
-                if self.stop.signal:
-                    return self.stopped(self.stop.signal, "between two kernels")
-            else:
-                if session.failed:
-                    return None
-                if self.stop.signal and not session.complete:
-                    return self.stopped(self.stop.signal)
-                return _recorded_outcome(self.record.nb)
+            self.told = told(self.night_file)
+            if not cause:
+                return None if session.failed else self.ended(session.complete)
+            if outcome := self.stop.outcome or self.out_of_time():
+                return self.stopped(outcome, cause)
+            fruitless = 0 if self.commits() > commits else fruitless + 1
+            if fruitless == _FRUITLESS_ATTEMPTS:
+                self.give_up(f"{cause}, as the third kernel in a row without a new commit")
+                return None
+            if len(self.deaths) >= self.max_restarts:
+                self.give_up(f"{cause}, after {len(self.deaths)} restarts (max_restarts)")
+                return None
+            short = time.monotonic() - began < _SHORT_ATTEMPT_SECONDS
+            wait = min(max(1.0, 2 * wait), _LONGEST_WAIT_SECONDS) if short else 0.0
+            self.prepare_restart(cause, wait)
+            if self.stop.outcome:
+                return self.stopped(self.stop.outcome, "between two kernels")
 
     def prepare_restart(self, cause: str, wait: float) -> None:
-        """Reports the death, waits, and sets resume="auto", whatever the first attempt had."""
+        """Reports the death and waits. The next kernel executes the same cells."""
         self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {cause}")
-        self.warn(f"{cause}: restart {len(self.deaths)} of at most {self.config.max_restarts}")
-        event = ("restarted", self.config.output_path, self.report())
+        self.warn(f"{cause}: restart {len(self.deaths)} of at most {self.max_restarts}")
+        event = ("restarted", self.where, self.report())
         threading.Thread(target=notify, args=event, daemon=True).start()  # the restart does not wait
         until = time.monotonic() + wait
-        while time.monotonic() < until and not self.stop.signal:
+        while time.monotonic() < until and not self.stop.outcome:
             time.sleep(0.1)
-        nb, name = self.record.nb, self.options["kernel_name"]
-        parameters = {**nb.metadata.papermill.get("parameters", {}), "resume": "auto"}
-        self.record.nb = parameterize_notebook(nb, parameters, kernel_name=name)
-        lines = "\n".join(f"- {death}" for death in self.deaths)
-        self.explain(f"**The kernel died and was started again.** Below is the last attempt.\n\n{lines}")
+        again = "**The kernel died and was started again.** Below is the last attempt."
+        self.explain(again, self.deaths)
 
-    def stopped(self, number: int, cause: str = "") -> Outcome:
-        self.explain(
-            f"**Stopped by {signal.Signals(number).name}**{f' ({cause})' if cause else ''}. Cells after "
-            "the stop were not executed. The same command goes on from the last commit."
-        )
-        return Outcome.stopped_by(number)
+    def ended(self, complete: bool) -> Outcome:
+        """The outcome of a page without errors. Runs may have stopped though the page is complete: a
+        signal reached the kernel directly, or their time was up.
+        """
+        ends = {line["output_dir"]: line["event"] for line in self.told if line["event"] in [*Outcome]}
+        stops = [Outcome(end) for end in ends.values() if not Outcome(end).finished]
+        if self.stop.outcome and (stops or not complete):
+            return self.stopped(self.stop.outcome)
+        if stops:
+            again = "The cells after it were executed. The same command goes on from the last commit."
+            self.explain(f"**The run was {stops[-1]}.** {again}")
+        return stops[-1] if stops else Outcome.FINISHED
+
+    def stopped(self, outcome: Outcome, cause: str = "") -> Outcome:
+        again = "Cells after the stop were not executed. The same command goes on from the last commit."
+        self.explain(f"**{outcome[0].upper()}{outcome[1:]}**. {again}", [cause] if cause else [])
+        if outcome == Outcome.STOPPED_BY_TIMEOUT:  # the kernel knew of SIGTERM only
+            self.warn(f"{outcome}: a cell took longer than {self.options['timeout']} s")
+        return outcome
 
     def give_up(self, why: str) -> None:
         """Puts an error into the cell that was running, so that papermill marks it and fails."""
@@ -166,9 +183,13 @@ class Supervisor:
         cell.outputs.append(new_output("error", **error))
         cell.metadata.papermill.update(exception=True, status="failed")
 
-    def explain(self, text: str) -> None:
-        """Puts text into the cell at the top of the executed page, above what is there already."""
+    def explain(self, text: str, facts: Sequence[str] = ()) -> None:
+        """Puts text into the cell at the top of the executed page, above what is there already.
+
+        Facts are shown as they are, as a block of code: paths and messages may look like markup.
+        """
         cells = self.record.nb.cells
+        text = "\n\n".join([text, indent("\n".join(facts), "    ")] if facts else [text])
         if _TAG in cells[0].metadata.get("tags", ()):
             text = f"{text}\n\n{cells.pop(0).source}"
         metadata = {"tags": [_TAG], "papermill": {"status": "completed"}}
@@ -176,8 +197,8 @@ class Supervisor:
 
     def warn(self, text: str) -> None:
         """Logs a line, also in the run's own log if there is one."""
-        path = self.config.output_path / "training.log"
-        file = LogFile(path) if path.is_file() else logging.NullHandler()
+        path = self.output_dir and self.output_dir / "training.log"
+        file = LogFile(path) if path and path.is_file() else logging.NullHandler()
         log.addHandler(file)
         try:
             log.warning(text)
@@ -185,25 +206,42 @@ class Supervisor:
             log.removeHandler(file)
             file.close()
 
-    def commits(self) -> set[tuple[str, int]]:
-        """Name and time of each checkpoint; a file written again counts as a new commit."""
-        found = set()
-        for path in self.config.output_path.glob("checkpoint_epoch_*.pt"):
-            with suppress(FileNotFoundError):  # the kernel has just removed it
-                found.add((path.name, path.stat().st_mtime_ns))
-        return found
+    @property
+    def output_dir(self) -> Path | None:
+        """Of the run that the kernel told of last; None before."""
+        told = [line["output_dir"] for line in self.told if "output_dir" in line]
+        return Path(told[-1]) if told else None
+
+    @property
+    def max_restarts(self) -> int:
+        told = [line["max_restarts"] for line in self.told if "max_restarts" in line]
+        return told[-1] if told else Config.max_restarts
+
+    @property
+    def where(self) -> str:
+        """The run in a notification, or the page if there is no run yet."""
+        return str(self.output_dir or self.record.output_path or "a page without output path")
+
+    def commits(self) -> int:
+        """The number of kernels' runs that have committed something."""
+        return sum(line["event"] == COMMITTED for line in self.told)
+
+    def out_of_time(self) -> Outcome | None:
+        told = [line["max_hours"] for line in self.told if "max_hours" in line]
+        over = told and told[-1] and time.monotonic() - self.began >= 3600 * told[-1]
+        return Outcome.STOPPED_BY_MAX_HOURS if over else None
 
     def announce(self, event: str) -> None:
         """Sends a notification, unless the run was already finished and nothing was done."""
-        if event != Outcome.FINISHED or not self.commits() <= self.commits_at_start:
-            notify(event, self.config.output_path, self.report())
+        if event != Outcome.FINISHED or self.commits():
+            notify(event, self.where, self.report())
 
     def report(self) -> str:
         """The page's error, why it is not on disk, the deaths of its kernels, and the best epoch."""
         outputs = _outputs(self.record.nb)
         errors = [f"{each.ename}: {each.evalue}" for each in outputs if each.output_type == "error"]
         try:
-            history = json.loads((self.config.output_path / "training_history.json").read_bytes())
+            history = json.loads(Path(self.where, "training_history.json").read_bytes())
         except (OSError, ValueError):
             history = []
         error = self.record.save_error
@@ -214,28 +252,32 @@ class Supervisor:
 class KernelSession(PapermillNotebookClient):
     """One attempt: one kernel that executes the notebook from its beginning."""
 
-    def __init__(self, record: PageRecord, stop: StopForwarder, options: dict[str, Any]) -> None:
+    def __init__(
+        self, record: PageRecord, stop: StopForwarder, options: dict[str, Any], file: Path
+    ) -> None:
         module = '__import__("treelstm.parent_watch", fromlist=["watch_parent"])'
         watch = f"{module}.watch_parent({os.getpid()})"
         arguments = [f"--IPKernelApp.exec_lines={watch}"]
-        super().__init__(record, **options, log=papermill_log, extra_arguments=arguments)
-        # Every attempt at this page uses the same file, so that a killed one leaves at most one behind.
-        name = hashlib.sha256(str(record.output_path).encode()).hexdigest()[:16]
-        directory = Path(jupyter_runtime_dir())
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.cell_seconds = options.get("timeout")  # nbclient itself would end the kernel at once
+        options = {**options, "timeout": None, "log": papermill_log, "extra_arguments": arguments}
+        super().__init__(record, **options)
         self.km = self.create_kernel_manager()
-        self.km.connection_file = str(directory / f"kernel-treelstm-{name}.json")
+        # Two engines could choose the same TCP port before their kernels take it.
+        if os.name != "nt" and len(os.fsencode(file)) + len("-ipc-5") < _LONGEST_SOCKET_PATH:
+            self.km.transport = "ipc"
+        self.km.connection_file = str(file)
         self.stop, self.death = stop, ""
         self.failed = self.complete = False
 
     def papermill_execute_cells(self) -> None:
         """As in papermill, but can stop between cells, and marks the cell in which the kernel died."""
         for index, cell in enumerate(self.nb.cells):
-            if self.stop.signal:
+            if self.stop.outcome:
                 return
             self.nb_man.cell_start(cell, index)
             try:
-                self.execute_cell(cell, index)
+                with self.stop.after(self.cell_seconds):
+                    self.execute_cell(cell, index)
             except BaseException as error:
                 self.nb_man.cell_exception(cell, cell_index=index, exception=error)
                 if not isinstance(error, CellExecutionError):
@@ -273,11 +315,16 @@ class PageRecord(NotebookExecutionManager):
 
     save_error: OSError | None = None  # of the last save
 
+    def __init__(self, nb: NotebookNode, output_path: str | None, *options: Any) -> None:
+        super().__init__(nb, output_path, *options)
+        self.path = _local_path(output_path)
+
     def save(self, **kwargs: Any) -> None:
         try:
-            if path := _local_path(self.output_path):
+            if path := self.path:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, nbformat.writes(self.nb).encode())
+                text = nbformat.writes(self.nb)
+                write_whole(path, text.encode(errors="replace"))  # paths may hold lone surrogates
             else:
                 super().save()
             self.save_error = None
@@ -297,20 +344,37 @@ class PageRecord(NotebookExecutionManager):
 
 
 class StopForwarder:
-    """Forwards the first signal to the kernel as SIGTERM, and ignores all later ones.
+    """Forwards the first request to stop to the kernel as SIGTERM, and ignores all later ones.
 
     During training, SIGTERM asks for a commit and a stop; at other times it ends the kernel. A kernel
     that still runs after the grace period is killed.
     """
 
-    signal: int | None = None
+    outcome: Outcome | None = None
     session: KernelSession | None = None
     timer: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        self.request(Outcome.stopped_by(number))
+
+    @contextmanager
+    def after(self, seconds: float | None) -> Iterator[None]:
+        """Asks to stop if what is inside takes longer; None or less than 0: it may take any time."""
+        if seconds is None or seconds < 0:
+            yield
             return
-        self.signal = number
+        timer = threading.Timer(seconds, self.request, [Outcome.STOPPED_BY_TIMEOUT])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def request(self, outcome: Outcome) -> None:
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
         self.forward(signal.SIGTERM)
         self.timer = threading.Timer(GRACE_SECONDS, self.forward, [signal.SIGKILL])
         self.timer.daemon = True
@@ -333,49 +397,21 @@ def _local_path(path: str | None) -> Path | None:
     handler = papermill_io.get_handler(path)
     if not isinstance(handler, LocalHandler):
         return None
-    start = handler.cwd(None)  # returns the old value, so it has to be put back
-    handler.cwd(start)
-    return Path(start or "", str(path))
+    with _papermill_cwd:  # one handler for all threads
+        start = handler.cwd(None)  # returns the old value, so it has to be put back
+        handler.cwd(start)
+    return Path(start or "", str(path)).absolute()
 
 
-def _kernel_environment() -> dict[str, str]:
+def _kernel_environment(night_file: Path) -> dict[str, str]:
     """This process's, without the addresses: only the engine notifies, and no notebook can show them.
 
     JPY_PARENT_PID=1 turns off ipykernel's own watch, which would end an orphaned kernel at once, even
     during a commit. `watch_parent` replaces it.
     """
     others = {name: value for name, value in os.environ.items() if name != ADDRESSES}
-    return {**others, "JPY_PARENT_PID": "1"}
-
-
-def _settings(nb: NotebookNode) -> Config:
-    """The two settings that the engine needs, from the notebook's parameters.
-
-    Defaults if they are not valid: the notebook itself reports that.
-    """
-    values: dict[str, Any] = {}
-    for cell in nb.cells:
-        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", ())):
-            with suppress(SyntaxError, ValueError):
-                for node in ast.parse(cell.source).body:
-                    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                        values[node.targets[0].id] = ast.literal_eval(node.value)
-    needed = {name: value for name, value in values.items() if name in ("output_dir", "max_restarts")}
-    try:
-        return Config.from_parameters(needed)
-    except ConfigError:
-        return Config()
+    return {**others, "JPY_PARENT_PID": "1", NIGHT_FILE: str(night_file)}
 
 
 def _outputs(nb: NotebookNode) -> list[NotebookNode]:
     return [output for cell in nb.cells for output in cell.get("outputs", ())]
-
-
-def _recorded_outcome(nb: NotebookNode) -> Outcome:
-    """How the run of a complete page ended: a signal may have reached the kernel directly."""
-    stopped = [outcome for outcome in Outcome if not outcome.finished]
-    for output in reversed(_outputs(nb)):
-        results = output.get("data", {}).get("application/json")
-        if isinstance(results, dict) and results.get("outcome") in stopped:
-            return Outcome(results["outcome"])
-    return Outcome.FINISHED

@@ -128,7 +128,9 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     seconds = left * report.seconds_per_epoch
     ends = datetime.now() + timedelta(seconds=seconds)
     pace = f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {left} epochs"
-    yield Finding(OK, f"{pace}; started now, it ends on {ends:%Y-%m-%d at %H:%M}")
+    in_time = config.max_hours is None or seconds < 3600 * config.max_hours
+    stop = "" if in_time else f", unless max_hours={config.max_hours:g} stops it first"
+    yield Finding(OK, f"{pace}; started now, it ends on {ends:%Y-%m-%d at %H:%M}{stop}")
     yield _memory(report, run.device)
     yield _disk(config, report, size, left)
 

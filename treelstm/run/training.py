@@ -13,8 +13,10 @@ from treelstm.config import Config
 from treelstm.data.load import load_corpus
 from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
+from treelstm.night import BEGUN, COMMITTED, night_began, tell_engine
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
+from treelstm.run.deadline import Deadline
 from treelstm.run.directory import (
     ResumePoint,
     clear_the_way,
@@ -43,7 +45,9 @@ def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
 
 
 def _train(listeners: Sequence[Listener], config: Config) -> History:
-    output_dir = config.output_path
+    began = night_began() or time.monotonic()
+    config.tell_engine()
+    config, output_dir = config.for_this_kernel(), config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
     with only_writer(output_dir), logged(output_dir / "training.log"):
@@ -51,14 +55,16 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
         with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
             clear_the_way(output_dir, start, config.resume)
+            tell_engine(BEGUN, output_dir)
             _log_start(run, start)
             if start is not None:
                 write_derived_files(output_dir, start.content, run.outcome)
             for listener in listeners:
                 listener.on_start(run)
             ended_before = run.outcome
-            outcome = ended_before or _loop(run, listeners)
+            outcome = ended_before or _loop(run, listeners, began)
             _log_end(run, outcome)
+            tell_engine(outcome, output_dir)
     resumed_at = start.checkpoint.position if start else None
     history = History(list(run.history), outcome, output_dir, resumed_at)
     if ended_before is None:
@@ -67,19 +73,29 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     return history
 
 
-def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
-    """Steps, epochs and commits until the run ends or a signal stops it."""
+def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
+    """Steps, epochs and commits until the run ends, a signal stops it or its time is up."""
     config, training = run.config, run.corpus.training
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
-    committed = time.monotonic()
+    deadline = Deadline(began, config.max_hours, len(run.corpus.validation) / config.batch_size)
+    stop, committed, told = StopRequest(), time.monotonic(), False
 
     def commit() -> None:
-        content = state_of(run)
+        nonlocal told
+        commit_began, content = time.monotonic(), state_of(run)
         write_commit(config.output_path, content, config.keep)
+        if not told:
+            tell_engine(COMMITTED, config.output_path)
+            told = True
         if not run.step:
             write_derived_files(config.output_path, content, run.outcome)
         for listener in listeners:
             listener.on_commit(content)
+        deadline.commit_seconds = time.monotonic() - commit_began
+
+    def stop_if_time_is_up(*, validates: bool) -> None:
+        if deadline.is_near(validates=validates):
+            stop.outcome = stop.outcome or Outcome.STOPPED_BY_MAX_HOURS
 
     def count_seconds() -> None:
         """Adds the time since the last commit to that of the epoch."""
@@ -88,14 +104,16 @@ def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
         run.seconds += now - committed
         committed = now
 
-    stop = StopRequest()
     with stop_signals(stop):
         while run.outcome is None:
             order = epoch_order(config.seed, run.epochs_done + 1, len(training))
             while run.step < run.steps_per_epoch:
+                step_began = time.monotonic()
                 train_step(run, order, ids)
                 for listener in listeners:
                     listener.on_step(run)
+                deadline.step_seconds = time.monotonic() - step_began
+                stop_if_time_is_up(validates=run.step == run.steps_per_epoch)
                 if stop.outcome or time.monotonic() - committed >= config.checkpoint_every_seconds:
                     count_seconds()
                     check_sound(run)
@@ -103,13 +121,16 @@ def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
                 if stop.outcome:
                     return stop.outcome
             check_sound(run)  # before the metrics, which cannot be computed from NaN
+            validation_began = time.monotonic()
             record = finish_epoch(run)
+            deadline.validation_seconds = time.monotonic() - validation_began
             count_seconds()
             note_timing(run)
             check_sound(run)
             commit()
             for listener in listeners:
                 listener.on_epoch(record)
+            stop_if_time_is_up(validates=False)
             if stop.outcome and run.outcome is None:
                 return stop.outcome
         return run.outcome
@@ -125,7 +146,7 @@ def note_timing(run: Run) -> None:
 
 
 class StopRequest:
-    """Set by the first signal and read between steps, so that no step or commit is interrupted."""
+    """Set by the first signal or at the deadline, and read between steps and commits."""
 
     outcome: Outcome | None = None
 

@@ -1,0 +1,143 @@
+"""What an engine and its kernels tell each other in a night: lines of one file in a private directory.
+
+The engine adds a line for each kernel that it starts; a kernel adds the settings that the engine needs,
+that a run has begun, that it has committed, how it ended. `NIGHT_FILE` in a kernel's environment names
+the file; without it there is no engine, and nothing is told.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from treelstm.files import WriteFailed
+
+try:
+    import fcntl
+except ImportError:  # Windows, where leftovers stay until the system clears its temporary files
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("treelstm")
+
+NIGHT_FILE = "TREELSTM_NIGHT_FILE"
+KERNEL, SETTINGS, BEGUN, COMMITTED = "kernel", "settings", "begun", "committed"
+
+TOLD = "told.jsonl"  # the file's name
+
+_PREFIX, _YOUNG_SECONDS = "treelstm-night-", 60.0
+
+
+class Told(TypedDict, total=False):
+    """One line; every line has an event."""
+
+    event: str  # one of the above, or a run's outcome
+    began: float  # in a kernel's line: when the night began, by this machine's monotonic clock
+    output_dir: str  # in all other lines
+    max_restarts: int  # beside the event SETTINGS
+    max_hours: float | None
+
+
+@contextmanager
+def night_directory() -> Iterator[Path]:
+    """A new directory that no other engine uses; removed at the end, or by a later engine."""
+    _remove_leftovers()
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    new = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    with new as name, _lock(Path(name), wait=True):
+        (Path(name) / TOLD).touch()
+        yield Path(name)
+
+
+def tell_night(file: str | Path, line: Told) -> None:
+    """Adds a line; FileNotFoundError if the night is over (its directory is gone)."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND), "wb") as opened:
+        # The first line feed ends a line that a full disk has cut.
+        opened.write(f"\n{json.dumps(line)}\n".encode())
+
+
+def told(file: str | Path) -> list[Told]:
+    """All whole lines."""
+    lines: list[Told] = []
+    for line in Path(file).read_bytes().splitlines():
+        with suppress(ValueError):  # an empty line, or one that a full disk cut; its writer said so
+            lines.append(json.loads(line))
+    return lines
+
+
+def tell_engine(event: str, output_dir: Path, **about: Any) -> None:
+    """In a kernel: tells the engine, if there is one.
+
+    Raises:
+        WriteFailed: a run has begun and the engine cannot know it; a restart could set commits aside.
+    """
+    if not (file := os.environ.get(NIGHT_FILE)):
+        return
+    try:
+        line = {"event": event, "output_dir": os.path.realpath(output_dir), **about}
+        tell_night(file, cast("Told", line))
+    except FileNotFoundError:
+        return  # the engine was killed
+    except OSError as error:
+        text = f"{error.strerror}: the engine cannot be told in {file}: {event}. Make room there"
+        if event == BEGUN:
+            raise WriteFailed(error.errno, text) from error
+        log.warning("%s; the run goes on", text)
+
+
+def told_by_engine() -> list[Told]:
+    """In a kernel: all lines of this night, none if there is no engine."""
+    if file := os.environ.get(NIGHT_FILE):
+        with suppress(FileNotFoundError):  # the engine was killed
+            return told(file)
+    return []
+
+
+def begun_before(output_dir: Path) -> bool:
+    """Whether an earlier kernel of this night has begun this run: then it goes on, whatever the page
+    says, from the newest commit.
+    """
+    lines, name = told_by_engine(), os.path.realpath(output_dir)
+    kernels = [index for index, line in enumerate(lines) if line["event"] == KERNEL]
+    earlier = lines[: kernels[-1]] if kernels else []
+    return any(line["event"] == BEGUN and line["output_dir"] == name for line in earlier)
+
+
+def night_began() -> float | None:
+    """When the engine began, by the monotonic clock; None if there is no engine."""
+    return next((line["began"] for line in told_by_engine() if line["event"] == KERNEL), None)
+
+
+def _remove_leftovers() -> None:
+    """Removes the directories of engines that were killed. Their locks are free, whatever the host."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{TOLD}"):
+        with suppress(OSError):  # in use, another user's, or just removed by another engine
+            stat = path.parent.lstat()
+            is_ours = hasattr(os, "getuid") and stat.st_uid == os.getuid()
+            if is_ours and time.time() - stat.st_mtime > _YOUNG_SECONDS:  # a new one is not locked yet
+                with _lock(path.parent, wait=False):
+                    shutil.rmtree(path.parent)
+
+
+@contextmanager
+def _lock(directory: Path, wait: bool) -> Iterator[None]:
+    """Locks a directory, also against systemd's removal of old temporary files."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if not wait:
+                raise
+            # This disk has no locks, so no other engine can lock and remove the directory either.
+        yield
+    finally:
+        os.close(descriptor)
