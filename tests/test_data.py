@@ -1,21 +1,30 @@
 from __future__ import annotations
 
+import errno
+import gc
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import tiny_config
+from corpora import DIGEST, seal
 
-from treelstm import load_corpus, load_pairs, train
+from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
 from treelstm.data.load import pair_files
-from treelstm.data.pairs import DataError
+from treelstm.data.pairs import DataError, Problems
+from treelstm.data.reading import read_jsonl
 from treelstm.errors import UserError
 
 
@@ -72,6 +81,9 @@ RECORD_FAULTS = {
     "label missing": (without("label"), "label is missing"),
     "label boolean": (with_value(True, "label"), "label is true"),
     "similarity text": (with_value("high", "similarity"), "similarity is not a number"),
+    "similarity huge": (with_value(10**400, "similarity"), "similarity is too large a number"),
+    "similarity huge below 0": (with_value(-(10**400), "similarity"), "similarity is too large a num"),
+    "label huge": (with_value(10**400, "label"), "label is 10{39}, but the file's name says 1"),
     "sentence number": (with_value(3, "ast1", "sentence"), r"ast1\.sentence is not a string"),
 }
 
@@ -87,12 +99,34 @@ def test_a_faulty_record_is_named_by_file_and_line_and_nothing_is_written(data, 
     assert not (data / "training" / ".forest.bin").exists()
 
 
+def put(what: bytes) -> Any:
+    """Begins the record of a line with one more key and its value."""
+    return lambda raw: raw.replace(b"{", b"{" + what + b", ", 1)
+
+
 DEEP = b'{"label": 1, "ast1": {"ast": ' + b'{"a": ' * 50_000 + b"1" + b"}" * 50_001 + b"}"
 LINE_FAULTS = {
     "broken JSON": (lambda raw: raw[:40], r"not JSON \("),
     "not UTF-8": (lambda raw: b"\xff" + raw, r"not UTF-8 \(byte 1 of the line is 0xff\)"),
     "a list": (lambda raw: b"[1]", "not a JSON object"),
     "too deep": (lambda raw: DEEP, "nested deeper than Python's JSON parser can read"),
+    "a key twice": (put(b'"label": 0, "label": 0'), 'the key "label" occurs twice in one object'),
+    "a key twice in a tree": (
+        lambda raw: raw.replace(b'"ast": {', b'"ast": {"kid": {"a": 1}, "kid": {"a": 2}, ', 1),
+        'the key "kid" occurs twice in one object',
+    ),
+    "half a character": (put(rb'"x": "cut \ud83d"'), r"holds \\ud83d, half of a character"),
+    "its other half": (put(rb'"x": ["\uDE00\ud83d"]'), r"holds \\ude00, half of a character"),
+    "half a character in a key": (put(rb'"\udfff": 1'), r"holds \\udfff, half of a character"),
+    "half a character as it is": (
+        put(b'"x": "\xed\xa0\xbd"'),
+        r"not UTF-8 \(byte \d+ of the line is 0xed",
+    ),
+    "NaN": (put(b'"x": NaN'), "holds NaN, which is not JSON"),
+    "infinite": (put(b'"similarity": -Infinity'), "holds -Infinity, which is not JSON"),
+    "too large": (put(b'"similarity": 1e999'), "holds the number 1e999, which is too large"),
+    "too large a label": (put(b'"label": -1e400'), "holds the number -1e400, which is too large"),
+    "too long a number": (put(b'"x": 1' + b"0" * 5000), "holds a number of more than 4,300 digits"),
 }
 
 
@@ -100,7 +134,7 @@ LINE_FAULTS = {
 def test_an_unreadable_line_is_named_by_file_and_line(data, fault):
     change, message = LINE_FAULTS[fault]
     edit(data / "training" / "negative_pairs.jsonl", 7, change)
-    with pytest.raises(DataError, match=rf"negative_pairs\.jsonl:7: {message}"):
+    with pytest.raises(DataError, match=rf"negative_pairs\.jsonl:7: {message}.*\. [A-Z].*\.$"):
         load_pairs(data / "training")
 
 
@@ -176,6 +210,170 @@ def test_a_plain_file_named_gz_is_named(data):
         load_pairs(data / "training")
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_in_utf_16_or_32_is_one_problem_that_says_how_to_save_it(data, encoding, packed):
+    path = data / "training" / "positive_pairs.jsonl"
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    if packed:
+        path = zipped(path)
+    problem = rf"{path.name}:1: saved as {encoding[:6].upper()}, expected UTF-8\. Save it as UTF-8\.$"
+    with pytest.raises(DataError, match=problem):
+        load_pairs(data / "training")
+
+
+def test_byte_order_marks_pairs_of_escapes_and_long_numbers_are_read(tiny, data):
+    mark = b"\xef\xbb\xbf"
+    for name in ("positive_pairs", "negative_pairs"):
+        path = data / "training" / f"{name}.jsonl"
+        raw = path.read_bytes()
+        path.write_bytes(mark + raw + mark + b"\n" + mark)  # also where two files were joined
+    assert same(load_pairs(tiny / "training"), load_pairs(data / "training"))
+    edit(
+        path,
+        1,
+        lambda raw: raw.removeprefix(mark).replace(b'"ast": {', b'"ast": {"long": %s, ' % LONG, 1),
+    )
+    edit(path, 2, lambda raw: raw.replace(b'"sentence": "', rb'"sentence": "\ud83d\uDE00', 1))
+    pairs = load_pairs(data / "training")
+    assert any("\N{GRINNING FACE}" in sentence for sentence in pairs.sentences)
+    assert {f"long={LONG[:4000].decode()}", f"long={'9' * 10_000}", "long=1e-400"} & set(
+        pairs.forest.symbols
+    )
+
+
+LONG = b'[%s, "%s", 0.%s1, 1e-400]' % (b"7" * 4000, b"9" * 10_000, b"0" * 5000)
+
+
+OTHERS = {
+    "a named pipe": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(path.name),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_not_a_file_is_refused_and_never_waited_for(data, kind, ending, monkeypatch):
+    (data / "training" / "positive_pairs.jsonl").unlink()
+    path = data / "training" / f"positive_pairs{ending}"
+    monkeypatch.chdir(path.parent)  # the name of a socket must be short
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        OTHERS[kind](path)
+        gc.collect()
+    with pytest.raises(DataError, match=rf"positive_pairs{ending}: cannot be read \(it is {kind}, exp"):
+        load_pairs(data / "training")
+    report = preflight(Config(data_dir=str(data / "training"), output_dir=str(data / "run")), quick=True)
+    assert any(f"it is {kind}" in finding.found for finding in report.findings["Data files"])
+
+
+def test_a_line_of_3_gb_in_a_small_gzip_takes_little_memory(data):
+    path = data / "training" / "positive_pairs.jsonl.gz"
+    path.with_suffix("").unlink()
+    path.write_bytes(gzip.compress(b"[" + b" " * 2**20) * 3000)  # 3 MB
+    code = (
+        "import resource, sys, treelstm\n"
+        "try: treelstm.load_pairs(sys.argv[1])\n"
+        "except treelstm.data.pairs.DataError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    words = [sys.executable, "-c", code, str(data / "training")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    message, kilobytes = done.stdout.splitlines()
+    assert re.search(
+        r"positive_pairs\.jsonl\.gz:1: longer than 67,108,864 bytes.*\. Write one pair", message
+    )
+    assert int(kilobytes) < 1_000_000
+
+
+@pytest.mark.parametrize("call", ["stat", "open"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_file_that_cannot_be_looked_at_or_opened_is_not_a_missing_one(data, monkeypatch, call, number):
+    real = getattr(os, call)
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if str(path).endswith("positive_pairs.jsonl"):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+    problem = rf"positive_pairs\.jsonl: cannot be read \({os.strerror(number)}\)\. [A-Z]"
+    with pytest.raises(DataError, match=problem):
+        load_pairs(data / "training")
+
+
+CHANGED_WHILE_READ = """
+import itertools, os, sys
+from pathlib import Path
+import treelstm
+path, other = map(Path, sys.argv[1:3])
+store = path.with_name(".forest.bin")
+before, raw = path.read_bytes(), other.read_bytes()
+left = 0  # opens of the file before it is changed
+
+def change(event, arguments):
+    global left
+    if event != "open" or str(arguments[0]) != str(path):
+        return
+    left -= 1
+    if left == 0 and how == "replaced":
+        path.with_name("new").write_bytes(raw)
+        path.with_name("new").replace(path)
+    elif left == 0:
+        with path.open("rb+" if how == "written over" else "ab") as file:
+            file.write(raw)
+
+sys.addaudithook(change)
+for how, at in itertools.product(sys.argv[3:], [1, 2, 3]):
+    path.write_bytes(before)
+    store.unlink(missing_ok=True)
+    left = at
+    treelstm.load_pairs(path.parent)
+    left = 0
+    kept = store.read_bytes()
+    for content in (path.read_bytes(), before):
+        store.write_bytes(kept)
+        path.write_bytes(content)
+        cached = treelstm.load_pairs(path.parent)
+        store.unlink()
+        assert treelstm.load_pairs(path.parent).sentences == cached.sentences, (how, at)
+"""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_changes_between_reads_is_never_cached_under_the_wrong_digest(data, packed):
+    path, other = (data / part / "positive_pairs.jsonl" for part in ("training", "validation"))
+    if packed:
+        path, other = zipped(path), zipped(other)
+    ways = ["replaced", "appended"] if packed else ["replaced", "appended", "written over"]
+    words = [sys.executable, "-c", CHANGED_WHILE_READ, str(path), str(other), *ways]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_digest_is_that_of_the_bytes_that_were_read(data):
+    path = data / "training" / "negative_pairs.jsonl"
+    path.write_bytes(path.read_bytes() * 30)  # more than is read at once
+    begun, replaced = path.read_bytes(), path.with_name("new")
+    problems, digests = Problems(), dict[str, str]()
+    lines = read_jsonl(path, problems, digests)
+    next(lines)
+    with path.open("ab") as file:
+        file.write(begun)
+    for _ in range(50):
+        next(lines)
+    replaced.write_bytes(b"")
+    replaced.replace(path)
+    read = 51 + sum(1 for _ in lines)
+    assert read == 2 * begun.count(b"\n") and not problems.count
+    assert digests == {path.name: hashlib.sha256(begun * 2).hexdigest()}
+
+
 def same(first: Any, second: Any) -> bool:
     return all(
         np.array_equal(getattr(first.forest, name), getattr(second.forest, name))
@@ -183,16 +381,10 @@ def same(first: Any, second: Any) -> bool:
     ) and np.array_equal(first.label, second.label)
 
 
-def sealed_again(cache: Path, change: Any = lambda raw: raw) -> None:
-    """Changes what follows the digest in a cache file, and corrects the digest."""
-    raw = cache.read_bytes()
-    body = change(raw[48:])
-    cache.write_bytes(raw[:16] + hashlib.sha256(body).digest() + body)
-
-
 def mark(cache: Path) -> None:
     """Changes a sentence in a cache file, which shows whether pairs come from there."""
-    sealed_again(cache, lambda body: re.sub(rb'("sentences": \["[^ "]+) ', rb"\1_", body, count=1))
+    body = cache.read_bytes()[DIGEST:]
+    seal(cache, re.sub(rb'("sentences": \["[^ "]+) ', rb"\1_", body, count=1))
 
 
 def test_the_cache_equals_the_compiled_pairs_and_is_read_while_nothing_changes(data):

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from asts import trees
+from hypothesis import given
+from hypothesis import strategies as st
 
 from treelstm.errors import UserError
 from treelstm.trees.builder import TreeError, compile_forest
+from treelstm.trees.check import check_forest
 from treelstm.trees.forest import Forest, TreeBatch
 from treelstm.trees.vocabulary import Vocabulary
 
@@ -180,3 +185,26 @@ def test_graph_unfolds_shared_subtrees_into_a_tree():
     assert graph.edge_index[1].tolist() == [1, 2, 3]
     assert graph.validate()
     assert sorted(s for node in graph.symbols for s in node).count("radiko=kur") == 2
+
+
+def test_a_number_of_too_many_digits_is_refused_by_tree_and_one_of_4000_is_a_symbol():
+    assert compile_forest([{"k": 10**3999}]).symbols == (f"k=1{'0' * 3999}",)
+    with pytest.raises(TreeError, match=r"asts\[1\] holds a number of more than 4,300 digits"):
+        compile_forest([TREE, {"k": [10**5000]}])
+
+
+@pytest.mark.parametrize(
+    "change", ["child_ptr", "child", "root", "tree_subtrees", "height", "tree_nodes"]
+)
+def test_a_forest_whose_arrays_do_not_fit_each_other_is_told_apart(change: str):
+    forest = compile_forest([TREE, {"radiko": "kur"}, {"x": [{"y": 1}, {"y": 1}]}])
+    check_forest(forest)
+    array = getattr(forest, change).copy()
+    array[0] += 1
+    with pytest.raises(ValueError, match=r"^[a-z_: ]+$"):
+        check_forest(replace(forest, **{change: array}))
+
+
+@given(st.lists(trees(), min_size=1, max_size=6))
+def test_every_forest_that_is_compiled_passes_the_check(asts: list[Any]):
+    check_forest(compile_forest(asts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -78,6 +79,46 @@ def test_metadata_disagrees(base, config, patch):
 @fault("Data content", WARNING, r"validation/metadata\.json cannot be read")
 def test_metadata_broken(base, config, patch):
     (base / "validation" / "metadata.json").write_text("{")
+
+
+@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(.*it is a named pipe")
+def test_metadata_is_a_pipe(base, config, patch):
+    (base / "training" / "metadata.json").unlink()
+    os.mkfifo(base / "training" / "metadata.json")
+
+
+@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(longer than 1,048,576 bytes")
+def test_metadata_is_a_giant(base, config, patch):
+    with (base / "training" / "metadata.json").open("wb") as file:
+        file.truncate(2**40)  # of zeros, which take no place on the disk
+
+
+@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(nested deeper than")
+def test_metadata_is_deep(base, config, patch):
+    (base / "training" / "metadata.json").write_bytes(b"[" * 200_000)
+
+
+@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(holds (a|the) number")
+def test_metadata_with_a_huge_number(base, config, patch):
+    (base / "training" / "metadata.json").write_bytes(b'{"total_pairs": 1' + b"0" * 5000 + b"}")
+
+
+@fault("Data content", WARNING, r"training/metadata\.json says total_pairs 9{40}, found 100")
+def test_metadata_with_a_large_number(base, config, patch):
+    (base / "training" / "metadata.json").write_bytes(
+        b'\xef\xbb\xbf{"total_pairs": ' + b"9" * 4000 + b"}"
+    )
+
+
+@fault("Data files", ERROR, r"training/positive_pairs\.jsonl cannot be read \(it is a named pipe, expec")
+def test_pair_file_is_a_pipe(base, config, patch):
+    positive(base).unlink()
+    os.mkfifo(positive(base))
+
+
+@fault("Data content", ERROR, r"positive_pairs\.jsonl:1: saved as UTF-16, expected UTF-8\. Save it as")
+def test_pair_file_in_utf_16(base, config, patch):
+    positive(base).write_text(positive(base).read_text(encoding="utf-8"), encoding="utf-16")
 
 
 # --- content ------------------------------------------------------------------------------------

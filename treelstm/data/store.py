@@ -135,7 +135,7 @@ def _unpacked(data: bytes, source: dict[str, Any]) -> Pairs | None:
     sentences = _texts(about.get("sentences"), {str, type(None)})
     arrays = dict(_arrays(view[start:], about.get("lengths")))
     forest = Forest(symbols, **{name: arrays[name] for name in _FOREST_ARRAYS})
-    columns: dict[str, Any] = {name: arrays[name] for name in PAIR_ARRAYS}
+    columns: dict[str, Any] = {name: arrays[name].copy() for name in PAIR_ARRAYS}  # writable, for torch
     pairs = Pairs(forest, **columns, sentences=sentences, **source)
     pairs.check()
     return pairs
