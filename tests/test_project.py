@@ -69,8 +69,9 @@ FLOORS = [
     "errors history files signals randomness data.sample config process",
     "trees.forest trees.vocabulary trees.builder data.pairs data.store data.load",
     "sealed log notify parent_watch",
-    "model.child_sum model.objectives model.encoder model.files evaluation",
-    "run.lock run.directory run.status run.state run.step run.divergence run.listener run.tensorboard",
+    "model.child_sum model.objectives model.encoder model.content model.files evaluation",
+    "run.lock run.content run.directory run.status run.state run.step run.divergence run.listener "
+    "run.tensorboard",
     "run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
     "figures tree_figures widgets overnight engine",

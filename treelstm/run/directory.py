@@ -15,7 +15,9 @@ from typing import Any, cast
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, make_directory, write_whole
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.model.content import Content
 from treelstm.model.files import ModelFile, model_epoch, model_part
+from treelstm.run.content import check_commit
 from treelstm.sealed import (
     CheckpointError,
     DamagedCheckpoint,
@@ -120,12 +122,13 @@ def load_checkpoint(path: Path | str) -> Commit:
     """
     path = Path(path)
     content = read_sealed(path)
-    missing = sorted(Commit.__annotations__.keys() - content.keys())
-    if missing and ModelFile.__annotations__.keys() <= content.keys():
+    missing = sorted(Commit.__required_keys__ - content.keys())
+    if missing and ModelFile.__required_keys__ <= content.keys():
         remedy = "To start another run from its weights, set start_from."
         raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
     if missing:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
+    check_commit(Content(path, content))
     name = checkpoint_name(content["epoch"], content["step"])
     if checkpoint_at(path) and path.name != name:
         raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
