@@ -1,7 +1,9 @@
 """Atomic writes: a reader sees the old file or the new one, never a part."""
 
 import os
+import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,3 +71,19 @@ def make_directory(directory: Path) -> None:
 def nearest_existing(path: Path) -> Path:
     """The directory itself, or its nearest parent that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def unshare(path: Path) -> None:
+    """Makes a file with other names too (a snapshot by `cp -al`) a copy, before it is appended to."""
+    if path.is_file() and path.stat().st_nlink > 1:
+        write_whole(path, path.read_bytes())
+
+
+def clear_leftovers(directory: Path, is_ours: Callable[[str], bool]) -> None:
+    """Removes what killed writers left directly in `directory`: `.NAME.HEX.tmp` or `.NAME.tmp`."""
+    if not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        match = re.fullmatch(r"\.(.+?)(\.[0-9a-f]+)?\.tmp", path.name)
+        if match and (is_ours(match[1]) or is_ours(match[1] + (match[2] or ""))):
+            path.unlink(missing_ok=True)

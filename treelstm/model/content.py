@@ -58,7 +58,8 @@ class Content:
 
     def strings(self, key: str) -> None:
         names = self.mapping(key, self[key])
-        self.require(all(isinstance(text, str) for text in names.values()), key, names, "texts by name")
+        printable = all(isinstance(text, str) and text.isprintable() for text in names.values())
+        self.require(printable, key, names, "texts by name")
 
     def tensor(self, key: str, value: object, shape: tuple[int, ...], low: float = -math.inf) -> None:
         """A float32 tensor of this shape, all of it finite and at least `low`."""

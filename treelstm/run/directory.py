@@ -90,6 +90,12 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
     return Checkpoint(epoch, 0, path) if step is None else Checkpoint(epoch - 1, int(step), path)
 
 
+def is_file_of_run(name: str) -> bool:
+    """Whether a run writes a file of this name into its directory, under a temporary name first."""
+    others = (BEST, FINAL, HISTORY, "training.log", ".lock", ".holder.json")
+    return name in others or bool(_NAME.fullmatch(name)) or name.startswith(".treelstm-preflight-")
+
+
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
     """All checkpoints of a run by position, oldest first. Judged by name alone, not read.
 
@@ -264,6 +270,17 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
             text = f"{error.strerror}: {path} cannot be moved to {directory}. {remedy}"
             raise WriteFailed(error.errno, text) from error
     log.info("set aside in %s/: %s", into, ", ".join(path.name for path in paths))
+
+
+def now_at(path: Path, output_dir: Path) -> Path:
+    """Where a file is: a fresh start in the directory that holds it may have set it aside since."""
+    here = path.parent.resolve() == output_dir.resolve()
+    if not here or path.name in names_in(path.parent):
+        return path
+    numbered = re.compile(rf"{re.escape(path.stem)}(?:\.(\d+))?{re.escape(path.suffix)}")
+    matches = map(numbered.fullmatch, names_in(path.parent / SUPERSEDED))
+    copies = {int(match[1] or 1): match[0] for match in matches if match}
+    return path.parent / SUPERSEDED / copies[max(copies)] if copies else path
 
 
 def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import filelock
 
 from treelstm.errors import UserError
-from treelstm.files import TEMPORARY_SUFFIX, WriteFailed, write_whole
+from treelstm.files import WriteFailed, clear_leftovers, write_whole
+from treelstm.run.directory import is_file_of_run
 
 try:
     import fcntl
@@ -20,8 +21,41 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+_LOCK, _HOLDER = ".lock", ".holder.json"
+
+
 class RunInUse(UserError, RuntimeError):
     """Another process writes to this output directory."""
+
+
+class LockLost(UserError, RuntimeError):
+    """The run's directory, or its lock, is not the one that this process locked."""
+
+
+class Held:
+    """The lock of an output directory, which this process holds."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._directory, self._identity = output_dir, _identity(output_dir / _LOCK)
+
+    def is_ours(self) -> bool:
+        """Whether the lock file at its path is still the locked one; also if that cannot be told."""
+        try:
+            return _identity(self._directory / _LOCK) == self._identity
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
+    def check(self) -> None:
+        """Raises LockLost where a write would land in what may be another process's run."""
+        # Into a directory that is gone, nothing can be written: that write says so.
+        if not self.is_ours() and self._directory.is_dir():
+            raise LockLost(
+                f"{self._directory} was moved, made anew, or its {_LOCK} removed while this process "
+                "trained, so that another may write there now. This process stops and writes nothing. "
+                "Its last commit is where the directory went; train on there."
+            )
 
 
 @dataclass(frozen=True)
@@ -41,7 +75,7 @@ class Holder:
 
 
 @contextmanager
-def only_writer(output_dir: Path) -> Iterator[None]:
+def only_writer(output_dir: Path) -> Iterator[Held]:
     """Locks the directory for this process, and removes temporary files of a killed writer.
 
     The operating system frees the lock of a process that ends in any way, so no lock goes stale.
@@ -52,25 +86,45 @@ def only_writer(output_dir: Path) -> Iterator[None]:
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(output_dir / ".lock", timeout=0.5)
-        lock.acquire()  # waits, because `holder` takes a shared lock for an instant
-    except filelock.Timeout:
-        refuse_if_held(output_dir)
-        raise
+        lock = _acquired(output_dir)
     except OSError as error:
+        if isinstance(error, filelock.Timeout | UserError):
+            raise
         found = f"{error.strerror}: {output_dir} cannot be written to"
         remedy = "Choose another output_dir or correct its permissions"
         raise WriteFailed(error.errno, f"{found}. {remedy}") from error
     try:
-        for depth in ("", "*/"):
-            for leftover in output_dir.glob(f"{depth}.*{TEMPORARY_SUFFIX}"):
-                leftover.unlink()
+        clear_leftovers(output_dir, is_file_of_run)
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         this = Holder(socket.gethostname(), os.getpid(), since)
-        write_whole(output_dir / ".holder.json", json.dumps(asdict(this)).encode())
-        yield
+        record = asdict(this) | {"directory": output_dir.stat().st_ino}
+        write_whole(output_dir / _HOLDER, json.dumps(record).encode())
+        yield Held(output_dir)
     finally:
         lock.release()
+
+
+def _acquired(output_dir: Path) -> filelock.BaseFileLock:
+    """The directory's lock, acquired; a lock file shared with a snapshot (`cp -al`) is replaced."""
+    path = output_dir / _LOCK
+    for _ in range(2):
+        lock = filelock.FileLock(path, timeout=0.5)  # waits: `holder` takes it for an instant
+        try:
+            lock.acquire()
+            if path.stat().st_nlink == 1:
+                return lock
+            lock.release()
+        except filelock.Timeout:
+            refuse_if_held(output_dir)
+            if path.stat().st_nlink == 1:
+                raise
+        write_whole(path)
+    raise RunInUse(f"{path} is linked to elsewhere again and again. Remove what links to it.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def refuse_if_held(output_dir: Path) -> None:
@@ -82,11 +136,16 @@ def refuse_if_held(output_dir: Path) -> None:
 
 def holder(output_dir: Path) -> Holder | None:
     """The process that holds the directory, or None. Any number of processes may ask at once."""
-    if not _locked(output_dir / ".lock"):
+    path = output_dir / _LOCK
+    if not _locked(path):
         return None
     try:
-        return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+        record = json.loads((output_dir / _HOLDER).read_bytes())
+        here = output_dir.stat().st_ino
+        if record.pop("directory", here) != here and path.stat().st_nlink > 1:
+            return None  # the lock, and this record, are those of the run that this is a snapshot of
+        return Holder(**record)
+    except (OSError, ValueError, TypeError, AttributeError):
         return Holder("an unknown host", 0, "a moment ago")  # locked, .holder.json follows
 
 

@@ -1,5 +1,6 @@
 """The state of a run: what the next step depends on, written to a commit and read back."""
 
+import logging
 import math
 import platform
 from collections.abc import Iterable
@@ -18,8 +19,10 @@ from treelstm.model.files import load_encoder, load_weights
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
 from treelstm.run.content import schedules
-from treelstm.run.directory import Commit, ResumePoint
+from treelstm.run.directory import Commit, ResumePoint, now_at
 from treelstm.trees.vocabulary import Vocabulary
+
+log = logging.getLogger("treelstm")
 
 
 class SettingsChanged(UserError, ValueError):
@@ -100,8 +103,9 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     """
     if config.start_from is None:
         return _blank_run(config, corpus)
-    path = from_root(config.start_from)
+    path = now_at(from_root(config.start_from), config.output_path)
     source = load_encoder(path)
+    log.info("starting from the weights in %s", path)
     run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
     try:
         run.encoder.load_state_dict(source.state_dict())

@@ -24,12 +24,14 @@ from treelstm.run.directory import (
 )
 from treelstm.run.divergence import check_sound
 from treelstm.run.listener import Listener
-from treelstm.run.lock import only_writer, refuse_if_held
+from treelstm.run.lock import Held, only_writer, refuse_if_held
 from treelstm.run.state import Run, new_run, resumed_run, state_of, versions
 from treelstm.run.step import finish_epoch, train_step
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
+
+_COST = 10  # commits inside an epoch take at most one part in so many of the time
 
 
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
@@ -46,7 +48,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     output_dir = config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
-    with only_writer(output_dir), logged(output_dir / "training.log"):
+    with only_writer(output_dir) as held, logged(output_dir / "training.log", held.is_ours):
         start = starting_point(output_dir, config.resume)
         with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
@@ -57,7 +59,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             for listener in listeners:
                 listener.on_start(run)
             ended_before = run.outcome
-            outcome = ended_before or _loop(run, listeners)
+            outcome = ended_before or _loop(run, listeners, held)
             _log_end(run, outcome)
     resumed_at = start.checkpoint.position if start else None
     history = History(list(run.history), outcome, output_dir, resumed_at)
@@ -67,19 +69,30 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     return history
 
 
-def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
+def _loop(run: Run, listeners: Sequence[Listener], held: Held) -> Outcome:
     """Steps, epochs and commits until the run ends or a signal stops it."""
     config, training = run.config, run.corpus.training
+    pace = config.checkpoint_every_seconds
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
-    committed = time.monotonic()
+    committed, cost, told = time.monotonic(), 0.0, False
 
     def commit() -> None:
+        nonlocal cost, told
+        held.check()
         content = state_of(run)
         write_commit(config.output_path, content, config.keep)
         if not run.step:
             write_derived_files(config.output_path, content, run.outcome)
         for listener in listeners:
             listener.on_commit(content)
+        cost = time.monotonic() - committed
+        if not told and 0 < pace < _COST * cost:
+            told = True
+            log.warning(
+                f"a commit takes {cost:.3g} s, checkpoint_every_seconds is {pace:g}. Commits take a "
+                f"tenth of the time at most: inside an epoch, the next comes after {_COST * cost:.3g} "
+                "s. If the disk is slow, choose an output_dir on another"
+            )
 
     def count_seconds() -> None:
         """Adds the time since the last commit to that of the epoch."""
@@ -96,7 +109,7 @@ def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
                 train_step(run, order, ids)
                 for listener in listeners:
                     listener.on_step(run)
-                if stop.outcome or time.monotonic() - committed >= config.checkpoint_every_seconds:
+                if stop.outcome or time.monotonic() - committed >= (pace and max(pace, _COST * cost)):
                     count_seconds()
                     check_sound(run)
                     commit()
