@@ -1,5 +1,6 @@
 """Atomic writes: a reader sees the old file or the new one, never a part."""
 
+import errno
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from treelstm.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class WriteFailed(UserError, OSError):
@@ -47,6 +49,9 @@ def _fsync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:  # a run that needs it has been refused at its start
+            raise
     finally:
         os.close(descriptor)
 
@@ -87,3 +92,19 @@ def clear_leftovers(directory: Path, is_ours: Callable[[str], bool]) -> None:
         match = re.fullmatch(r"\.(.+?)(\.[0-9a-f]+)?\.tmp", path.name)
         if match and (is_ours(match[1]) or is_ours(match[1] + (match[2] or ""))):
             path.unlink(missing_ok=True)
+
+
+def directory_fsync_works(directory: Path) -> bool:
+    """Whether the file system can make a rename in this directory outlast a power cut."""
+    if os.name == "nt":
+        return True
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _NO_FSYNC:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True

@@ -182,6 +182,8 @@ SENSELESS: dict[str, Callable[[Any], None]] = {
     "scheduler: a best that is NaN": inside("scheduler_state_dict", "best", to=NAN),
     "warm-up: no steps": inside("warmup_state_dict", "total_iters", to=0),
     "warm-up: begins with 0": inside("warmup_state_dict", "start_factor", to=0.0),
+    "threshold: 10^400": inside("threshold", to=10**400),
+    "config: a rate of 10^400": inside("config", "learning_rate", to=10**400),
     "itself": inside("history", to=itself()),
 }
 

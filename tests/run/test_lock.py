@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -13,7 +16,7 @@ from runs import OnStep, StopAfter, assert_same_run, copy, files
 
 from treelstm import Listener, train
 from treelstm.files import WriteFailed
-from treelstm.run.lock import LockLost, RunInUse, holder, only_writer
+from treelstm.run.lock import LockLost, RunInUse, WeakDisk, holder, only_writer
 
 HOLD = """
 import sys, time
@@ -213,3 +216,61 @@ def test_a_slow_disk_takes_a_tenth_of_the_time_and_is_named_once(tiny, tmp_path,
     train(every, listeners=[StopAfter(3)])
     assert (tmp_path / "every" / "checkpoint_epoch_1_step_3.pt").exists()
     assert (tmp_path / "every" / "checkpoint_epoch_1_step_2.pt").exists()
+
+
+@pytest.fixture(params=["locks", "fsync of directories"])
+def weak_disk(request, monkeypatch) -> str:
+    """As on Lustre without flock, or as on CIFS; for this process."""
+    real = os.fsync
+
+    def no_locks(*args) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    if request.param == "locks":
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    else:
+        monkeypatch.setattr(os, "fsync", files_only)
+    return str(request.param)
+
+
+def test_a_weak_disk_is_refused_or_accepted_by_a_setting_that_says_what_is_given_up(
+    tiny, tmp_path, weak_disk, capsys
+):
+    with pytest.raises(WeakDisk, match=rf"without {weak_disk} \(.*set accept_weak_disk=True"):
+        train(tiny_config(tiny, tmp_path / "run", epochs=1))
+    assert not list((tmp_path / "run").glob("*.pt"))
+    config = tiny_config(tiny, tmp_path / "run", epochs=1, accept_weak_disk=True)
+    holders = []
+    assert train(
+        config, listeners=[OnStep(lambda run: holders.append(holder(tmp_path / "run")))]
+    ).finished
+    assert holders[0].is_this_process and holder(tmp_path / "run") is None
+    assert f"accept_weak_disk: this disk has no {weak_disk}" in capsys.readouterr().out
+
+
+def test_a_soft_lock_excludes_a_second_process_and_does_not_outlive_a_kill(tiny, tmp_path, monkeypatch):
+    code = (
+        "import fcntl, errno, sys, time\n"
+        "def refuse(*args): raise OSError(errno.ENOLCK, 'No locks available')\n"
+        "fcntl.flock = refuse\n"
+    ) + HOLD.replace("Path(sys.argv[1])", "Path(sys.argv[1]), True")
+    words = [sys.executable, "-c", code, str(tmp_path / "run")]
+
+    def refuse(*args) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    config = tiny_config(tiny, tmp_path / "run", epochs=1, accept_weak_disk=True)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            with pytest.raises(RunInUse, match=rf"process {process.pid} on .*\.soft_lock, remove that"):
+                train(config)
+        finally:
+            process.kill()
+    assert train(config).finished

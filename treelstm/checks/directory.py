@@ -7,14 +7,14 @@ from pathlib import Path
 
 import filelock
 
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
-from treelstm.run.lock import holder
+from treelstm.run.lock import ADVICE, holder, lacking
 from treelstm.run.state import changed_settings
-from treelstm.sealed import CheckpointError
+from treelstm.sealed import CheckpointError, MissingCheckpoint, UnreadableCheckpoint
 
 _SECONDS = 10  # for reading a run's checkpoints, the newest first
 
@@ -22,15 +22,19 @@ _SECONDS = 10  # for reading a run's checkpoints, the newest first
 def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]:
     """Without a corpus, checkpoints are not read."""
     directory = config.output_path
-    writable = _writable(directory)
+    writable = _writable(directory, config.accept_weak_disk)
     yield writable
-    if writable.level == OK and (by := holder(directory)):
+    if writable.level != ERROR and (by := holder(directory)):
         remedy = "Wait for it, stop it, or choose another output_dir"
         yield Finding(ERROR, f"{directory} is in use by {by}", remedy)
     if corpus is None:
         return
     verified, began = 0, time.monotonic()
-    checkpoints = list_checkpoints(directory)
+    try:
+        checkpoints = list_checkpoints(directory)
+    except UnreadableCheckpoint as error:
+        yield Finding(ERROR, str(error), "Make it readable")
+        return
     for number, checkpoint in enumerate(reversed(checkpoints)):
         if time.monotonic() - began > _SECONDS:
             yield Finding(NOTE, f"{len(checkpoints) - number} older checkpoint(s) were not read")
@@ -38,6 +42,10 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
         try:
             load_checkpoint(checkpoint.path)
             verified += 1
+        except MissingCheckpoint:
+            continue  # pruned by whoever trains the run
+        except UnreadableCheckpoint as error:
+            yield Finding(ERROR, str(error), "Make it readable")
         except CheckpointError as error:
             yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
     if verified:
@@ -45,7 +53,7 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
     yield from _what_resume_does(config, corpus)
 
 
-def _writable(directory: Path) -> Finding:
+def _writable(directory: Path, accept_weak_disk: bool) -> Finding:
     """Write, fsync, rename and lock work in the directory, or where it will be created."""
     base = nearest_existing(directory)
     if not base.is_dir():
@@ -54,6 +62,9 @@ def _writable(directory: Path) -> Finding:
     try:
         try:
             write_whole(probe, b"a probe; may be deleted")
+            if lacks := lacking(base):
+                found = f"the disk of {base} has no {' and no '.join(lacks)}"
+                return judged(found, not accept_weak_disk, ERROR, ADVICE, good=NOTE)
             with filelock.FileLock(probe, timeout=0):
                 pass
         finally:

@@ -4,6 +4,7 @@ A seal proves that a file is as it was written, not that what was written makes 
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from treelstm.model.encoder import parameter_shapes
 from treelstm.sealed import DamagedCheckpoint
 
 MOST = 10**12  # no count of a run is larger
+_LARGEST = sys.float_info.max
 
 
 class Content:
@@ -42,7 +44,7 @@ class Content:
         return int(value)  # type: ignore[call-overload, no-any-return]
 
     def number(self, key: str, value: object, low: float = -math.inf) -> float:
-        found = type(value) in (int, float) and low <= value and math.isfinite(value)  # type: ignore
+        found = type(value) in (int, float) and max(low, -_LARGEST) <= value <= _LARGEST  # type: ignore
         self.require(
             found,
             key,
@@ -103,7 +105,7 @@ class Content:
             settings = self.mapping("config", self["config"])
             config = Config.from_parameters(settings)
             EncoderSettings.among(settings)
-        except (ConfigError, KeyError) as error:
+        except (ConfigError, KeyError, OverflowError) as error:
             lacks = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise DamagedCheckpoint(f"{self.path} is damaged: in its config, {lacks}") from error
         return config, self.encoder(config)

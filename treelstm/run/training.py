@@ -48,7 +48,10 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     output_dir = config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
-    with only_writer(output_dir) as held, logged(output_dir / "training.log", held.is_ours):
+    weak = config.accept_weak_disk
+    with only_writer(output_dir, weak) as held, logged(output_dir / "training.log", held.is_ours):
+        for lack in held.given_up:
+            log.warning("accept_weak_disk: this disk has no %s", lack)
         start = starting_point(output_dir, config.resume)
         with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
