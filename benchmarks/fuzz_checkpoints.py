@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,14 @@ def in_a_child(work: Path, kinds: list[tuple[Config, Path]], seeds: range) -> Co
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        with report.open("a", buffering=1) as lines:
-            for seed in seeds:
-                lines.write(f"{seed} ")
-                lines.write(one(work, kinds, seed) + "\n")
+        try:
+            with report.open("a", buffering=1) as lines:
+                for seed in seeds:
+                    lines.write(f"{seed} ")
+                    lines.write(one(work, kinds, seed) + "\n")
+        except BaseException:  # of this script; the parent cleans up
+            traceback.print_exc()
+            os._exit(3)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     lines = report.read_text().splitlines()
@@ -154,7 +159,9 @@ def mutate(content: Any, draw: random.Random) -> None:
         other.view(-1)[draw.randrange(other.numel())] = draw.choice((math.nan, -1.0, 1e38, math.inf))
         content[key] = other
     elif kind == 3 and isinstance(inner, torch.Tensor):
-        content[key] = draw.choice((inner.double(), inner[..., :1], inner.half(), inner.unsqueeze(0)))
+        content[key] = draw.choice(
+            (inner.double(), inner.reshape(-1)[:1], inner.half(), inner.unsqueeze(0))
+        )
     elif kind == 4 and type(inner) in (int, float):
         content[key] = draw.choice((inner + 1, -inner, inner * 10**6, inner * 0.5))
     else:
