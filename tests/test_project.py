@@ -70,8 +70,9 @@ FLOORS = [
     "trees.forest trees.vocabulary trees.builder trees.check",
     "data.pairs data.reading data.store data.load",
     "sealed log notify parent_watch",
-    "model.child_sum model.objectives model.encoder model.files evaluation",
-    "run.lock run.directory run.status run.state run.step run.divergence run.deadline run.listener "
+    "model.child_sum model.objectives model.encoder model.content model.files evaluation",
+    "run.lock run.content run.directory run.status run.state run.step run.divergence run.deadline "
+    "run.listener "
     "run.tensorboard",
     "run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",

@@ -91,7 +91,7 @@ def directory_fsync_works(directory: Path) -> bool:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NOT_OFFERED:
+        if error.errno not in _NOT_OFFERED:  # a run that needs it has been refused at its start
             raise
         return False
     finally:
@@ -168,3 +168,9 @@ def make_directory(directory: Path) -> None:
 def nearest_existing(path: Path) -> Path:
     """The directory itself, or its nearest parent that exists; raises OSError if one cannot be seen."""
     return next(parent for parent in (path, *path.parents) if is_there(parent))
+
+
+def unshare(path: Path) -> None:
+    """Makes a file with other names too (a snapshot by `cp -al`) a copy, before it is appended to."""
+    if is_there(path) and path.stat().st_nlink > 1:
+        write_whole(path, path.read_bytes())

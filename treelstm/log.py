@@ -1,13 +1,16 @@
 """The package's log: plain lines on the console, lines with the time in `training.log`."""
 
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from tqdm.auto import tqdm
+
+from treelstm.files import unshare
 
 log = logging.getLogger("treelstm")
 
@@ -41,12 +44,32 @@ class _Console(_Lasting):
 
 
 class LogFile(_Lasting, RotatingFileHandler):
-    """Appends lines with date and time; a file of 5 MB becomes `training.log.1`, and so on."""
+    """Appends lines with date and time; a file of 5 MB becomes `training.log.1`, and so on.
 
-    def __init__(self, path: Path) -> None:
+    A file that is no longer ours to write, because another process trains here now, gets no line.
+    """
+
+    def __init__(self, path: Path, is_ours: Callable[[], bool] = lambda: True) -> None:
+        self._is_ours = is_ours
+        unshare(path)
         super().__init__(path, "a", _LOG_BYTES, _OLDER_LOGS, encoding="utf-8")
         self.place = self.baseFilename
         self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._is_ours() or not self._is_at_its_path():  # a directory that was moved keeps its log
+            super().emit(record)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
+        return self._is_ours() and bool(super().shouldRollover(record))
+
+    def _is_at_its_path(self) -> bool:
+        try:
+            there = Path(self.baseFilename).stat()
+            stream = self.stream
+            return stream is not None and os.path.samestat(there, os.fstat(stream.fileno()))
+        except (OSError, ValueError):  # gone, or closed
+            return False
 
     def close(self) -> None:
         try:
@@ -56,13 +79,13 @@ class LogFile(_Lasting, RotatingFileHandler):
 
 
 @contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Sends the package's log to the console and to the file at `path`.
+def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Sends the package's log to the console and, while it is ours to write, to the file at `path`.
 
     An error is written to the file only, since the console shows it anyway.
     """
     console = _Console()
-    handlers, level = [LogFile(path), console], log.level
+    handlers, level = [LogFile(path, is_ours), console], log.level
     log.setLevel(logging.INFO)
     for handler in handlers:
         log.addHandler(handler)

@@ -96,8 +96,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path} is not a checkpoint: torch refuses it ({reason}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
-    if content.get("format") != FORMAT:
-        other = content.get("format", "none")
+    other = content.get("format", "none")
+    if type(other) is not int or other != FORMAT:
+        other = other if isinstance(other, int | str) else f"of type {type(other).__name__}"
         found = f"has format {other}, this version of treelstm reads format {FORMAT}"
         raise CheckpointError(f"{path} {found}. Use the version that wrote it, or a new output_dir.")
     return content

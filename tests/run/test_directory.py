@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import Counter
 
 import pytest
@@ -13,7 +14,15 @@ import torch
 from conftest import tiny_config
 from runs import copy, files, through_kills
 
-from treelstm import find_latest_checkpoint, list_checkpoints, load_checkpoint, load_encoder, train
+from treelstm import (
+    find_latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_encoder,
+    preflight,
+    run_status,
+    train,
+)
 from treelstm.errors import UserError
 from treelstm.run.directory import SUPERSEDED, NoUsableCheckpoint, set_aside
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, write_sealed
@@ -206,3 +215,20 @@ def test_what_is_set_aside_never_replaces_what_was_set_aside_before(tiny, run, m
     monkeypatch.undo()
     assert (run / "superseded" / "checkpoint_epoch_3.pt").read_text() == "of an earlier night"
     assert len(list(run.rglob("checkpoint_epoch_3*.pt"))) == 2
+
+
+def test_ten_thousand_checkpoints_and_a_log_with_wrong_bytes_cost_seconds(tiny, run):
+    for number in range(10_000):
+        os.link(run / "checkpoint_epoch_1.pt", run / f"checkpoint_epoch_1_step_{number + 9}.pt")
+    with (run / "training.log").open("ab") as log:
+        log.write(
+            b"2026-01-01 00:00:00  \xff\xfe" + b"x" * 200_000 + b"\n2026-01-01 00:00:01  last \xff\n"
+        )
+    began = time.monotonic()
+    assert run_status(run).last_line.startswith("2026-01-01 00:00:01  last")
+    assert time.monotonic() - began < 10
+    report = preflight(tiny_config(tiny, run, epochs=4, num_threads=1))
+    found = " ".join(f.found for f in report.findings["Output directory"])
+    assert "resumes from checkpoint_epoch_3.pt" in found
+    assert train(tiny_config(tiny, run, epochs=4, num_threads=1)).resumed_at == (3, 0)
+    assert time.monotonic() - began < 90

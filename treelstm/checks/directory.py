@@ -2,38 +2,51 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
-from treelstm.run.lock import holder
+from treelstm.run.lock import ADVICE, holder, lacking
 from treelstm.run.state import changed_settings
-from treelstm.sealed import CheckpointError, MissingCheckpoint
+from treelstm.sealed import CheckpointError, MissingCheckpoint, UnreadableCheckpoint
+
+_SECONDS = 10  # for reading a run's checkpoints, the newest first
 
 
 def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]:
     """Without a corpus, checkpoints are not read."""
     directory = config.output_path
-    writable = _writable(directory)
+    writable = _writable(directory, config.accept_weak_disk)
     yield writable
-    if writable.level == OK and (by := holder(directory)):
+    if writable.level != ERROR and (by := holder(directory)):
         remedy = "Wait for it, stop it, or choose another output_dir"
         yield Finding(ERROR, f"{directory} is in use by {by}", remedy)
     if corpus is None:
         return
-    verified = 0
-    for checkpoint in list_checkpoints(directory):
+    verified, began = 0, time.monotonic()
+    try:
+        checkpoints = list_checkpoints(directory)
+    except UnreadableCheckpoint as error:
+        yield Finding(ERROR, str(error), "Make it readable")
+        return
+    for number, checkpoint in enumerate(reversed(checkpoints)):
+        if time.monotonic() - began > _SECONDS:
+            yield Finding(NOTE, f"{len(checkpoints) - number} older checkpoint(s) were not read")
+            break
         try:
             load_checkpoint(checkpoint.path)
             verified += 1
         except MissingCheckpoint:
-            continue  # a run that is being trained has just replaced it
+            continue  # pruned by whoever trains the run
+        except UnreadableCheckpoint as error:
+            yield Finding(ERROR, str(error), "Make it readable")
         except CheckpointError as error:
             yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
     if verified:
@@ -41,7 +54,7 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
     yield from _what_resume_does(config, corpus)
 
 
-def _writable(directory: Path) -> Finding:
+def _writable(directory: Path, accept_weak_disk: bool) -> Finding:
     """Write, fsync, rename and lock work in the directory, or where it will be created."""
     base = nearest_existing(directory)
     if not base.is_dir():
@@ -50,6 +63,9 @@ def _writable(directory: Path) -> Finding:
     try:
         try:
             write_whole(probe, b"a probe; may be deleted")
+            if lacks := lacking(base):
+                found = f"the disk of {base} has no {' and no '.join(lacks)}"
+                return judged(found, not accept_weak_disk, ERROR, ADVICE, good=NOTE)
             with filelock.FileLock(probe, timeout=0):
                 pass
         finally:

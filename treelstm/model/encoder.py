@@ -28,6 +28,19 @@ class NoThreshold(UserError, ValueError):
     """The encoder has never been validated, so it cannot say which distances count as similar."""
 
 
+def parameter_shapes(settings: EncoderSettings, symbols: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight of an encoder that knows so many symbols, by its name."""
+    embedding_dim, hidden_dim = settings.embedding_dim, settings.hidden_dim
+    return {
+        "embedding": (symbols, embedding_dim),
+        "input_weight": (4 * hidden_dim, embedding_dim),
+        "input_bias": (4 * hidden_dim,),
+        "sum_weight": (3 * hidden_dim, hidden_dim),
+        "forget_weight": (hidden_dim, hidden_dim),
+        "output_weight": (settings.output_dim, hidden_dim),
+    }
+
+
 class TreeEncoder(nn.Module):
     """Maps trees to vectors. Its vocabulary and ignored keys let it read ASTs.
 
@@ -40,21 +53,21 @@ class TreeEncoder(nn.Module):
         self.vocabulary = vocabulary
         self.settings = EncoderSettings.among(settings.to_dict())  # a Config is more than these
         random = generator(seed, WEIGHTS)
-        embedding_dim, hidden_dim = settings.embedding_dim, settings.hidden_dim
+        shapes, hidden_dim = parameter_shapes(settings, len(vocabulary)), settings.hidden_dim
 
-        def drawn(*shape: int, scale: float) -> nn.Parameter:
-            return nn.Parameter((torch.rand(shape, generator=random) * 2 - 1) * scale)
+        def drawn(name: str, scale: float) -> nn.Parameter:
+            return nn.Parameter((torch.rand(shapes[name], generator=random) * 2 - 1) * scale)
 
-        inputs, states = embedding_dim**-0.5, hidden_dim**-0.5
-        symbols = torch.randn(len(vocabulary), embedding_dim, generator=random)
+        inputs, states = settings.embedding_dim**-0.5, hidden_dim**-0.5
+        symbols = torch.randn(shapes["embedding"], generator=random)
         self.embedding = nn.Parameter(symbols * _EMBEDDING_SCALE)
-        self.input_weight = drawn(4 * hidden_dim, embedding_dim, scale=inputs)
+        self.input_weight = drawn("input_weight", inputs)
         # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
         self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
-        self.sum_weight = drawn(3 * hidden_dim, hidden_dim, scale=states)
-        self.forget_weight = drawn(hidden_dim, hidden_dim, scale=states)
+        self.sum_weight = drawn("sum_weight", states)
+        self.forget_weight = drawn("forget_weight", states)
         # No bias: it would cancel in every distance and never be trained.
-        self.output_weight = drawn(settings.output_dim, hidden_dim, scale=states)
+        self.output_weight = drawn("output_weight", states)
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
 
     def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:

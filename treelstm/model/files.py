@@ -16,9 +16,10 @@ from torch import Tensor
 
 from treelstm.config import ConfigError, EncoderSettings, Settings
 from treelstm.files import make_directory, write_whole
+from treelstm.model.content import Content
 from treelstm.model.encoder import TreeEncoder
 from treelstm.process import chosen_device
-from treelstm.sealed import CheckpointError, DamagedCheckpoint, MissingCheckpoint, read_sealed
+from treelstm.sealed import CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
 from treelstm.trees.vocabulary import Vocabulary
 
 EXPORT_FORMAT = 2  # raised whenever another version of the package could misread an export
@@ -39,15 +40,17 @@ class ModelFile(TypedDict):
 def model_part(content: ModelFile) -> ModelFile:
     """The keys of `ModelFile` out of a commit's content."""
     every = cast("dict[str, object]", content)
-    return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__})
+    names = ModelFile.__annotations__.keys() & every.keys()
+    return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__ if name in names})
 
 
 def read_model(path: Path | str) -> ModelFile:
     """The encoder's part of a checkpoint or model file; raises as `sealed.read_sealed`."""
     content = read_sealed(Path(path))
-    missing = sorted(ModelFile.__annotations__.keys() - content.keys())
+    missing = sorted(ModelFile.__required_keys__ - content.keys())
     if missing:
         raise DamagedCheckpoint(f"{path} does not hold an encoder: it lacks {', '.join(missing)}.")
+    Content(Path(path), content).model()
     return cast("ModelFile", content)
 
 
@@ -71,10 +74,7 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """
     path, on = Path(path), chosen_device(device)
     content = read_model(path)
-    try:
-        settings = EncoderSettings.among(content["config"])
-    except (KeyError, ConfigError) as error:
-        raise DamagedCheckpoint(f"{path} does not hold an encoder's settings: {error}.") from error
+    settings = EncoderSettings.among(content["config"])
     encoder = TreeEncoder(Vocabulary(content["vocabulary"]), settings)
     load_weights(encoder, content["model_state_dict"], path)
     encoder.threshold = float(content["threshold"])
@@ -118,14 +118,11 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         ConfigError: torch sees no such device.
     """
     directory, on = Path(directory), chosen_device(device)
+    needed = f"{directory} must hold {WEIGHTS} and {SETTINGS}"
+    files = [bytes_of(directory / name, needed) for name in (SETTINGS, WEIGHTS)]
     try:
-        about = json.loads((directory / SETTINGS).read_bytes())
-        weights = load((directory / WEIGHTS).read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingCheckpoint(
-            f"{error.filename}: no such file. {directory} must hold {WEIGHTS} and {SETTINGS}."
-        ) from None
-    except (SafetensorError, ValueError) as error:
+        about, weights = json.loads(files[0]), load(files[1])
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
     if not isinstance(about, dict) or about.get("format") != EXPORT_FORMAT:
         raise CheckpointError(
@@ -134,9 +131,15 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         )
     try:
         settings, threshold = EncoderSettings.among(about), about["threshold"]
-        encoder = TreeEncoder(Vocabulary(about["vocabulary"]), settings)
-    except (KeyError, ConfigError) as error:
+        content = Content(directory, {"vocabulary": about["vocabulary"], "model_state_dict": weights})
+    except KeyError as error:
         raise DamagedCheckpoint(f"{directory / SETTINGS} lacks a setting: {error}.") from error
+    except ConfigError as error:
+        raise DamagedCheckpoint(f"{directory / SETTINGS} is damaged: {error}") from error
+    if threshold is not None:
+        content.number("threshold", threshold)
+    content.encoder(settings)
+    encoder = TreeEncoder(Vocabulary(about["vocabulary"]), settings)
     load_weights(encoder, weights, directory / WEIGHTS)
     encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.to(on).eval()

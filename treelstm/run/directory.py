@@ -16,7 +16,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, make_directory, write_whole
 from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.model.content import Content
 from treelstm.model.files import ModelFile, model_epoch, model_part
+from treelstm.run.content import check_commit
 from treelstm.sealed import (
     CheckpointError,
     DamagedCheckpoint,
@@ -89,6 +91,12 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
     return Checkpoint(epoch, 0, path) if step is None else Checkpoint(epoch - 1, int(step), path)
 
 
+def is_file_of_run(name: str) -> bool:
+    """Whether a run writes a file of this name into its directory, under a temporary name first."""
+    others = (BEST, FINAL, HISTORY, "training.log", ".lock", ".holder.json")
+    return name in others or bool(_NAME.fullmatch(name)) or name.startswith(".treelstm-preflight-")
+
+
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
     """All checkpoints of a run by position, oldest first. Judged by name alone, not read.
 
@@ -121,12 +129,13 @@ def load_checkpoint(path: Path | str) -> Commit:
     """
     path = Path(path)
     content = read_sealed(path)
-    missing = sorted(Commit.__annotations__.keys() - content.keys())
-    if missing and ModelFile.__annotations__.keys() <= content.keys():
+    missing = sorted(Commit.__required_keys__ - content.keys())
+    if missing and ModelFile.__required_keys__ <= content.keys():
         remedy = "To start another run from its weights, set start_from."
         raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
     if missing:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
+    check_commit(Content(path, content))
     name = checkpoint_name(content["epoch"], content["step"])
     if checkpoint_at(path) and path.name != name:
         raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
@@ -283,6 +292,17 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
             text = f"{error.strerror}: {path} cannot be moved to {directory}. {remedy}"
             raise WriteFailed(error.errno, text) from error
     log.info("set aside in %s/: %s", into, ", ".join(path.name for path in paths))
+
+
+def now_at(path: Path, output_dir: Path) -> Path:
+    """Where a file is: a fresh start in the directory that holds it may have set it aside since."""
+    here = path.parent.resolve() == output_dir.resolve()
+    if not here or path.name in names_in(path.parent):
+        return path
+    numbered = re.compile(rf"{re.escape(path.stem)}(?:\.(\d+))?{re.escape(path.suffix)}")
+    matches = map(numbered.fullmatch, names_in(path.parent / SUPERSEDED))
+    copies = {int(match[1] or 1): match[0] for match in matches if match}
+    return path.parent / SUPERSEDED / copies[max(copies)] if copies else path
 
 
 def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:

@@ -1,5 +1,6 @@
 """At most one process writes to a run's directory; others are told which one."""
 
+import errno
 import json
 import os
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 import filelock
 
 from treelstm.errors import UserError
-from treelstm.files import TEMPORARY_SUFFIX, WriteFailed, write_whole
+from treelstm.files import WriteFailed, clear_leftovers, directory_fsync_works, write_whole
+from treelstm.run.directory import is_file_of_run
 
 try:
     import fcntl
@@ -20,8 +22,47 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+_LOCK, _SOFT_LOCK, _HOLDER = ".lock", ".soft_lock", ".holder.json"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+
 class RunInUse(UserError, RuntimeError):
     """Another process writes to this output directory."""
+
+
+class WeakDisk(UserError, OSError):
+    """The disk has no locks, or no fsync of directories, and no setting accepts that."""
+
+
+class LockLost(UserError, RuntimeError):
+    """The run's directory, or its lock, is not the one that this process locked."""
+
+
+class Held:
+    """The lock of an output directory, which this process holds."""
+
+    def __init__(self, output_dir: Path, lock: Path, given_up: list[str]) -> None:
+        self._directory, self._lock, self._identity = output_dir, lock, _identity(lock)
+        self.given_up = given_up  # what the disk lacks, in words
+
+    def is_ours(self) -> bool:
+        """Whether the lock file at its path is still the locked one; also if that cannot be told."""
+        try:
+            return _identity(self._lock) == self._identity
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
+    def check(self) -> None:
+        """Raises LockLost where a write would land in what may be another process's run."""
+        # Into a directory that is gone, nothing can be written: that write says so.
+        if not self.is_ours() and self._directory.is_dir():
+            raise LockLost(
+                f"{self._directory} was moved, made anew, or its {self._lock.name} removed while this "
+                "process trained, so that another may write there now. This process stops and writes "
+                "nothing. Its last commit is where the directory went; train on there."
+            )
 
 
 @dataclass(frozen=True)
@@ -41,7 +82,7 @@ class Holder:
 
 
 @contextmanager
-def only_writer(output_dir: Path) -> Iterator[None]:
+def only_writer(output_dir: Path, accept_weak_disk: bool = False) -> Iterator[Held]:
     """Locks the directory for this process, and removes temporary files of a killed writer.
 
     The operating system frees the lock of a process that ends in any way, so no lock goes stale.
@@ -49,44 +90,118 @@ def only_writer(output_dir: Path) -> Iterator[None]:
     Raises:
         RunInUse: another process holds it; says which, where, since when.
         WriteFailed: the directory cannot be made or written to.
+        WeakDisk: it has no locks or no fsync of directories, and `accept_weak_disk` is not set.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(output_dir / ".lock", timeout=0.5)
-        lock.acquire()  # waits, because `holder` takes a shared lock for an instant
-    except filelock.Timeout:
-        refuse_if_held(output_dir)
-        raise
+        lacks = lacking(output_dir)
+        if lacks and not accept_weak_disk:
+            raise WeakDisk(f"{output_dir} is on a disk without {' and '.join(lacks)}. {ADVICE}.")
+        lock = _acquired(output_dir)
     except OSError as error:
+        if isinstance(error, filelock.Timeout | UserError):
+            raise
         found = f"{error.strerror}: {output_dir} cannot be written to"
         remedy = "Choose another output_dir or correct its permissions"
         raise WriteFailed(error.errno, f"{found}. {remedy}") from error
     try:
-        for depth in ("", "*/"):
-            for leftover in output_dir.glob(f"{depth}.*{TEMPORARY_SUFFIX}"):
-                leftover.unlink()
+        clear_leftovers(output_dir, is_file_of_run)
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         this = Holder(socket.gethostname(), os.getpid(), since)
-        write_whole(output_dir / ".holder.json", json.dumps(asdict(this)).encode())
-        yield
+        record = asdict(this) | {"directory": output_dir.stat().st_ino}
+        write_whole(output_dir / _HOLDER, json.dumps(record).encode())
+        yield Held(output_dir, Path(lock.lock_file), lacks)
     finally:
         lock.release()
+
+
+def _acquired(output_dir: Path) -> filelock.BaseFileLock:
+    """The directory's lock, acquired; a lock file shared with a snapshot (`cp -al`) is replaced."""
+    if not _locks_work(output_dir):
+        soft = filelock.SoftFileLock(output_dir / _SOFT_LOCK, timeout=0.5)
+        try:
+            soft.acquire()  # one of a process of this host that has ended does not count
+        except filelock.Timeout:
+            refuse_if_held(output_dir)
+            raise
+        return soft
+    path = output_dir / _LOCK
+    for _ in range(2):
+        lock = filelock.FileLock(path, timeout=0.5)  # waits: `holder` takes it for an instant
+        try:
+            lock.acquire()
+            if path.stat().st_nlink == 1:
+                return lock
+            lock.release()
+        except filelock.Timeout:
+            refuse_if_held(output_dir)
+            if path.stat().st_nlink == 1:
+                raise
+        write_whole(path)
+    raise RunInUse(f"{path} is linked to elsewhere again and again. Remove what links to it.")
+
+
+def lacking(directory: Path) -> list[str]:
+    """What a disk needs and this one lacks, in words."""
+    lacks = {
+        "locks (two writers at once may go unnoticed)": not _locks_work(directory),
+        "fsync of directories (a power cut may lose the last commit)": not directory_fsync_works(
+            directory
+        ),
+    }
+    return [words for words, true in lacks.items() if true]
+
+
+ADVICE = "Choose an output_dir on another disk, or set accept_weak_disk=True to train without"
+
+
+def _locks_work(directory: Path) -> bool:
+    if fcntl is None:
+        return True
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def refuse_if_held(output_dir: Path) -> None:
     """Raises RunInUse if a process holds the directory; says which, where, since when."""
     if by := holder(output_dir):
         remedy = "Wait for it, stop it, or choose another output_dir"
+        if (output_dir / _SOFT_LOCK).exists():
+            remedy += f". If it has ended without removing {output_dir / _SOFT_LOCK}, remove that file"
         raise RunInUse(f"{output_dir} is in use by {by}. {remedy}.")
 
 
 def holder(output_dir: Path) -> Holder | None:
     """The process that holds the directory, or None. Any number of processes may ask at once."""
-    if not _locked(output_dir / ".lock"):
+    path = output_dir / _LOCK
+    soft = (output_dir / _SOFT_LOCK).exists()
+    if not soft and not _locked(path):
         return None
     try:
-        return Holder(**json.loads((output_dir / ".holder.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+        record = json.loads((output_dir / _HOLDER).read_bytes())
+        here = output_dir.stat().st_ino
+        if record.pop("directory", here) != here and path.stat().st_nlink > 1:
+            return None  # the lock, and this record, are those of the run that this is a snapshot of
+        by = Holder(**record)
+        if soft and by.host == socket.gethostname() and not _runs(by.pid):
+            return None  # it was killed
+        return by
+    except (OSError, ValueError, TypeError, AttributeError):
         return Holder("an unknown host", 0, "a moment ago")  # locked, .holder.json follows
 
 
@@ -103,3 +218,17 @@ def _locked(path: Path) -> bool:
         return False
     except (BlockingIOError, filelock.Timeout):
         return True
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True

@@ -1,12 +1,13 @@
 """The state of a run: what the next step depends on, written to a commit and read back."""
 
+import logging
 import math
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from treelstm.config import Config, from_root
 from treelstm.data.pairs import Corpus
@@ -17,8 +18,11 @@ from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder, load_weights
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
-from treelstm.run.directory import Commit, ResumePoint
+from treelstm.run.content import schedules
+from treelstm.run.directory import Commit, ResumePoint, now_at
 from treelstm.trees.vocabulary import Vocabulary
+
+log = logging.getLogger("treelstm")
 
 
 class SettingsChanged(UserError, ValueError):
@@ -99,8 +103,9 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     """
     if config.start_from is None:
         return _blank_run(config, corpus)
-    path = from_root(config.start_from)
+    path = now_at(from_root(config.start_from), config.output_path)
     source = load_encoder(path)
+    log.info("starting from the weights in %s", path)
     run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
     try:
         run.encoder.load_state_dict(source.state_dict())
@@ -190,7 +195,7 @@ def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[st
     if config.num_threads not in (None, content["num_threads"]):
         changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
     was, now = content["fingerprint"], corpus.fingerprint
-    held_out = before["validation_dir"], config.validation_dir
+    held_out = before.get("validation_dir"), config.validation_dir
     if (held_out[0] is None) != (held_out[1] is None):  # the files below follow from it
         changes.append("validation_dir={!r}, this run asks for {!r}".format(*held_out))
         was, now = (
@@ -203,7 +208,7 @@ def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[st
             changes.append(f"{name} with SHA-256 {first}, the file now has {second}")
     symbols = content["vocabulary"]
     # With start_from, the vocabulary came with the weights.
-    if before["start_from"] is None and not changes and symbols != list(corpus.vocabulary.symbols):
+    if before.get("start_from") is None and not changes and symbols != list(corpus.vocabulary.symbols):
         changes.append(f"{len(symbols)} symbols, the trees now give {len(corpus.vocabulary)}")
     return changes
 
@@ -219,14 +224,7 @@ def _blank_run(config: Config, corpus: Corpus) -> Run:
     device = chosen_device(config.device)
     encoder.to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
-    scheduler: LRScheduler | None = None
-    if config.lr_schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, T_max=config.epochs)
-    elif config.lr_schedule == "plateau":
-        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
-    warmup, steps = None, config.warmup_steps
-    if steps > 1:  # step k of the first `warmup_steps` (1, 2, ...) has k / warmup_steps of the rate
-        warmup = LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+    scheduler, warmup = schedules(optimizer, config)
     objective, initial_norm = objective_of(config), norm(encoder.parameters())
     sums, threshold = torch.zeros(2, dtype=torch.float64, device=device), objective.first_threshold
     return Run(

@@ -1,5 +1,6 @@
 """The state of a run, read from its files, also while another process trains it."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,6 +14,7 @@ from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_check
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
 
+_LAST_BYTES = 1_000_000  # of the log, in which its last entry is looked for
 _DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:")  # begins an entry of the log
 
 
@@ -82,13 +84,16 @@ def run_status(output_dir: Path | str) -> RunStatus:
 def _last_line(output_dir: Path) -> str:
     """The last entry of the run's log, which may just have been rotated; of several lines, the first."""
     for name in ("training.log", "training.log.1"):
-        path = output_dir / name
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:  # none yet, or rotated at this moment
+            with (output_dir / name).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            return f"{name} cannot be read now: {error.strerror}"
         if dated := [line for line in lines if _DATED.match(line)]:
-            return dated[-1]
+            return dated[-1][:2000]
     return ""
 
 

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from treelstm.files import write_whole
+from treelstm.files import clear_leftovers, unshare, write_whole
 from treelstm.history import IN_HISTORY, value_of
 from treelstm.run.directory import Commit, newest_usable
 from treelstm.run.listener import Listener
@@ -31,6 +31,7 @@ class TensorBoardFile(Listener):
         self._output_dir = output_dir
 
     def on_start(self, run: Run) -> None:
+        clear_leftovers(self._output_dir / DIRECTORY, lambda name: name == _NAME)
         newest = newest_usable(self._output_dir) if run.outcome else None
         if newest:  # a run with more to do writes at the end of its next epoch
             write_events(self._output_dir, newest.content)
@@ -46,6 +47,7 @@ def write_events(output_dir: Path, commit: Commit) -> None:
     whole = encoded(commit)
     try:
         path.parent.mkdir(exist_ok=True)
+        unshare(path)
         there = path.read_bytes() if path.is_file() else b""
         if there and whole.startswith(there):  # a running TensorBoard follows a file that grows
             with path.open("ab") as file:

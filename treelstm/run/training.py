@@ -26,12 +26,14 @@ from treelstm.run.directory import (
 )
 from treelstm.run.divergence import check_sound
 from treelstm.run.listener import Listener
-from treelstm.run.lock import only_writer, refuse_if_held
+from treelstm.run.lock import Held, only_writer, refuse_if_held
 from treelstm.run.state import Run, new_run, resumed_run, state_of, versions
 from treelstm.run.step import finish_epoch, train_step
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
+
+_COST = 10  # commits inside an epoch take at most one part in so many of the time
 
 
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
@@ -50,7 +52,10 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     config, output_dir = config.for_this_kernel(), config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
-    with only_writer(output_dir), logged(output_dir / "training.log"):
+    weak = config.accept_weak_disk
+    with only_writer(output_dir, weak) as held, logged(output_dir / "training.log", held.is_ours):
+        for lack in held.given_up:
+            log.warning("accept_weak_disk: this disk has no %s", lack)
         start = starting_point(output_dir, config.resume)
         with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
@@ -62,7 +67,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             for listener in listeners:
                 listener.on_start(run)
             ended_before = run.outcome
-            outcome = ended_before or _loop(run, listeners, began)
+            outcome = ended_before or _loop(run, listeners, held, began)
             _log_end(run, outcome)
             tell_engine(outcome, output_dir)
     resumed_at = start.checkpoint.position if start else None
@@ -73,16 +78,19 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     return history
 
 
-def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
+def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> Outcome:
     """Steps, epochs and commits until the run ends, a signal stops it or its time is up."""
     config, training = run.config, run.corpus.training
+    pace = config.checkpoint_every_seconds
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     deadline = Deadline(began, config.max_hours, len(run.corpus.validation) / config.batch_size)
-    stop, committed, told = StopRequest(), time.monotonic(), False
+    stop, committed, slow, told = StopRequest(), time.monotonic(), False, False
 
     def commit() -> None:
-        nonlocal told
-        commit_began, content = time.monotonic(), state_of(run)
+        nonlocal slow, told
+        commit_began = time.monotonic()
+        held.check()
+        content = state_of(run)
         write_commit(config.output_path, content, config.keep)
         if not told:
             tell_engine(COMMITTED, config.output_path)
@@ -91,7 +99,14 @@ def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
             write_derived_files(config.output_path, content, run.outcome)
         for listener in listeners:
             listener.on_commit(content)
-        deadline.commit_seconds = time.monotonic() - commit_began
+        cost = deadline.commit_seconds = time.monotonic() - commit_began
+        if not slow and 0 < pace < _COST * cost:
+            slow = True
+            log.warning(
+                f"a commit takes {cost:.3g} s, checkpoint_every_seconds is {pace:g}. Commits take a "
+                f"tenth of the time at most: inside an epoch, the next comes after {_COST * cost:.3g} "
+                "s. If the disk is slow, choose an output_dir on another"
+            )
 
     def stop_if_time_is_up(*, validates: bool) -> None:
         if deadline.is_near(validates=validates):
@@ -114,7 +129,10 @@ def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
                 stop_if_time_is_up(validates=run.step == run.steps_per_epoch)
-                if stop.outcome or time.monotonic() - committed >= config.checkpoint_every_seconds:
+                since, wait = time.monotonic() - committed, pace
+                if pace:  # 0 means after every step
+                    wait = max(pace, _COST * deadline.commit_seconds)
+                if stop.outcome or since >= wait:
                     count_seconds()
                     check_sound(run)
                     commit()
