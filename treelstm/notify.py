@@ -14,6 +14,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from treelstm.plain import shown
+
 log = logging.getLogger("treelstm")
 
 ADDRESSES = "TREELSTM_NOTIFY_URLS"
@@ -32,13 +34,16 @@ def notify(event: str, where: object, text: str) -> bool:
     """
     if not is_configured():
         return True
-    message = f"treelstm: {event}: {where}\n{text}\n\n{where} on {socket.gethostname()}"
+    message = shown(f"treelstm: {event}: {where}\n{text}\n\n{where} on {socket.gethostname()}")
     command = [sys.executable, "-m", "treelstm.notify"]
     try:
         done = subprocess.run(
-            command, input=message, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+            command, input=message.encode(), capture_output=True, timeout=TIMEOUT_SECONDS
         )
-        problem = done.stdout.strip() or f"the sending process ended with status {done.returncode}"
+        problem = (
+            done.stdout.decode(errors="replace").strip()
+            or f"the sending process ended with status {done.returncode}"
+        )
     except subprocess.TimeoutExpired:
         problem = f"no answer within {TIMEOUT_SECONDS:.0f} s"
     except OSError as error:
@@ -63,7 +68,8 @@ def send(message: str) -> list[str]:
         sender = apprise.Apprise()
         if not sender.add([address]):
             return f"address {number} is not valid"
-        if sender.notify(title=title, body=body or title):
+        # Without a format, a mail would show the body as HTML.
+        if sender.notify(title=title, body=body or title, body_format=apprise.NotifyFormat.TEXT):
             return None
         return f"address {number} ({address.partition('://')[0]}) failed"
 
@@ -76,6 +82,6 @@ def send(message: str) -> list[str]:
 if __name__ == "__main__":
     if not is_configured():
         sys.exit(f"{ADDRESSES} is not set. Set it to apprise addresses, separated by spaces.")
-    problems = send(sys.stdin.read().rstrip())
+    problems = send(sys.stdin.buffer.read().decode(errors="replace").rstrip())
     print(", ".join(problems))
     sys.exit(bool(problems))

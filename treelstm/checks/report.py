@@ -1,6 +1,5 @@
 """The report of a preflight: findings by group and a verdict, as text and as HTML."""
 
-import html
 import math
 import shlex
 import sys
@@ -10,6 +9,7 @@ from typing import Final, Literal
 from treelstm.config import Config
 from treelstm.data.pairs import Pairs
 from treelstm.errors import UserError
+from treelstm.plain import AS_WRITTEN, in_html, shown
 
 Level = Literal["ok", "note", "warning", "error"]
 OK: Final = "ok"
@@ -31,6 +31,10 @@ class Finding:
     level: Level
     found: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("found", "remedy"):  # they quote data, paths and settings
+            object.__setattr__(self, name, shown(getattr(self, name)))
 
 
 def judged(text: str, bad: bool, level: Level, remedy: str, good: Level = OK) -> Finding:
@@ -96,7 +100,8 @@ def summary(report: Report) -> str:
 
 def as_text(report: Report, encoding: str | None = None) -> str:
     """One aligned line per finding, the verdict and the next command; ASCII unless UTF-8 is possible."""
-    plain = not (encoding or sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf8")
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"  # there may be no stdout
+    plain = not encoding.lower().replace("-", "").startswith("utf8")
     marks = _ASCII if plain else _SYMBOLS
     lines = []
     for group, findings in report.findings.items():
@@ -105,21 +110,21 @@ def as_text(report: Report, encoding: str | None = None) -> str:
             remedy = f". {f.remedy}." if f.remedy else ""
             lines.append(f"  {marks[f.level]} {f.level:7}  {f.found.rstrip('.')}{remedy}")
     lines += ["", summary(report), f"next: {next_command(report)}"]
-    text = "\n".join(lines)
+    text = shown("\n".join(lines))
     return text.encode("ascii", "replace").decode() if plain else text
 
 
 def as_html(report: Report) -> str:
     """The verdict, the estimates, and a table per group, open only if it has a warning or an error."""
-    parts = [f"<b>{html.escape(summary(report))}</b>"]
-    parts += [f"<br>{html.escape(f.found)}" for f in report.findings.get("Resources", ())]
+    parts = [f"<div {AS_WRITTEN}><b>{in_html(summary(report))}</b>"]
+    parts += [f"<br>{in_html(f.found)}" for f in report.findings.get("Resources", ())]
     for group, findings in report.findings.items():
         levels: list[Level] = [OK, *(finding.level for finding in findings)]
         level = max(levels, key=list(_SYMBOLS).index)
         rows = "".join(
             f"<tr><td>{_SYMBOLS[f.level]} {f.level}</td>"
-            f"<td style='text-align:left'>{html.escape(f.found)}</td>"
-            f"<td style='text-align:left'>{html.escape(f.remedy)}</td></tr>"
+            f"<td style='text-align:left'>{in_html(f.found)}</td>"
+            f"<td style='text-align:left'>{in_html(f.remedy)}</td></tr>"
             for f in findings
         )
         parts.append(
@@ -127,5 +132,5 @@ def as_html(report: Report) -> str:
             f"{GROUPS.index(group) + 1} {group}: {len(findings)} checked</summary>"
             f"<table>{rows}</table></details>"
         )
-    parts.append(f"next: <code>{html.escape(next_command(report))}</code>")
+    parts.append(f"next: <code>{in_html(next_command(report))}</code></div>")
     return "".join(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from treelstm.config import Settings
 from treelstm.history import EpochRecord, Outcome
 from treelstm.model.files import model_epoch, read_model
+from treelstm.plain import shown
 from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_checkpoint, newest_usable
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
@@ -51,7 +52,8 @@ class RunStatus:
         else:
             how = f"not running and not finished (killed, or an error); newest commit: {place}"
         lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_line or 'none'}"]
-        return "\n".join([*lines, *(f"damaged: {error}" for error in self.newest.passed_over)])
+        lines += [f"damaged: {error}" for error in self.newest.passed_over]
+        return shown("\n".join(lines))
 
     __repr__ = __str__  # in a notebook, without the weights
 
@@ -81,7 +83,10 @@ def _last_line(output_dir: Path) -> str:
     """The last entry of the run's log, which may just have been rotated; of several lines, the first."""
     for name in ("training.log", "training.log.1"):
         path = output_dir / name
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:  # none yet, or rotated at this moment
+            continue
         if dated := [line for line in lines if _DATED.match(line)]:
             return dated[-1]
     return ""
