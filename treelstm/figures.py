@@ -1,19 +1,27 @@
 """Figures of runs, corpora and distances: functions from data to a matplotlib figure, without pyplot."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
-from typing import Any
+from functools import cache
+from itertools import count, cycle
+from typing import Any, TypeVar
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Tick
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.data.pairs import Pairs
 from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
+from treelstm.plain import shown
 from treelstm.trees.forest import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
+_EPOCHS = 2_000  # in a figure, at most
+_Drawn = TypeVar("_Drawn", bound=Artist)
 _STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves
 _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
     "loss": {"title": "loss", "ylabel": "loss", "ylim": (0, None)},
@@ -66,10 +74,12 @@ def history_figure(
     n = len(panels)
     figure, axes = _figure(1, n, width=4.6, height=2.3) if upright else _figure(n, width=12 / n - 1)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(shortened(title, 120), fontsize=10)
     if (best_record := best(epochs)) is None:
         axes[0].set_title("no epoch has ended yet")
-        return figure
+        return as_written(figure)
+    xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _EPOCHS
+    epochs = epochs[::-nth][::-1]  # to the last
     number, best_epoch = [record["epoch"] for record in epochs], best_record["epoch"]
     marker = "." if len(number) < 60 else ""
     for ax, panel in zip(axes, panels, strict=True):
@@ -84,11 +94,11 @@ def history_figure(
         ax.axvline(best_epoch, color="black", lw=1, ls=":", label=f"best epoch {best_epoch}")
         if resumed_at and 0 < resumed_at[0] < number[-1]:
             ax.axvline(resumed_at[0] + 0.5, color="tab:red", linewidth=1, label="resumed here")
-        ax.set_xlim(number[0] - 0.5, number[-1] + 0.5)
+        ax.set_xlim(xlim)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("epoch")
+        ax.set_xlabel("epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)")
         ax.legend(frameon=False)
-    return figure
+    return as_written(figure)
 
 
 def distance_figure(distance: Array, label: Array, threshold: float) -> Figure:
@@ -110,11 +120,13 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure, (roc, precision) = _figure(2, width=4.6, height=3.8)
-    for (name, distance), (color, line) in zip(distances.items(), cycle(_STYLES), strict=False):
+    for number, distance, (color, line) in zip(
+        count(1), distances.values(), cycle(_STYLES), strict=False
+    ):
         wrong, right, _ = roc_curve(label, -distance)
-        roc.plot(wrong, right, line, color=color, label=name)
+        roc.plot(wrong, right, line, color=color, label=number)
         share, recall, _ = precision_recall_curve(label, -distance)
-        precision.plot(recall, share, line, color=color, label=name, drawstyle="steps-post")
+        precision.plot(recall, share, line, color=color, drawstyle="steps-post")
     roc.plot([0, 1], [0, 1], color="lightgray", linewidth=1, zorder=0)
     precision.axhline(label.mean(), color="lightgray", linewidth=1, zorder=0)
     roc.set(xlabel="dissimilar pairs called similar (share)", ylabel="similar pairs found (share)")
@@ -123,8 +135,9 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     )
     roc.set_title("ROC")
     precision.set(title="precision and recall", ylim=(0, 1.02))
-    roc.legend(frameon=False)
-    return figure
+    for label_text, name in zip(roc.legend(frameon=False).get_texts(), distances, strict=True):
+        label_text.set_text(shortened(name))  # as a line's label, a name "_x" would be left out
+    return as_written(figure)
 
 
 def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
@@ -154,9 +167,10 @@ def comparison_figure(first: Array, second: Array, label: Array, names: tuple[st
         ax.scatter(first[chosen], second[chosen], s=5, alpha=0.4, color=color, label=name, linewidths=0)
     limit = float(max(first.max(), second.max()))
     ax.plot([0, limit], [0, limit], color="black", linewidth=0.5)
-    ax.set(xlabel=f"distance by {names[0]}", ylabel=f"distance by {names[1]}")
+    first_name, second_name = map(shortened, names)
+    ax.set(xlabel=f"distance by {first_name}", ylabel=f"distance by {second_name}")
     ax.legend(frameon=False, markerscale=3)
-    return figure
+    return as_written(figure)
 
 
 def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: float) -> Figure:
@@ -175,9 +189,34 @@ def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: fl
         ax.scatter(points[tree, 0], points[tree, 1], s=16, color="tab:red")
     ax.set(xlabel="first principal component", ylabel="second principal component")
     ax.set_title(f"{len(points):,} trees; the two components hold {share:.0%} of the variance")
-    return figure
+    return as_written(figure)
 
 
 def shortened(text: str, characters: int = 40) -> str:
-    """The text, cut where it is longer."""
+    """The text on one line, cut where it is longer."""
+    text = drawable(" ".join(text.split()))
     return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def drawable(text: str) -> str:
+    """The text, with � for what matplotlib's font lacks (rcParams["font.family"] names another)."""
+    known = _characters(
+        *(findfont(FontProperties(family=[one])) for one in FontProperties().get_family())
+    )
+    missing = "\ufffd" if "\ufffd" in known else "?"
+    return "".join(c if c in known else missing for c in shown(text).replace("\t", " "))
+
+
+@cache
+def _characters(*fonts: str) -> set[str]:
+    return {"\n"}.union(*(map(chr, get_font(font).get_charmap()) for font in fonts))
+
+
+def as_written(drawn: _Drawn) -> _Drawn:
+    """The figure, with its words drawn as they are: `$...$` is no formula."""
+    for child in drawn.get_children():
+        if isinstance(child, Text) and child.get_text():
+            child.set(text=drawable(child.get_text()), parse_math=False, usetex=False)
+        elif not isinstance(child, Tick):  # whose powers of ten are formulas
+            as_written(child)
+    return drawn

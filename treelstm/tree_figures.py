@@ -3,22 +3,25 @@
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
-from treelstm.figures import SIMILAR, shortened
-from treelstm.trees.forest import Forest
+from treelstm.figures import SIMILAR, as_written, drawable, shortened
+from treelstm.trees.forest import Forest, entries
 from treelstm.trees.vocabulary import key_of
 
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
+_NODES, _LEVELS = 64, 16  # what can be read; more of a tree is not drawn
 
 
 def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
     """One tree from left to right, a row for each leaf: roles on the edges, names on the nodes.
 
     A node's name is its value of the first of `label_keys` that it has, else its symbols without the
-    role. Readable up to about 60 nodes.
+    role. Of a large tree, the top is drawn, and the title says so.
     """
     return pair_figure(forest, [tree], label_keys, [title])
 
@@ -29,14 +32,21 @@ def pair_figure(
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
     a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
     """
-    symbols = [{s for node in forest.graph(tree).symbols for s in node} for tree in trees]
-    common = set.intersection(*symbols) if len(trees) > 1 else set()
+    common = _common_symbols(forest, trees) if len(trees) > 1 else ()
     marked = {s for s in common if not label_keys or key_of(s) == label_keys[0]}
     drawings = [_Drawing(forest, tree, label_keys) for tree in trees]
     widths = [drawing.width for drawing in drawings]
     heads = [
-        textwrap.fill(text, int(13 * width), max_lines=3, placeholder=" …")
-        for text, width in zip(titles, widths, strict=True)
+        "\n".join(
+            filter(
+                None,
+                (
+                    textwrap.fill(drawable(text), int(13 * width), max_lines=3, placeholder=" …"),
+                    drawing.cut,
+                ),
+            )
+        )
+        for text, drawing, width in zip(titles, drawings, widths, strict=True)
     ]
     rows = max(drawing.rows for drawing in drawings)
     head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
@@ -50,26 +60,29 @@ def pair_figure(
         ax.set(xlim=(0, drawing.width), ylim=(rows - 0.25, -0.75))
         ax.set_title(text, fontsize=9, loc="left", pad=3)
         drawing.draw(ax, marked)
-    return figure
+    return as_written(figure)
 
 
 class _Drawing:
     """Names, roles and positions of a tree's nodes: x by depth, in inches; y in rows, one a leaf."""
 
     def __init__(self, forest: Forest, tree: int, label_keys: Sequence[str]) -> None:
-        graph = forest.graph(tree)
-        self.edges: list[list[int]] = graph.edge_index.t().tolist()  # parents before their children
+        subtrees, self.edges, partly = _top(forest, int(forest.root[tree]))
+        symbols = [forest.symbols_of(subtree) for subtree in subtrees]
         self.roles = {
-            child: next((s.partition("=")[2] for s in graph.symbols[child] if key_of(s) == "role"), "")
+            child: next((s.partition("=")[2] for s in symbols[child] if key_of(s) == "role"), "")
             for _, child in self.edges
         }
-        self.names = [_name(symbols, label_keys) for symbols in graph.symbols]
-        depth, self.row = _layout(graph.num_nodes, self.edges)
+        self.roles = {child: shortened(role, 24) for child, role in self.roles.items()}
+        self.names = [_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
+        count, total = len(subtrees), int(forest.tree_nodes[tree])
+        self.cut = f"{count} of {total:,} nodes shown, the top of the tree" if partly else ""
+        depth, self.row = _layout(count, self.edges)
         self.rows = 1 + max(self.row)
-        self.ends = [0.0] * graph.num_nodes  # right ends of the names
-        self.x, right = [0.0] * graph.num_nodes, 0.1
+        self.ends = [0.0] * count  # right ends of the names
+        self.x, right = [0.0] * count, 0.1
         for level in range(max(depth) + 1):
-            nodes = [node for node in range(graph.num_nodes) if depth[node] == level]
+            nodes = [node for node in range(count) if depth[node] == level]
             left = right + max((_inches(self.roles.get(node, ""), 7) for node in nodes), default=0)
             left += 0.45 if level else 0.0
             for node in nodes:
@@ -92,16 +105,46 @@ class _Drawing:
             ax.text(self.x[node], self.row[node], name, va="center", fontsize=_POINTS, bbox=box)
 
 
-def _name(symbols: Sequence[str], label_keys: Sequence[str]) -> tuple[str, set[str]]:
-    """The text on a node, and the symbols that it shows."""
+def _common_symbols(forest: Forest, trees: Sequence[int]) -> list[str]:
+    """The symbols that each of the trees has."""
+    trees_with = np.zeros(len(forest.symbols), np.int64)  # each symbol
+    for tree in trees:
+        subtrees = forest.tree_subtrees[forest.tree_ptr[tree] : forest.tree_ptr[tree + 1]]
+        used = np.zeros(len(forest.symbols), bool)
+        used[forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]] = True
+        trees_with += used
+    return [forest.symbols[symbol] for symbol in np.flatnonzero(trees_with == len(trees)).tolist()]
+
+
+def _top(forest: Forest, root: int) -> tuple[list[int], list[list[int]], set[int]]:
+    """Level by level as in `Forest.graph`: subtrees, edges, and the nodes with children left out."""
+    subtrees, depth = [root], [0]
+    edges: list[list[int]] = []  # parents before their children
+    partly = set()
+    for parent, subtree in enumerate(subtrees):  # it grows during the loop
+        children = forest.child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
+        room = _NODES - len(subtrees) if depth[parent] < _LEVELS - 1 else 0
+        if len(children) > room:
+            partly.add(parent)
+        for child in children[:room].tolist():
+            edges.append([parent, len(subtrees)])
+            subtrees.append(child)
+            depth.append(depth[parent] + 1)
+    return subtrees, edges, partly
+
+
+def _name(symbols: Sequence[str], label_keys: Sequence[str], partly: bool) -> tuple[str, set[str]]:
+    """The text on a node, and the symbols that it shows; ends in "…" if not all children are drawn."""
     own = [symbol for symbol in symbols if key_of(symbol) != "role"]
     of_keys = ([symbol for symbol in own if key_of(symbol) == key] for key in label_keys)
     shown = next(filter(None, of_keys), own)
-    return shortened(", ".join(symbol.partition("=")[2] for symbol in shown)) or "·", set(shown)
+    name = shortened(", ".join(symbol.partition("=")[2] for symbol in shown)) or "·"
+    return name + " …" * partly, set(shown)
 
 
 def _inches(text: str, points: float) -> float:
-    return TextPath((0, 0), text, size=points).get_extents().width / 72 if text.strip() else 0.0
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)
+    return float(width) / 72
 
 
 def _layout(nodes: int, edges: list[list[int]]) -> tuple[list[int], list[float]]:
