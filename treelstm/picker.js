@@ -9,7 +9,7 @@ function valueOf(row, column) {
 
 function text(row, column) {
   const value = valueOf(row, column);
-  if (column === "status") return row.usable ? value : value ? "damaged" : "checking …";
+  if (column === "status") return row.usable || row.gone ? value : value ? "damaged" : "checking …";
   if (value === null) return "";
   if (column === "epoch") return row.best ? `${value} ★` : `${value}`;
   if (column === "bytes") return (value / 1e6).toFixed(1);
@@ -41,6 +41,7 @@ function render({ model, el }) {
   const table = make("table", frame, {}, { role: "grid", "aria-label": "checkpoints" });
   const head = make("tr", make("thead", table));
   const body = make("tbody", table);
+  make("div", frame, { className: "treelstm-left-out", textContent: model.get("left_out") });
   const side = make("div", el, { className: "treelstm-side" });
   const curve = make("div", side, { className: "treelstm-curve" });
   const details = make("div", side, { className: "treelstm-details" }, { "aria-live": "polite" });
@@ -82,7 +83,7 @@ function render({ model, el }) {
       make("td", line, { textContent: text(row, column) }, { role: "gridcell" });
     }
     line.title = row.usable ? row.name : row.status || row.name;
-    line.classList.toggle("treelstm-damaged", !row.usable && row.status !== "");
+    line.classList.toggle("treelstm-damaged", !row.usable && row.status !== "" && !row.gone);
     line.setAttribute("aria-disabled", !row.usable && row.status !== "");
   }
 
@@ -119,8 +120,9 @@ function render({ model, el }) {
     later.sort((a, b) => compare(a.position, b.position));
     const names = later.length > 1 ? `${later[0].name} to ${later.at(-1).name}` : later[0].name;
     const bytes = later.reduce((sum, row) => sum + row.bytes, 0);
+    const least = model.get("left_out") ? "at least " : "";
     return (
-      `Resuming from it sets aside ${later.length} later checkpoint${later.length > 1 ? "s" : ""} ` +
+      `Resuming from it sets aside ${least}${later.length} later checkpoint${later.length > 1 ? "s" : ""} ` +
       `(${names}, ${(bytes / 1e6).toFixed(1)} MB), best_model.pt, final_model.pt and ` +
       `training_history.json in superseded/; nothing is deleted.`
     );

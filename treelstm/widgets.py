@@ -8,7 +8,6 @@ import io
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
 from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best
 from treelstm.model.files import read_model
+from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
-from treelstm.run.directory import BEST, FINAL, list_checkpoints, newest_usable
+from treelstm.run.directory import BEST, FINAL, list_checkpoints, looks_again, newest_usable
 from treelstm.run.lock import holder
 from treelstm.run.status import CheckpointRow, RunStatus, run_status, unread_row, verified_row
 from treelstm.sealed import CheckpointError
@@ -35,6 +35,7 @@ _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot b
 _SECONDS_TO_FIRST_UPDATE = 0.3
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SHARE_OF_DRAWING = 0.02  # of the training time, at most
+_ROWS, _ROWS_IN_FILE = 1_000, 100  # of a picker, at most: in a browser, in an executed page
 
 
 class _PlainIfUnattended:
@@ -81,11 +82,11 @@ def graded_table(found: Mapping[str, Mapping[str, float] | None]) -> HTML:
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns whose first row holds a number are aligned to the right."""
     sides = ["right" if str(value)[:1] in set("-0123456789") else "left" for value in rows[0]]
-    table = "<table>"
+    table = f"<table {AS_WRITTEN}>"
     for tag, cells in [("th", head), *(("td", row) for row in rows)]:
         table += "<tr>"
         for cell, side in zip(cells, sides, strict=True):
-            table += f"<{tag} style='text-align:{side}'>{escape(str(cell))}</{tag}>"
+            table += f"<{tag} style='text-align:{side}'>{in_html(cell)}</{tag}>"
         table += "</tr>"
     return f"{table}</table>"
 
@@ -106,6 +107,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
     columns = traitlets.List([[metric.key, metric.column] for metric in _COLUMNS]).tag(sync=True)
     chosen = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)
+    left_out = traitlets.Unicode().tag(sync=True)  # says that there are more
     resuming = traitlets.Bool().tag(sync=True)  # shows what resuming sets aside
 
     def __init__(
@@ -116,24 +118,37 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         default: str = "",
     ) -> None:
         """`history` is that of the first path's run; `default` is the parameter `resume`, if any."""
-        self._paths, self._closed = [Path(path) for path in paths], threading.Event()
-        self._history, self._best = history, best(history)
-        chosen = str(Path(chosen))
-        self._default = (default, chosen)
-        rows = [self._row(unread_row(path)) for path in self._paths]
-        super().__init__(rows=rows, chosen=chosen, curve=_curve(history), resuming=bool(default))
+        self._closed, self._history, self._best = threading.Event(), history, best(history)
+        self._directory, key = Path(paths[0]).parent, _key(Path(chosen))
+        self._default, self._count = (default, key), len(paths)
+        newest, rows = max(0, len(paths) - _ROWS), {}
+        for number, path in enumerate(map(Path, paths)):
+            if number >= newest or _key(path) == key:
+                try:
+                    rows[path] = self._row(unread_row(path))
+                except FileNotFoundError:  # a run that is being trained has just replaced it
+                    if _key(path) == key:
+                        raise
+        self._paths = list(rows)
+        super().__init__(
+            rows=list(rows.values()),
+            chosen=key,
+            curve=_curve(history),
+            resuming=bool(default),
+            left_out=_left_out(_ROWS, len(paths)),
+        )
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
     @property
     def value(self) -> Path:
-        return Path(self.chosen)
+        return next((path for path in self._paths if _key(path) == self.chosen), Path(self.chosen))
 
     @property
     def resume(self) -> str:
         """For `Config.resume`: the parameter as given, or the path of another chosen checkpoint."""
         default, chosen = self._default
-        return default if default and chosen == self.chosen else self.chosen
+        return default if default and chosen == self.chosen else str(self.value)
 
     @property
     def settings(self) -> Settings:
@@ -149,14 +164,14 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
 
         Where the file holds no numbers or has not been read, they are the run's for that epoch.
         """
-        own = row.path.parent == self._paths[0].parent  # of the run, so that its history applies
+        own = row.path.parent == self._directory  # of the run, so that its history applies
         ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
         of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
         place = row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None  # in epochs
         known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
         return {
-            "path": str(row.path),
-            "name": row.path.name,
+            "path": _key(row.path),
+            "name": shown(row.path.name),
             "epoch": row.epoch,
             "step": row.step,  # None: at an epoch's end, or not known
             "metrics": {metric.key: known.get(metric.key) for metric in _COLUMNS},
@@ -181,7 +196,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             try:
                 rows[number] = self._row(verified_row(self._paths[number]))
             except FileNotFoundError:
-                rows[number] = {**rows[number], "usable": False, "status": "removed meanwhile"}
+                rows[number] = rows[number] | {"usable": False, "status": "replaced", "gone": True}
             if number == 0 or time.monotonic() - began > pause:
                 self.rows = list(rows)
                 began, pause = time.monotonic(), 2 * pause
@@ -192,24 +207,38 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self._verifying.join(_SECONDS_TO_WAIT)
         head = ["checkpoint", "epoch", *(metric.column for metric in _COLUMNS), "MB", "written"]
         lines = []
-        for row in reversed(self.rows):
+        for number, row in enumerate(reversed(self.rows)):
+            if number >= _ROWS_IN_FILE and row["path"] != self.chosen:
+                continue
             line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
             numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
             line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
             line += [row["status"] or "not verified yet", "chosen" if row["path"] == self.chosen else ""]
             lines.append(line)
-        return html_table([*head, "status", ""], lines) + _img(self.curve["png"])
+        words = _left_out(_ROWS_IN_FILE, self._count)
+        return html_table([*head, "status", ""], lines) + words + _img(self.curve["png"])
 
 
-def resume_picker(output_dir: Path | str, resume: Path | str | None) -> CheckpointPicker:
+def _left_out(listed: int, count: int) -> str:
+    words = f"The newest {listed:,} of {count:,} are listed. Any other can be a parameter of the page."
+    return words if count > listed else ""
+
+
+def _key(path: Path) -> str:
+    """The path as the browser gets it: JSON has no bytes that are not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+@looks_again
+def resume_picker(output_dir: Path, resume: Path | str | None) -> CheckpointPicker:
     """Chooses the checkpoint to resume from, by default the one that `resume` means as a setting.
 
     Raises:
         CheckpointError: no checkpoint verifies, or `resume` does not name one of them.
     """
     resume = None if resume is None else str(resume)
-    newest, paths = newest_usable(Path(output_dir)), [each.path for each in list_checkpoints(output_dir)]
+    newest, paths = newest_usable(output_dir), [each.path for each in list_checkpoints(output_dir)]
     chosen = newest.checkpoint.path if newest and resume == "auto" else _among(paths, resume or "")
     whole = chosen and (resume == "auto" or verified_row(chosen).status == "verified")
     if newest is None or chosen is None or not whole:
@@ -220,13 +249,13 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
     return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
 
 
-def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPicker:
+@looks_again
+def model_picker(output_dir: Path, checkpoint: Path | str) -> CheckpointPicker:
     """Chooses an encoder to look at, by default `checkpoint`: "best" or a path, also of another run.
 
     Raises:
         CheckpointError: there is no such file.
     """
-    output_dir = Path(output_dir)
     newest = newest_usable(output_dir)
     paths = [each.path for each in list_checkpoints(output_dir)]
     paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
@@ -253,7 +282,7 @@ def _settings(config: Settings | None) -> str:
         return ""
     defaults = Config().to_dict()
     changed = [f"{k}={v!r}" for k, v in config.items() if k not in defaults or defaults[k] != v]
-    return f"Trained with {', '.join(changed) or 'the default settings'}."
+    return shown(f"Trained with {', '.join(changed) or 'the default settings'}.")
 
 
 def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
@@ -321,7 +350,7 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
         super().close()
 
     def _show(self, status: RunStatus) -> None:
-        self._words.value = f"<pre>{escape(str(status))}</pre>"
+        self._words.value = f"<pre {AS_WRITTEN}>{in_html(status)}</pre>"
         if self._shown != status.history:
             self._shown = status.history
             self._image.value = _png(history_figure(status.history))
@@ -333,12 +362,13 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
                 by = holder(self._output_dir)
                 if by and by.is_this_process:
                     continue  # the training cell shows it, and this would slow it down
-                if seen != (seen := (by, *self._state())):
+                if seen != (now := (by, *self._state())):
                     self._show(run_status(self._output_dir))
+                    seen = now
             except FileNotFoundError:
                 continue  # the run has just removed a checkpoint
             except (CheckpointError, OSError) as error:
-                self._words.value = f"<pre>{escape(str(error))}</pre>"
+                self._words.value = f"<pre {AS_WRITTEN}>{in_html(error)}</pre>"
 
     def _state(self) -> tuple[object, ...]:
         """Differs from its last value whenever there is something new to show."""
@@ -362,10 +392,10 @@ class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
         super().__init__(options=options, value=chosen, description="sentence", layout={"width": "80ch"})
 
     def _html(self) -> str:
-        return f"chosen: {escape(self.label)}"
+        return f"<span {AS_WRITTEN}>chosen: {in_html(self.label)}</span>"
 
 
 def tree_names(pairs: Pairs) -> list[str]:
-    """The sentence of each distinct tree of the pairs, or its number where it has none."""
+    """The sentence of each distinct tree of the pairs, fit to be shown, or its number if it has none."""
     trees = distinct_trees(pairs)[0].tolist()
-    return [pairs.sentences[tree] or f"tree {number}" for number, tree in enumerate(trees)]
+    return [shown(pairs.sentences[tree] or f"tree {number}") for number, tree in enumerate(trees)]

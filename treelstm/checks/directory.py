@@ -1,6 +1,7 @@
 """Checks of the output directory: whether it can be written to, its checkpoints, what resume does."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from treelstm.files import nearest_existing, write_whole
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
 from treelstm.run.lock import holder
 from treelstm.run.state import changed_settings
-from treelstm.sealed import CheckpointError
+from treelstm.sealed import CheckpointError, MissingCheckpoint
 
 
 def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]:
@@ -31,6 +32,8 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
         try:
             load_checkpoint(checkpoint.path)
             verified += 1
+        except MissingCheckpoint:
+            continue  # a run that is being trained has just replaced it
         except CheckpointError as error:
             yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
     if verified:
@@ -43,7 +46,7 @@ def _writable(directory: Path) -> Finding:
     base = nearest_existing(directory)
     if not base.is_dir():
         return Finding(ERROR, f"{base} is a file, expected a directory", "Choose another output_dir")
-    probe = base / f".treelstm-preflight-{os.getpid()}"
+    probe = base / f".treelstm-preflight-{os.getpid()}-{threading.get_ident()}"
     try:
         try:
             write_whole(probe, b"a probe; may be deleted")

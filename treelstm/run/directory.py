@@ -7,10 +7,11 @@ epoch N after S steps. One such file is the commit; history, best and final mode
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from treelstm.config import from_root
 from treelstm.files import write_whole
@@ -117,6 +118,27 @@ class ResumePoint:
     passed_over: tuple[DamagedCheckpoint, ...] = ()
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def looks_again(look: Callable[Concatenate[Path, _P], _T]) -> Callable[Concatenate[Path | str, _P], _T]:
+    """Calls `look` again while it misses a file that newer commits of a live run have just replaced."""
+
+    @wraps(look)
+    def until_seen(output_dir: Path | str, *rest: _P.args, **named: _P.kwargs) -> _T:
+        while True:
+            listed = list_checkpoints(output_dir)
+            try:
+                return look(Path(output_dir), *rest, **named)
+            except FileNotFoundError:
+                if list_checkpoints(output_dir) == listed:
+                    raise
+
+    return cast("Callable[Concatenate[Path | str, _P], _T]", until_seen)
+
+
+@looks_again
 def newest_usable(output_dir: Path) -> ResumePoint | None:
     """The newest checkpoint that verifies; otherwise as `find_latest_checkpoint`."""
     passed_over: list[DamagedCheckpoint] = []
