@@ -5,6 +5,7 @@ Screenshots of every test are written to .screenshots/.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ import lab
 import pytest
 from conftest import tiny_config
 from lab import Page, until
+from nbformat import v4
 from runs import assert_same_run, copy
 
-from treelstm import list_checkpoints, load_checkpoint, train
+from treelstm import list_checkpoints, load_checkpoint, load_pairs, preflight, train, widgets
+from treelstm.checks.report import as_html
+from treelstm.evaluation import Retrieval
 from treelstm.run.lock import holder
 
 pytestmark = [
@@ -234,3 +238,90 @@ def _committed(words: str) -> tuple[int, int]:
     found = re.search(r"newest commit: epoch (\d+)(?:, step (\d+))?", words)
     assert found, words
     return int(found[1]), int(found[2] or 1_000)
+
+
+# Would run, become a formula, or be read as markup, wherever a page takes text for more than text.
+NAME = r"$5 and $6 <img src=x onerror=window.hit=1> &lt; `b` **c** \(d\)"
+SENTENCE = rf"{NAME} <script>window.hit=1</script> \begin{{equation}} e \end{{equation}}"
+
+
+def hostile_run(tiny: Path, work: Path) -> Path:
+    """A run whose sentences, nodes, roles, paths, settings and one checkpoint try to be markup."""
+    work = work / NAME
+    for source in tiny.glob("*/*.jsonl"):
+        records = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+        for record in records:
+            for tree in (record["ast1"], record["ast2"]):
+                tree["sentence"] = f"{SENTENCE} {tree['sentence']}"
+                tree["ast"] |= {"radiko": SENTENCE, SENTENCE: {"radiko": SENTENCE}}
+        target = work / source.parent.name / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    train(tiny_config(work, work / "run", epochs=2))
+    (work / f"{NAME}.pt").write_bytes((work / "run" / "checkpoint_epoch_1.pt").read_bytes())
+    (work / "run" / "checkpoint_epoch_1.pt").write_bytes(b"torn")
+    return work / "run"
+
+
+def assert_text_is_text(page: Page, *texts: str) -> None:
+    outputs = " ".join(page.outputs().split())
+    for text in texts:
+        assert text in outputs, outputs
+    assert page.tab.evaluate("window.hit") is None
+    formulas = page.tab.locator("mjx-container").all()
+    assert not formulas, formulas[0].locator("xpath=..").evaluate("each => each.outerHTML")
+    assert page.tab.locator('.jp-OutputArea-output img[src="x"]').count() == 0
+
+
+def test_text_of_data_settings_and_paths_is_never_markup_in_any_page(opened, tiny, tmp_path):
+    run = hostile_run(tiny, tmp_path)
+    config = tiny_config(run.parent, run, epochs=2).to_dict()
+    names = "data_dir validation_dir epochs batch_size embedding_dim hidden_dim output_dim"
+    pages = {
+        "01_preflight": {name: config[name] for name in names.split()},
+        "03_resume": {"epochs": 2},
+        "04_evaluate": {"checkpoint": str(run.parent / f"{NAME}.pt")},
+    }
+    for name, given in pages.items():
+        page = opened(name, {"output_dir": str(run)} | given)
+        page.run_all()
+        page.finished()
+        assert_text_is_text(page, NAME, *[SENTENCE] * (name == "04_evaluate"))
+        if name != "01_preflight":
+            page.tab.get_by_text("damaged", exact=True).first.click(force=True)
+            for row in page.tab.locator(".treelstm-picker tr[data-path]").all():
+                row.click(force=True)
+            assert "$5 and $6 <img " in page.tab.locator(".treelstm-details").first.inner_text()
+        assert_text_is_text(page, NAME)
+
+
+def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
+    root, address, browser, tiny, tmp_path
+):
+    run = hostile_run(tiny, tmp_path)
+    pairs, half = load_pairs(run.parent / "validation"), {1: 0.5}
+    report = preflight(tiny_config(run.parent, run, data_dir=str(run.parent / SENTENCE)), quick=True)
+    parts = [
+        widgets.model_picker(run, run.parent / f"{NAME}.pt")._html(),
+        widgets.resume_picker(run, "auto")._html(),
+        widgets.RunMonitor(run)._html(),
+        widgets.TreeChoice(pairs)._html(),
+        widgets.graded_table({NAME: {"spearman": 0.5, "pearson": 0.5}}).data,
+        widgets.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5)}).data,
+        as_html(report),
+    ]
+    cells = [v4.new_code_cell("from IPython.display import HTML, display")]
+    cells += [v4.new_code_cell(f"display(HTML({part!r}))") for part in parts]
+    saved = [v4.new_output("display_data", {"text/html": part}) for part in parts]
+    cells.append(v4.new_code_cell("1", outputs=saved))
+    (root / "saved.ipynb").write_text(json.dumps(v4.new_notebook(cells=cells)))
+    page = Page(browser, address, "saved")
+    try:
+        time.sleep(1)  # the time that a script or a formula would take
+        assert_text_is_text(page, NAME, SENTENCE)
+        page.run_all()  # now the page is trusted
+        page.finished()
+        assert_text_is_text(page, NAME, SENTENCE)
+    finally:
+        page.screenshot("saved")
+        page.close()

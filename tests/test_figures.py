@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
+import time
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from treelstm import figures, load_pairs
 from treelstm.evaluation import pair_metrics
@@ -125,3 +129,98 @@ def test_distances_and_corpus_name_their_units_and_counts(tiny):
     corpus = figures.corpus_figure(load_pairs(tiny / "training"))
     assert corpus.axes[0].get_xlabel() == "pairs" and corpus.axes[1].get_xlabel() == "nodes in a tree"
     assert "24 (33.3%)" in texts(corpus)
+
+
+# Formulas that are right, wrong or unfinished; what has no glyph; what is no text at all.
+ODD = [
+    "$x$",
+    "$",
+    "$$",
+    "\\$",
+    "$\\frac$",
+    "a_b^c",
+    "%",
+    "{0}",
+    "\\",
+    "a\nb",
+    "a\tb",
+    "\0\x1b[2J",
+    "\ud83d",
+    "x\udcffy",
+]
+ODD += [
+    "w" * 2000,
+    "\u05e9\u05dc\u05d5\u05dd",
+    "\U0001f642",
+    "\u6f22\u5b57",
+    "e\u0301\u0301",
+    "_x",
+    "",
+    " ",
+]
+
+
+def drawn_words(figure) -> list[str]:
+    figure.savefig(io.BytesIO(), format="png", dpi=20)  # a warning would be an error
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_names_roles_and_titles_of_any_characters_are_drawn_as_they_are(text):
+    forest = compile_forest([{"name": text, text or "kid": {"name": "x", "more": text}}, {"name": "b"}])
+    words = drawn_words(pair_figure(forest, [0, 1], ["name"], [text, "b"]))
+    if text.isprintable() and text.isascii() and 0 < len(text) < 20 and text.strip():
+        assert words.count(text) == 3
+
+
+def test_text_of_any_characters_is_drawn_as_it_is_in_every_figure_that_takes_text():
+    label, distance = np.array([1, 1, 0, 0]), np.array([0.1, 0.6, 0.5, 0.9])
+    names = ("$\\frac$ \ud83d \u6f22", "w" * 2000)
+    for figure in (
+        figures.curves_figure(label, dict.fromkeys((*names, "_x"), distance)),
+        figures.comparison_figure(distance, distance * 2, label, names),
+        figures.map_figure(np.zeros((len(ODD), 2)), np.arange(len(ODD)), dict(enumerate(ODD)), 0.5),
+        figures.history_figure(history(3), title="\n".join(ODD)),
+        figures.history_figure([], title=names[0]),
+    ):
+        assert any("$\\frac$" in words for words in drawn_words(figure))
+    assert "_x" in drawn_words(figures.curves_figure(label, {"_x": distance}))
+
+
+def test_the_powers_of_ten_of_an_axis_are_still_formulas():
+    figure = figures.history_figure(history(4, (0.1, 0.001)))
+    figure.canvas.draw()
+    ticks = [text for text in figure.axes[2].get_yticklabels() if text.get_text()]
+    assert ticks and all(text.get_parse_math() for text in ticks)
+
+
+@pytest.mark.parametrize("shape", ["wide", "deep", "bushy"])
+def test_of_a_large_tree_the_top_is_drawn_in_no_time_and_the_figure_says_so(shape):
+    leaf: dict[str, object] = {"name": "leaf"}
+    if shape == "deep":
+        for k in range(400):
+            leaf = {"name": f"node {k}", "part": leaf}
+        ast, nodes, shown = leaf, 401, 16
+    else:
+        parts = 8_400 if shape == "wide" else 84
+        below = [] if shape == "wide" else [{"name": f"n{k}"} for k in range(99)]
+        ast = {"name": "root", "part": [{"name": f"part {k}", "part": below} for k in range(parts)]}
+        nodes, shown = 8_401, 64
+    forest = compile_forest([ast, ast])
+    began = time.process_time()
+    figure = pair_figure(forest, [0, 1], ["name"], ["one", "two"])
+    assert time.process_time() - began < 2  # 0.2 s
+    for ax, title in zip(figure.axes, ("one", "two"), strict=True):
+        assert (
+            ax.get_title(loc="left") == f"{title}\n{shown} of {nodes:,} nodes shown, the top of the tree"
+        )
+        names = [t.get_text() for t in ax.texts if t.get_text() not in ("part",)]
+        assert len(names) == shown and any(name.endswith(" …") for name in names)
+
+
+def test_of_very_many_epochs_as_many_are_drawn_as_can_be_seen_with_the_last():
+    figure = figures.history_figure(history(10_000))
+    line = figure.axes[0].get_lines()[0]
+    assert len(line.get_xdata()) <= 2_000 and line.get_xdata()[-1] == 10_000
+    assert figure.axes[0].get_xlabel() == "epoch (1 in 6 is drawn)"
+    assert figure.axes[0].get_xlim() == (0.5, 10_000.5)

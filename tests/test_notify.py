@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import email
+import email.policy
 import os
 import signal
 import subprocess
@@ -57,6 +59,17 @@ def test_mail_arrives_at_a_real_server(tmp_path, monkeypatch):
         assert notify("finished", tmp_path / "run", "3 epochs")
     assert len(box.mails) == 1
     assert f"Subject: treelstm: finished: {tmp_path / 'run'}" in box.mails[0].replace("\n ", " ")
+
+
+def test_a_message_of_any_characters_arrives_as_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with mailbox() as box, webhook() as hook:
+        monkeypatch.setenv(ADDRESSES, f"{box.address} {hook.address}")
+        assert notify("failed", "run\udcff", "<b>3 &lt; 4</b> $5 \ud83d \u6f22\0")
+    assert hook.messages[0]["message"].startswith("<b>3 &lt; 4</b> $5 \ufffd \u6f22\ufffd\n")
+    mail = email.message_from_string(box.mails[0], policy=email.policy.default)
+    body = mail.get_body(("plain", "html"))
+    assert body.get_content_type() == "text/plain" or "&lt;b&gt;3 &amp;lt; 4" in body.get_content()
 
 
 @pytest.mark.parametrize(

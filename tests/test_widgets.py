@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from conftest import tiny_config
 from IPython.core.formatters import DisplayFormatter
 from runs import copy
 
-from treelstm import load_checkpoint, load_pairs, run_status, train, widgets
+from treelstm import load_checkpoint, load_corpus, load_pairs, preflight, run_status, train, widgets
+from treelstm.checks.directory import output_directory
 from treelstm.evaluation import distinct_trees
 from treelstm.history import IN_EVALUATION, IN_HISTORY
+from treelstm.run.directory import write_commit
 from treelstm.run.lock import only_writer
 from treelstm.sealed import CheckpointError, sealed
 from treelstm.widgets import CheckpointPicker
@@ -186,3 +190,73 @@ def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, 
 def test_a_run_without_a_commit_yet_says_who_trains_it(tmp_path):
     with only_writer(tmp_path / "run"), pytest.raises(CheckpointError, match="has no commit yet"):
         widgets.RunMonitor(tmp_path / "run")
+
+
+def test_pages_on_a_run_that_commits_and_prunes_as_fast_as_it_can_show_no_error(
+    finished, tiny, tmp_path
+):
+    run = copy(finished, tmp_path / "run")
+    content, over, epoch = load_checkpoint(run / "checkpoint_epoch_2.pt"), threading.Event(), 2
+
+    def commit():
+        nonlocal epoch
+        while not over.is_set():
+            epoch += 1
+            write_commit(run, {**content, "epoch": epoch}, keep=2)
+
+    writer = threading.Thread(target=commit)
+    writer.start()
+    try:
+        config = tiny_config(tiny, run, epochs=100_000, num_threads=1)
+        corpus = load_corpus(config)
+        for _ in range(11):
+            assert str(run) in str(run_status(run))
+            pickers = widgets.resume_picker(run, "auto"), widgets.model_picker(run, "best")
+            findings = list(output_directory(config, corpus))
+            assert {finding.level for finding in findings} == {"ok"}, findings
+            assert "resumes from checkpoint_epoch_" in findings[-1].found
+            for picker in pickers:
+                states = {(row["status"], row["usable"]) for row in verified(picker)}
+                assert states <= {("verified", True), ("replaced", False)}
+    finally:
+        over.set()
+        writer.join()
+    assert epoch > 30
+
+
+NAMES = ("\udcff", "<b>$5 and $6<hr>", "a\nb", "\x1b[2J", "\u6f22\u5b57 \U0001f642")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_of_any_characters_is_shown_as_text_and_leads_to_its_file(finished, tmp_path, name):
+    run = copy(finished, tmp_path / f"run {name}")
+    mine = run / f"{name}.pt"
+    mine.write_bytes((run / "final_model.pt").read_bytes())
+    picker = widgets.model_picker(run, mine)
+    json.dumps([verified(picker), picker.chosen], ensure_ascii=False).encode()  # as it is sent
+    assert picker.value == mine and picker.settings
+    pages = [shown(each)["text/html"] for each in (picker, widgets.RunMonitor(run))]
+    pages += [str(run_status(run)), str(preflight(tiny_config(tmp_path / name, run), quick=True))]
+    for page in pages:
+        page.encode()  # as a notebook is saved
+        assert "\x1b" not in page
+    assert "<b>" not in pages[0] + pages[1]
+    with pytest.raises(CheckpointError) as refused:
+        load_checkpoint(run / name / "missing.pt")
+    str(refused.value).encode()
+
+
+def test_of_ten_thousand_checkpoints_the_newest_are_listed_and_the_chosen_one(finished, tmp_path):
+    content = load_checkpoint(finished / "checkpoint_epoch_2.pt")
+    for epoch in range(1, 10_001):
+        (tmp_path / f"checkpoint_epoch_{epoch}.pt").touch()
+    for epoch in (7, 10_000):
+        path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
+        path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))
+    picker = widgets.resume_picker(tmp_path, tmp_path / "checkpoint_epoch_7.pt")
+    page = shown(picker)["text/html"]
+    picker.close()
+    assert [row["epoch"] for row in picker.rows] == [7, *range(9_001, 10_001)]
+    assert picker.left_out.startswith("The newest 1,000 of 10,000 are listed.")
+    assert len(json.dumps(picker.rows)) < 1_000_000
+    assert page.count("<tr>") == 1 + 101 and "The newest 100 of 10,000 are listed." in page

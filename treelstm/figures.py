@@ -74,7 +74,7 @@ def history_figure(
     n = len(panels)
     figure, axes = _figure(1, n, width=4.6, height=2.3) if upright else _figure(n, width=12 / n - 1)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(shortened(title, 120), fontsize=10)
     if (best_record := best(epochs)) is None:
         axes[0].set_title("no epoch has ended yet")
         return as_written(figure)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import subprocess
@@ -63,3 +64,15 @@ def test_a_terminal_without_utf8_gets_ascii_from_the_real_command(base):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, capture_output=True, env=environment)
     assert done.returncode == 3 and b"x error" in done.stdout and done.stdout.isascii()
+
+
+def test_a_report_quotes_text_of_any_characters_and_needs_no_standard_output(base, monkeypatch):
+    odd = "<img src=x> \udcff \x1b[2J $5 and $6"
+    report = preflight(healthy_config(base, base / "run", data_dir=str(base / odd)), quick=True)
+    for text in (as_text(report, "utf-8"), as_html(report)):
+        text.encode()  # as a notebook is saved
+        assert "\x1b" not in text and "\ufffd" in text
+    assert "<img" not in as_html(report)
+    for stdout in (None, io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert str(report).isascii()
