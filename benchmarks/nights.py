@@ -2,7 +2,7 @@
 
     python benchmarks/nights.py [NIGHTS]
 
-Each kernel is killed once; every run must end as the others, to the last bit. `make torture` calls it.
+Each kernel is killed once; every run must end as the others, to the last bit.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
             listener.on_commit(content)
         deadline.commit_seconds = time.monotonic() - commit_began
 
-    def stop_if_time_is_up(*, validates: bool) -> None:
-        if deadline.is_near(validates=validates):
+    def stop_if_time_is_up() -> None:
+        if deadline.is_near(validates=run.step == run.steps_per_epoch):
             stop.outcome = stop.outcome or Outcome.STOPPED_BY_MAX_HOURS
 
     def count_seconds() -> None:
@@ -113,11 +113,12 @@ def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
-                stop_if_time_is_up(validates=run.step == run.steps_per_epoch)
+                stop_if_time_is_up()
                 if stop.outcome or time.monotonic() - committed >= config.checkpoint_every_seconds:
                     count_seconds()
                     check_sound(run)
                     commit()
+                    stop_if_time_is_up()
                 if stop.outcome:
                     return stop.outcome
             check_sound(run)  # before the metrics, which cannot be computed from NaN
@@ -130,7 +131,7 @@ def _loop(run: Run, listeners: Sequence[Listener], began: float) -> Outcome:
             commit()
             for listener in listeners:
                 listener.on_epoch(record)
-            stop_if_time_is_up(validates=False)
+            stop_if_time_is_up()
             if stop.outcome and run.outcome is None:
                 return stop.outcome
         return run.outcome
