@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from pages import nights_at_once
 from treelstm import write_sample
+
+from together import nights_at_once
 
 
 def main(nights: int) -> None:
