@@ -396,7 +396,7 @@ def test_a_time_limit_for_cells_stops_the_night_after_a_commit(tiny, tmp_path):
     """In training the run commits; in another cell there is nothing to commit."""
     run = tmp_path / "run"
     config = run_config(tiny, run, epochs=10_000)
-    limit = ("--execution-timeout", "4")
+    limit = ("--execution-timeout", "12")  # the imports must fit on a busy machine
     process = Papermill(write_page(tmp_path / "page.ipynb"), config, *ENGINE, *limit)
     assert process.wait(60) == 124, process.console.read_text()
     nb = process.notebook()
@@ -416,7 +416,7 @@ def test_a_time_limit_for_cells_stops_the_night_after_a_commit(tiny, tmp_path):
 SLOWER = """
 class Slower(treelstm.Listener):
     def on_step(self, run):
-        time.sleep(0.3)
+        time.sleep(0.45)
 listeners.append(Slower())
 """
 
@@ -425,12 +425,12 @@ def test_max_hours_ends_the_whole_night_in_time_and_the_run_goes_on_bit_identica
     tiny, undisturbed, tmp_path
 ):
     """Over a restart; the cells after training are executed."""
-    run, hours = tmp_path / "run", 20 / 3600
+    run, hours = tmp_path / "run", 30 / 3600
     page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")), SLOWER)
     process = Papermill(page, run_config(tiny, run, max_hours=hours), *ENGINE)
     began = time.monotonic()
     assert process.wait(90) == 124, process.console.read_text()
-    assert 15 < time.monotonic() - began < 32
+    assert 25 < time.monotonic() - began < 50  # papermill's own start and end are not counted
     nb = process.notebook()
     assert nb.metadata.treelstm.outcome == "stopped by max_hours"
     assert len(nb.metadata.treelstm.deaths) == 1 and set(process.statuses()) == {"completed"}
