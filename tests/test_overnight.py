@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 import psutil
 import pytest
 from conftest import REPOSITORY, tiny_config
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 from pages import Papermill, gone, parameters, send, write_page
 from papermill.exceptions import PapermillExecutionError
 from runs import assert_same_run
 from services import webhook
+from together import nights_at_once
 
-from treelstm import Config, list_checkpoints, load_checkpoint, train
+from treelstm import Config, list_checkpoints, load_checkpoint, run_status, train
 
 pytestmark = pytest.mark.filterwarnings("default")  # Jupyter's packages warn
 
@@ -155,9 +161,9 @@ def test_a_kernel_that_dies_is_started_again_and_goes_on_even_if_the_page_says_r
     assert_same_run(undisturbed, config.output_path)
     assert nb.metadata.treelstm.outcome == "finished" and len(nb.metadata.treelstm.deaths) == 2
     said = text(nb)
-    assert "**The kernel died and was started again.**" in said
+    assert said.count("**The kernel died and was started again.**") == 1
     assert "the kernel was killed by SIGKILL (out of memory?" in said and "SIGSEGV" in said
-    assert 'resume = "auto"' in said
+    assert "resume = None" in said  # the very same cells
     assert "restart 1 of at most 20" in log(config.output_path)
     assert sorted(events) == ["finished", "restarted", "restarted"] and events[-1] == "finished"
     assert not (config.output_path / "superseded").exists()
@@ -166,12 +172,12 @@ def test_a_kernel_that_dies_is_started_again_and_goes_on_even_if_the_page_says_r
     assert "resuming" in "".join(lines[again : again + 4])
 
 
-def test_a_kernel_that_dies_before_it_commits_is_not_started_again(tiny, tmp_path):
+def test_a_page_whose_kernel_always_dies_before_it_commits_is_given_up_after_three(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb", "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(PapermillExecutionError, match=r"KernelDied: .*nothing new had been committed"):
+    with pytest.raises(PapermillExecutionError, match=r"KernelDied: .*third .* without a new commit"):
         execute(page, run_config(tiny, tmp_path / "run"))
     nb = papermill.iorw.load_notebook_node(str(page.with_suffix(".out.ipynb")))
-    assert nb.metadata.treelstm == {"outcome": "failed", "deaths": []}
+    assert nb.metadata.treelstm.outcome == "failed" and len(nb.metadata.treelstm.deaths) == 2
     statuses = [cell.metadata.papermill.status for cell in nb.cells if cell.cell_type == "code"]
     assert statuses == ["completed"] * 3 + ["failed"] + ["pending"] * 3
 
@@ -234,14 +240,108 @@ def test_if_the_page_can_never_be_saved_nothing_is_started(tiny, tmp_path, monke
     assert "No epoch is complete." in message["message"] and not (tmp_path / "run").exists()
 
 
-def test_a_kernel_that_cannot_be_started_says_why(tiny, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "in"))
-    page = write_page(tmp_path / "page.ipynb")
-    with pytest.raises(
-        PapermillExecutionError, match=r"KernelDied: the kernel did not start .*Not a dir"
-    ):
-        execute(page, run_config(tiny, tmp_path / "run"))
+def kernel_that_starts(directory: Path, failures: int) -> None:
+    """The kernel "python3" in `directory`, which fails to start that many times."""
+    spec, tries = directory / "kernels" / "python3", directory / "tries"
+    spec.mkdir(parents=True)
+    script = f'echo >> {tries}; [ $(wc -l < {tries}) -gt {failures} ] && exec "$0" "$@"; exit 7'
+    words = ["sh", "-c", script, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": words, "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(about))
+
+
+def test_a_start_that_fails_is_tried_again(tiny, tmp_path, monkeypatch):
+    kernel_that_starts(tmp_path / "jupyter", failures=2)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    nb = execute(write_page(tmp_path / "page.ipynb"), run_config(tiny, tmp_path / "run", epochs=1))
+    assert nb.metadata.treelstm.outcome == "finished" and len(nb.metadata.treelstm.deaths) == 2
+
+
+def test_a_kernel_that_never_starts_says_why(tiny, tmp_path, monkeypatch):
+    kernel_that_starts(tmp_path / "jupyter", failures=99)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    with pytest.raises(PapermillExecutionError, match=r"KernelDied: the kernel did not start .*died"):
+        execute(write_page(tmp_path / "page.ipynb"), run_config(tiny, tmp_path / "run"))
+    assert (tmp_path / "jupyter" / "tries").read_text() == "\n" * 3
+
+
+def with_parameters(page: Path, source: str, *cells: Any) -> Path:
+    """The page with another parameters cell, and cells after it."""
+    nb = nbformat.read(page, as_version=4)
+    nb.cells[0].source = source
+    nb.cells[1:1] = cells
+    nbformat.write(nb, page)
+    return page
+
+
+DIE_ONCE = """
+class Die(treelstm.Listener):
+    def on_epoch(self, record):
+        sign = Path({sign!r} + Path(config.output_dir).name)
+        if record["epoch"] == 2 and not sign.exists():
+            sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+listeners.append(Die())
+"""
+
+
+def test_parameters_may_be_annotated_and_computed(tiny, undisturbed, tmp_path, monkeypatch):
+    """And the engine lists no directory: a listing that fails harms nothing."""
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    lines = ["# Parameters of this run", "import os"]
+    config = run_config(tiny, tmp_path / "<b>$run$*")
+    for name, value in parameters(config).items():
+        lines.append(f"{name}: object = {value!r}")
+    lines.append("patience, num_threads = divmod(81, 2)")
+    lines.append('output_dir: str = os.path.join(os.environ["SCRATCH"], "<b>$run$*")')
+    page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")))
+    with_parameters(page, "\n".join(lines))
+    scandir = os.scandir
+
+    def failing(path: Any = ".") -> Any:
+        if "$run$" in str(path):
+            raise OSError(5, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    output = str(page.with_suffix(".out.ipynb"))
+    nb = papermill.execute_notebook(page, output, engine_name="treelstm", progress_bar=False)
+    monkeypatch.undo()
+    assert len(nb.metadata.treelstm.deaths) == 1
+    assert_same_run(undisturbed, config.output_path)
+
+
+def test_a_page_with_an_injected_cell_and_no_metadata_that_trains_two_runs(tiny, undisturbed, tmp_path):
+    """A kernel dies in each run; neither starts again from scratch, though the page says resume=None."""
+    config = run_config(tiny, tmp_path / "second", resume=None)
+    page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")))
+    source = "\n".join(["# Parameters", *(f"{k} = {v!r}" for k, v in parameters(config).items())])
+    injected = new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    with_parameters(page, "# Parameters of this run\nepochs = 50", injected)
+    nb = nbformat.read(page, as_version=4)
+    training = next(cell for cell in nb.cells if "treelstm.train(" in cell.source)
+    first = str(tmp_path / "first")
+    training.source = (
+        f"for output_dir in ({first!r}, {str(tmp_path / 'second')!r}):\n"
+        "    config = treelstm.Config(**config.to_dict() | {'output_dir': output_dir})\n"
+        "    history = treelstm.train(config, listeners=listeners)"
+    )
+    nbformat.write(nb, page)
+    done = papermill.execute_notebook(page, None, engine_name="treelstm", progress_bar=False)
+    assert len(done.metadata.treelstm.deaths) == 2
+    for run in (tmp_path / "first", tmp_path / "second"):
+        assert_same_run(undisturbed, run)
+        assert not (run / "superseded").exists()
+
+
+def test_a_kernel_that_dies_before_anything_is_set_aside_starts_again_as_asked(tiny, tmp_path):
+    run, sign = tmp_path / "run", tmp_path / "died"
+    train(run_config(tiny, run, epochs=2))
+    die = f"sign = Path({str(sign)!r})\nif not sign.exists(): sign.touch(); os.kill(os.getpid(), 9)"
+    nb = execute(write_page(tmp_path / "page.ipynb", die), run_config(tiny, run, epochs=1, resume=None))
+    assert len(nb.metadata.treelstm.deaths) == 1
+    assert (run / "superseded" / "checkpoint_epoch_2.pt").exists()
+    assert list_checkpoints(run)[-1].position == (1, 0)
 
 
 DIE_AT_EVERY_COMMIT = """
@@ -278,7 +378,8 @@ def test_a_hangup_in_a_cell_before_training_ends_at_once_and_leaves_nothing(tiny
     send(process.process, signal.SIGHUP)
     assert process.wait(15) == 128 + signal.SIGHUP, process.console.read_text()
     assert process.statuses() == ["completed"] * 3 + ["failed"] + ["pending"] * 3
-    assert "**Stopped by SIGHUP** (the kernel was killed by SIGTERM)" in text(process.notebook())
+    said = text(process.notebook())
+    assert "**Stopped by SIGHUP**" in said and "\n    the kernel was killed by SIGTERM" in said
     assert not (tmp_path / "run").exists() and all(map(gone, kernels))
 
 
@@ -289,6 +390,108 @@ def test_a_run_whose_kernel_gets_the_signal_directly_counts_as_stopped(tiny, tmp
     send(process.kernel(), signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
     assert process.notebook().metadata.treelstm.outcome == "stopped by SIGTERM"
+
+
+def test_a_time_limit_for_cells_stops_the_night_after_a_commit(tiny, tmp_path):
+    """In training the run commits; in another cell there is nothing to commit."""
+    run = tmp_path / "run"
+    config = run_config(tiny, run, epochs=10_000)
+    limit = ("--execution-timeout", "12")  # the imports must fit on a busy machine
+    process = Papermill(write_page(tmp_path / "page.ipynb"), config, *ENGINE, *limit)
+    assert process.wait(60) == 124, process.console.read_text()
+    nb = process.notebook()
+    assert nb.metadata.treelstm == {"outcome": "stopped by the execution timeout", "deaths": []}
+    assert "**Stopped by the execution timeout**" in text(nb)
+    assert process.statuses()[-2:] == ["completed", "pending"]
+    newest = list_checkpoints(run)[-1]
+    assert load_checkpoint(newest.path)["step"] == newest.steps_into_next
+    assert "stopped by the execution timeout" in str(run_status(run))
+
+    idle = write_page(tmp_path / "idle.ipynb", "time.sleep(100)")
+    process = Papermill(idle, config, *ENGINE, *limit)
+    assert process.wait(60) == 124, process.console.read_text()
+    assert process.statuses() == ["completed"] * 3 + ["failed"] + ["pending"] * 3
+
+
+SLOWER = """
+class Slower(treelstm.Listener):
+    def on_step(self, run):
+        time.sleep(0.45)
+listeners.append(Slower())
+"""
+
+
+def test_max_hours_ends_the_whole_night_in_time_and_the_run_goes_on_bit_identical(
+    tiny, undisturbed, tmp_path
+):
+    """Over a restart; the cells after training are executed."""
+    run, hours = tmp_path / "run", 30 / 3600
+    page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")), SLOWER)
+    process = Papermill(page, run_config(tiny, run, max_hours=hours), *ENGINE)
+    began = time.monotonic()
+    assert process.wait(90) == 124, process.console.read_text()
+    assert 25 < time.monotonic() - began < 50  # papermill's own start and end are not counted
+    nb = process.notebook()
+    assert nb.metadata.treelstm.outcome == "stopped by max_hours"
+    assert len(nb.metadata.treelstm.deaths) == 1 and set(process.statuses()) == {"completed"}
+    assert "**The run was stopped by max_hours.**" in text(nb)
+    assert log(run).splitlines()[-1].split("  ")[1].startswith("stopped by max_hours: epoch")
+    assert not (run / "final_model.pt").exists()
+    assert train(run_config(tiny, run)).outcome == "finished"
+    assert_same_run(undisturbed, run)
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_signals_of_schedulers_stop_papermill_too(tiny, tmp_path, name):
+    number = signal.Signals[name]
+    process = Papermill(
+        write_page(tmp_path / "page.ipynb"), run_config(tiny, tmp_path / "run", epochs=10_000), *ENGINE
+    )
+    process.until_epoch(1)
+    send(process.kernel() if name == "SIGUSR2" else process.process, number)
+    assert process.wait(30) == 128 + number, process.console.read_text()
+    assert process.notebook().metadata.treelstm.outcome == f"stopped by {name}"
+
+
+def test_three_nights_at_once_with_the_same_relative_output_path_and_a_new_home(tiny, tmp_path):
+    nights_at_once(tiny, tmp_path, 3)
+
+
+TWO_THREADS = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+import papermill
+def night(parameters):
+    options = {"engine_name": "treelstm", "progress_bar": False}
+    nb = papermill.execute_notebook(sys.argv[1], None, parameters, **options)
+    return f"{nb.metadata.treelstm.outcome}, {len(nb.metadata.treelstm.deaths)} deaths"
+with ThreadPoolExecutor() as pool:
+    print([*pool.map(night, json.loads(sys.argv[2]))])
+"""
+
+
+def test_two_threads_of_one_process_without_output_paths(tiny, tmp_path):
+    page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")))
+    runs = [parameters(run_config(tiny, tmp_path / name, epochs=3)) for name in ("first", "second")]
+    words = [sys.executable, "-c", TWO_THREADS, str(page), json.dumps(runs)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == str(["finished, 1 deaths"] * 2), done.stderr
+    assert_same_run(tmp_path / "first", tmp_path / "second")
+
+
+def test_a_night_leaves_nothing_and_removes_what_killed_nights_left(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    for name in ("t/treelstm-night-1-old", "t/treelstm-night-1-used", "t/treelstm-night-1-foreign"):
+        (tmp_path / name).mkdir(parents=True)
+        if "foreign" not in name:
+            (tmp_path / name / "told.jsonl").touch()
+        os.utime(tmp_path / name, (0, 0))
+    descriptor = os.open(tmp_path / "t/treelstm-night-1-used", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    execute(write_page(tmp_path / "page.ipynb"), run_config(tiny, tmp_path / "run", epochs=1))
+    os.close(descriptor)
+    left = {path.name for path in (tmp_path / "t").glob("treelstm*")}
+    assert left == {"treelstm-night-1-used", "treelstm-night-1-foreign"}
 
 
 def test_without_the_engine_kills_lose_nothing_either(tiny, undisturbed, tmp_path):

@@ -1,7 +1,7 @@
 """`python -m treelstm`: preflight, train, evaluate, show a run's status or write a sample.
 
-Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go, 128 + signal: stopped by it after
-a commit.
+Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
+or 124 by max_hours.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """What an engine and its kernels tell each other in a night: lines of one file in a private directory.
 
-The engine adds a line for each kernel that it starts; a kernel adds the settings that the engine needs,
-that a run has begun, that it has committed, how it ended. `NIGHT_FILE` in a kernel's environment names
-the file; without it there is no engine, and nothing is told.
+The engine adds a line for each kernel that it starts ("began": when the night began, by the machine's
+monotonic clock). A kernel adds the settings that the engine needs, that a run has begun, that it has
+committed, how it ended ("output_dir": of the run). `NIGHT_FILE` in a kernel's environment names the
+file; without it there is no engine, and nothing is told.
 """
 
 import json
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any
 
 from treelstm.files import WriteFailed
 
@@ -30,17 +31,8 @@ KERNEL, SETTINGS, BEGUN, COMMITTED = "kernel", "settings", "begun", "committed"
 
 TOLD = "told.jsonl"  # the file's name
 
+Line = dict[str, Any]
 _PREFIX, _YOUNG_SECONDS = "treelstm-night-", 60.0
-
-
-class Told(TypedDict, total=False):
-    """One line; every line has an event."""
-
-    event: str  # one of the above, or a run's outcome
-    began: float  # in a kernel's line: when the night began, by this machine's monotonic clock
-    output_dir: str  # in all other lines
-    max_restarts: int  # beside the event SETTINGS
-    max_hours: float | None
 
 
 @contextmanager
@@ -54,16 +46,16 @@ def night_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def tell_night(file: str | Path, line: Told) -> None:
+def tell_night(file: str | Path, line: Line) -> None:
     """Adds a line; FileNotFoundError if the night is over (its directory is gone)."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND), "wb") as opened:
         # The first line feed ends a line that a full disk has cut.
         opened.write(f"\n{json.dumps(line)}\n".encode())
 
 
-def told(file: str | Path) -> list[Told]:
+def told(file: str | Path) -> list[Line]:
     """All whole lines."""
-    lines: list[Told] = []
+    lines = []
     for line in Path(file).read_bytes().splitlines():
         with suppress(ValueError):  # an empty line, or one that a full disk cut; its writer said so
             lines.append(json.loads(line))
@@ -79,8 +71,7 @@ def tell_engine(event: str, output_dir: Path, **about: Any) -> None:
     if not (file := os.environ.get(NIGHT_FILE)):
         return
     try:
-        line = {"event": event, "output_dir": os.path.realpath(output_dir), **about}
-        tell_night(file, cast("Told", line))
+        tell_night(file, {"event": event, "output_dir": os.path.realpath(output_dir), **about})
     except FileNotFoundError:
         return  # the engine was killed
     except OSError as error:
@@ -90,7 +81,7 @@ def tell_engine(event: str, output_dir: Path, **about: Any) -> None:
         log.warning("%s; the run goes on", text)
 
 
-def told_by_engine() -> list[Told]:
+def told_by_engine() -> list[Line]:
     """In a kernel: all lines of this night, none if there is no engine."""
     if file := os.environ.get(NIGHT_FILE):
         with suppress(FileNotFoundError):  # the engine was killed

@@ -36,7 +36,7 @@ from treelstm.config import Config
 from treelstm.files import write_whole
 from treelstm.history import Outcome, summary
 from treelstm.log import LogFile
-from treelstm.night import COMMITTED, KERNEL, NIGHT_FILE, TOLD, Told, night_directory, tell_night, told
+from treelstm.night import COMMITTED, KERNEL, NIGHT_FILE, TOLD, Line, night_directory, tell_night, told
 from treelstm.notify import ADDRESSES, notify
 from treelstm.parent_watch import GRACE_SECONDS
 from treelstm.signals import stop_signals
@@ -69,7 +69,7 @@ def execute_notebook(
         SystemExit: it was stopped, and the code is `Outcome.exit_status`; or the page could not be
             saved, and the message says how the run ended (papermill would destroy the last whole page).
     """
-    nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
+    _remove_explanation(nb)
     record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
     stop = StopForwarder()
     with stop_signals(stop), closing(stop), night_directory() as directory:
@@ -99,7 +99,7 @@ class Supervisor:
     ) -> None:
         self.record, self.stop = record, stop
         self.directory, self.night_file = directory, directory / TOLD
-        self.began, self.deaths, self.told = time.monotonic(), list[str](), list[Told]()
+        self.began, self.deaths, self.told = time.monotonic(), list[str](), list[Line]()
         nbclient_names = {"start_timeout": "startup_timeout", "execution_timeout": "timeout"}
         self.options = {nbclient_names.get(name, name): value for name, value in options.items()}
 
@@ -114,7 +114,7 @@ class Supervisor:
             self.stop.session = None
             cause = ""
             try:
-                tell_night(self.night_file, Told(event=KERNEL, began=self.began))
+                tell_night(self.night_file, {"event": KERNEL, "began": self.began})
                 file = self.directory / f"{len(self.deaths)}.json"
                 session = KernelSession(self.record, self.stop, self.options, file)
                 self.stop.session = session
@@ -149,6 +149,7 @@ class Supervisor:
         until = time.monotonic() + wait
         while time.monotonic() < until and not self.stop.outcome:
             time.sleep(0.1)
+        _remove_explanation(self.record.nb)  # of the deaths before
         again = "**The kernel died and was started again.** Below is the last attempt."
         self.explain(again, self.deaths)
 
@@ -197,8 +198,8 @@ class Supervisor:
 
     def warn(self, text: str) -> None:
         """Logs a line, also in the run's own log if there is one."""
-        path = self.output_dir and self.output_dir / "training.log"
-        file = LogFile(path) if path and path.is_file() else logging.NullHandler()
+        path = Path(self.where, "training.log")
+        file = LogFile(path) if path.is_file() else logging.NullHandler()
         log.addHandler(file)
         try:
             log.warning(text)
@@ -206,29 +207,27 @@ class Supervisor:
             log.removeHandler(file)
             file.close()
 
-    @property
-    def output_dir(self) -> Path | None:
-        """Of the run that the kernel told of last; None before."""
-        told = [line["output_dir"] for line in self.told if "output_dir" in line]
-        return Path(told[-1]) if told else None
+    def last_told(self, name: str) -> Any:
+        """A setting as the kernel told it last; None before."""
+        return next((line.get(name) for line in reversed(self.told) if name in line), None)
 
     @property
     def max_restarts(self) -> int:
-        told = [line["max_restarts"] for line in self.told if "max_restarts" in line]
-        return told[-1] if told else Config.max_restarts
+        told = self.last_told("max_restarts")
+        return Config.max_restarts if told is None else int(told)
 
     @property
     def where(self) -> str:
-        """The run in a notification, or the page if there is no run yet."""
-        return str(self.output_dir or self.record.output_path or "a page without output path")
+        """The run's directory, or the page if there is no run yet."""
+        return str(self.last_told("output_dir") or self.record.output_path or "a page without a path")
 
     def commits(self) -> int:
-        """The number of kernels' runs that have committed something."""
+        """How many times a run, in a kernel, has made its first commit."""
         return sum(line["event"] == COMMITTED for line in self.told)
 
     def out_of_time(self) -> Outcome | None:
-        told = [line["max_hours"] for line in self.told if "max_hours" in line]
-        over = told and told[-1] and time.monotonic() - self.began >= 3600 * told[-1]
+        hours = self.last_told("max_hours")
+        over = hours is not None and time.monotonic() - self.began >= 3600 * hours
         return Outcome.STOPPED_BY_MAX_HOURS if over else None
 
     def announce(self, event: str) -> None:
@@ -411,6 +410,10 @@ def _kernel_environment(night_file: Path) -> dict[str, str]:
     """
     others = {name: value for name, value in os.environ.items() if name != ADDRESSES}
     return {**others, "JPY_PARENT_PID": "1", NIGHT_FILE: str(night_file)}
+
+
+def _remove_explanation(nb: NotebookNode) -> None:
+    nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
 
 
 def _outputs(nb: NotebookNode) -> list[NotebookNode]:

@@ -17,7 +17,7 @@ import torch
 from faults import fault, healthy_config, remove_children
 
 from treelstm import preflight, train
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, as_text
 
 
 @fault("Batches", WARNING, r"batch_size=500, but there are 100 training pairs: one step per epoch")
@@ -61,6 +61,12 @@ Memory = namedtuple("Memory", "available")
 def test_disk_too_small(base, config, patch):
     patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 10**6, 10**6))
     return dataclasses.replace(config, epochs=500)
+
+
+def test_the_estimate_says_that_max_hours_stops_the_run(base):
+    config = healthy_config(base, base / "run", epochs=10**5, max_hours=0.1)
+    assert "unless max_hours=0.1 stops it first" in as_text(preflight(config))
+    assert "max_hours" not in as_text(preflight(dataclasses.replace(config, max_hours=None)))
 
 
 @fault("Resources", ERROR, r"peak memory \S+ GB of \S+ GB free")

@@ -161,14 +161,26 @@ def test_a_cosine_schedule_resumes_bit_identical_and_counts_epochs_among_what_is
     assert train(config).epochs[2]["learning_rate"] < 0.3e-3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+STOP_SIGNALS = [signal.Signals[f"SIG{name}"] for name in "INT TERM HUP USR1 USR2 XCPU".split()]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_commits_and_stops_and_gives_the_handlers_back(tiny, tmp_path, number):
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    handlers = [*map(signal.getsignal, STOP_SIGNALS)]
     config = tiny_config(tiny, tmp_path / "run")
     history = train(config, listeners=[StopAfter(7, number)])
     assert history.outcome == f"stopped by {number.name}" and len(history.epochs) == 1
+    assert history.outcome.exit_status == 128 + number
     assert list_checkpoints(tmp_path / "run")[-1].path.name == "checkpoint_epoch_2_step_2.pt"
-    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert handlers == [*map(signal.getsignal, STOP_SIGNALS)]
+
+
+def test_a_signal_that_is_ignored_stays_ignored(config):
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        assert train(config, listeners=[StopAfter(7, signal.SIGUSR1)]).finished
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_second_signal_during_the_commit_does_not_tear_it(tiny, tmp_path, monkeypatch):

@@ -108,8 +108,8 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                 "s. If the disk is slow, choose an output_dir on another"
             )
 
-    def stop_if_time_is_up(*, validates: bool) -> None:
-        if deadline.is_near(validates=validates):
+    def stop_if_time_is_up() -> None:
+        if deadline.is_near(validates=run.step == run.steps_per_epoch):
             stop.outcome = stop.outcome or Outcome.STOPPED_BY_MAX_HOURS
 
     def count_seconds() -> None:
@@ -128,7 +128,7 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
-                stop_if_time_is_up(validates=run.step == run.steps_per_epoch)
+                stop_if_time_is_up()
                 since, wait = time.monotonic() - committed, pace
                 if pace:  # 0 means after every step
                     wait = max(pace, _COST * deadline.commit_seconds)
@@ -136,6 +136,7 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                     count_seconds()
                     check_sound(run)
                     commit()
+                    stop_if_time_is_up()
                 if stop.outcome:
                     return stop.outcome
             check_sound(run)  # before the metrics, which cannot be computed from NaN
@@ -148,7 +149,7 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
             commit()
             for listener in listeners:
                 listener.on_epoch(record)
-            stop_if_time_is_up(validates=False)
+            stop_if_time_is_up()
             if stop.outcome and run.outcome is None:
                 return stop.outcome
         return run.outcome
