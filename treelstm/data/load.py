@@ -35,11 +35,13 @@ def load_corpus(config: Config) -> Corpus:
         DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
     require_config(config)
+    pair_files(config.data_path, "data_dir")
     training = load_pairs(config.data_path, config.ignored_keys)
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
         training, validation = _split(training, config)
     else:
+        pair_files(config.validation_path, "validation_dir")
         validation = load_pairs(config.validation_path, config.ignored_keys)
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
     return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
@@ -91,14 +93,15 @@ def load_pairs(
     return pairs
 
 
-def pair_files(directory: Path | str) -> dict[int, Path]:
-    """The file of each label."""
+def pair_files(directory: Path | str, setting: str = "") -> dict[int, Path]:
+    """The file of each label; an error names the setting that leads to the directory."""
     directory, problems, paths = Path(directory), Problems(), {}
     if not directory.is_dir():
+        todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
         raise data_error(
             directory,
             "is a file, expected a directory" if directory.exists() else "no such directory",
-            "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
+            f"{todo}, or make a sample: python -m treelstm sample --data-dir DIR",
         )
     for stem, label in CLASSES.items():
         found = [path for ending in _READERS if (path := directory / f"{stem}{ending}").exists()]
