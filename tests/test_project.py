@@ -60,6 +60,9 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
     defaults = treelstm.Config()
     for line in text.splitlines()[1:]:
         name = line.split(" = ")[0]
+        if (path.stem, name) == ("03_resume", "epochs"):
+            assert namespace[name] is None, "a page's default would override the run's own number"
+            continue
         assert namespace[name] == getattr(defaults, name), f"{name} differs from Config's default"
         assert "  # " in line, f"{name} has no comment for papermill's help"
 
@@ -70,8 +73,8 @@ FLOORS = [
     "trees.forest trees.vocabulary trees.builder data.pairs data.store data.load",
     "sealed log notify parent_watch",
     "model.child_sum model.objectives model.encoder model.files evaluation",
-    "run.lock run.directory run.status run.state run.step run.divergence run.listener run.tensorboard",
-    "run.training",
+    "run.lock run.directory run.changes run.status run.state run.step run.divergence run.listener",
+    "run.tensorboard run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
     "figures tree_figures widgets overnight engine",
     "listeners",
