@@ -137,7 +137,7 @@ def every_call(work: Path) -> None:
 
 
 def every_look(work: Path) -> None:
-    """Errors and short reads at each look at a killed run's directory and files while it starts again."""
+    """Errors and short reads at each look at a killed run's files while it starts again."""
     began = time.monotonic()
     base = work / "looks"
     settings = {"epochs": 3, "checkpoint_every_seconds": 0, "batch_size": 160}

@@ -83,6 +83,15 @@ def test_a_notebook_gives_the_names_of_its_parameters_cells_and_no_others():
     assert (config.epochs, config.seed, config.batch_size) == (3, 1, 16)
 
 
+def test_none_means_as_in_the_run_where_a_setting_cannot_be_none():
+    cells = ["# Parameters of this run\nepochs = None\npatience = None\nvalidation_dir = None"]
+    given = namespace(*cells, epochs=None, patience=None, validation_dir=None)
+    config = Config.from_notebook(given, {"epochs": 300, "patience": 4, "validation_dir": "v"})
+    assert (config.epochs, config.patience, config.validation_dir) == (300, None, None)
+    with pytest.raises(ConfigError, match="epochs is None, expected int"):
+        Config.from_notebook(given)  # without a run, there is nothing that it could mean
+
+
 def test_an_injected_name_that_is_no_setting_is_refused():
     cells = [OWN, '# Parameters\nepohcs = 3\nresume = "auto"']
     with pytest.raises(ConfigError, match="epohcs: no such setting"):

@@ -164,7 +164,7 @@ def test_status_shows_the_first_line_of_an_error_and_a_run_before_its_first_comm
     assert main(["train", *small, "--seed", "7", "--dropout", "0.3"]) == 1
     capsys.readouterr()
     assert main(["status", str(run)]) == 0
-    assert re.search(r"its log: \d{4}-.* SettingsChanged: .* other settings", capsys.readouterr().out)
+    assert re.search(r"its log: \d{4}-.* SettingsChanged: .* cannot be resumed", capsys.readouterr().out)
     with only_writer(tmp_path / "other"):
         assert main(["status", str(tmp_path / "other")]) == 0
     assert "has no commit yet. Try again later." in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, tiny_config
 from jupyter_client.manager import start_new_kernel
 from papermill.exceptions import PapermillExecutionError
-from runs import assert_same_run, copy
+from runs import StopAfter, assert_same_run, copy
 
 from treelstm import list_checkpoints, train
 
@@ -115,6 +115,55 @@ def test_the_resume_page_shows_the_run_and_goes_on_with_the_runs_own_settings(
     assert "widget-view" not in json.dumps(resumed.cells)
     train(tiny_config(tiny, tmp_path / "whole", epochs=4))
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_resume_page_as_delivered_trains_as_far_as_the_run_was_begun_to_go(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", epochs=4)
+    train(config, listeners=[StopAfter(7)])
+    with pytest.raises(PapermillExecutionError, match=r"epochs=1, but .* is in epoch 2\. Set epochs to"):
+        execute("03_resume", tmp_path, {"output_dir": config.output_dir, "epochs": 1})
+    assert not (tmp_path / "run" / "final_model.pt").exists()
+    resumed = execute("03_resume", tmp_path, {"output_dir": config.output_dir})
+    assert results(resumed)["resumed_at"] == [1, 2] and results(resumed)["epochs"] == 4
+    train(tiny_config(tiny, tmp_path / "whole", epochs=4))
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    again = execute("03_resume", tmp_path, {"output_dir": config.output_dir})
+    assert results(again)["outcome"] == "finished" and results(again)["epochs"] == 4
+
+
+def test_the_resume_page_makes_a_named_change_and_shows_it(trained, tmp_path, parameters):
+    page = {"output_dir": parameters["output_dir"], "epochs": 3, "learning_rate": 0.01}
+    with pytest.raises(PapermillExecutionError, match='set changes="learning_rate" to go on'):
+        execute("03_resume", tmp_path, page)
+    execute("03_resume", tmp_path, page | {"changes": "learning_rate"})
+    later = execute("03_resume", tmp_path, {"output_dir": page["output_dir"], "epochs": 4})
+    changed = "changed on purpose: learning_rate: 0.001 became 0.01 after epoch 2"
+    assert changed in results(later)["status"] and results(later)["epochs"] == 4
+    with pytest.raises(PapermillExecutionError, match=r"learning_rate=0\.01, this run asks for 0\.02"):
+        execute("03_resume", tmp_path, page | {"epochs": 5, "learning_rate": 0.02})
+
+
+def test_pages_on_a_run_whose_data_have_moved_name_the_parameter_to_give(tiny, tmp_path):
+    before, after = copy(tiny, tmp_path / "before"), tmp_path / "after"
+    train(tiny_config(before, tmp_path / "run", epochs=1, validation_dir=None))
+    before.rename(after)
+    page = {"output_dir": str(tmp_path / "run")}
+    for name in ("03_resume", "04_evaluate"):
+        with pytest.raises(
+            PapermillExecutionError, match=r"before/training: no such directory\. Set data_"
+        ):
+            execute(name, tmp_path, page)
+    page["data_dir"] = str(after / "training")
+    assert results(execute("04_evaluate", tmp_path, page))["scores"]
+    assert results(execute("03_resume", tmp_path, page | {"epochs": 2}))["epochs"] == 2
+
+
+def test_pages_on_a_run_without_its_best_model_say_what_they_take(trained, tmp_path, parameters):
+    run = tmp_path / "run"
+    (run / "best_model.pt").unlink()
+    page = execute("04_evaluate", tmp_path, {"output_dir": str(run)})
+    assert results(page)["checkpoint"].endswith("checkpoint_epoch_2.pt")
+    assert "best_model.pt is missing: checkpoint_epoch_2.pt is taken instead" in text(page)
 
 
 def test_the_resume_page_takes_an_earlier_checkpoint_and_names_a_damaged_one(

@@ -60,6 +60,9 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
     defaults = treelstm.Config()
     for line in text.splitlines()[1:]:
         name = line.split(" = ")[0]
+        if (path.stem, name) == ("03_resume", "epochs"):
+            assert namespace[name] is None, "a page's default would override the run's own number"
+            continue
         assert namespace[name] == getattr(defaults, name), f"{name} differs from Config's default"
         assert "  # " in line, f"{name} has no comment for papermill's help"
 
@@ -71,10 +74,8 @@ FLOORS = [
     "data.pairs data.reading data.store data.load",
     "sealed log notify parent_watch",
     "model.child_sum model.objectives model.encoder model.content model.files evaluation",
-    "run.lock run.content run.directory run.status run.state run.step run.divergence run.deadline "
-    "run.listener "
-    "run.tensorboard",
-    "run.training",
+    "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
+    "run.deadline run.listener run.tensorboard run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
     "figures tree_figures widgets overnight engine",
     "listeners",

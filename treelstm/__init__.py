@@ -19,7 +19,12 @@ if _TYPE_CHECKING:
     from treelstm.history import History
     from treelstm.listeners import train
     from treelstm.model.files import export_encoder, import_encoder, load_encoder
-    from treelstm.run.directory import find_latest_checkpoint, list_checkpoints, load_checkpoint
+    from treelstm.run.directory import (
+        find_best_model,
+        find_latest_checkpoint,
+        list_checkpoints,
+        load_checkpoint,
+    )
     from treelstm.run.listener import Listener
     from treelstm.run.status import run_status
 
@@ -27,8 +32,8 @@ _wait_briefly()  # now, because OpenMP reads the environment when torch is loade
 
 __all__ = [
     "Config", "History", "Listener", "Metrics", "Report", "evaluate", "export_encoder",
-    "find_latest_checkpoint", "import_encoder", "list_checkpoints", "load_checkpoint", "load_corpus",
-    "load_encoder", "load_pairs", "preflight", "run_status", "train", "write_sample",
+    "find_best_model", "find_latest_checkpoint", "import_encoder", "list_checkpoints", "load_checkpoint",
+    "load_corpus", "load_encoder", "load_pairs", "preflight", "run_status", "train", "write_sample",
 ]  # fmt: skip
 
 _HOMES = {
@@ -36,7 +41,7 @@ _HOMES = {
     "data.load": "load_corpus load_pairs", "data.sample": "write_sample",
     "evaluation": "Metrics evaluate", "history": "History", "listeners": "train",
     "model.files": "export_encoder import_encoder load_encoder",
-    "run.directory": "find_latest_checkpoint list_checkpoints load_checkpoint",
+    "run.directory": "find_best_model find_latest_checkpoint list_checkpoints load_checkpoint",
     "run.listener": "Listener", "run.status": "run_status",
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from treelstm.evaluation import evaluate, tfidf_scorer
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder, read_model
 from treelstm.notify import notify
-from treelstm.run.directory import BEST
+from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
@@ -73,7 +73,8 @@ def _evaluate(config: Config) -> int:
     """Metrics beside the bag of symbols: on the pairs of a directory that is named, else on those that
     the checkpoint's run held out.
     """
-    path = config.output_path / BEST if config.checkpoint == "best" else Path(config.checkpoint)
+    best = config.checkpoint == "best"
+    path = find_best_model(config.output_path) if best else Path(config.checkpoint)
     encoder = load_encoder(path, config.device)
     named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
     if named:

@@ -126,6 +126,9 @@ class EncoderSettings:
         return {setting.name: plain(getattr(self, setting.name)) for setting in dataclasses.fields(self)}
 
 
+MODEL_SETTINGS = frozenset(setting.name for setting in dataclasses.fields(EncoderSettings))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(EncoderSettings):
     """The settings of one run; relative paths start from the repository. Raises as `EncoderSettings`."""
@@ -189,11 +192,29 @@ class Config(EncoderSettings):
     )
     keep: str | int = _setting(
         "all",
-        'epoch checkpoints to keep: "all", or the last N and the best',
+        'epoch checkpoints to keep: "all", or the last N and, for each, the best by then',
         (lambda v: v == "all" or (isinstance(v, int) and v >= 1), '"all" or a number of at least 1'),
     )
     max_restarts: int = _setting(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
     ignore_preflight: bool = _setting(False, "train even if preflight says no-go")
+
+    def __post_init__(self) -> None:
+        """Also splits `changes` at commas, and refuses names that it cannot hold."""
+        if isinstance(self.changes, str):
+            object.__setattr__(self, "changes", (self.changes,))
+        super().__post_init__()
+        words = (word.strip() for text in self.changes for word in text.split(","))
+        object.__setattr__(self, "changes", tuple(filter(None, words)))
+        known = {setting.name for setting in dataclasses.fields(self)} - MODEL_SETTINGS | {"data"}
+        for name in self.changes:
+            if name in MODEL_SETTINGS:
+                remedy = "it makes another model. Choose a new output_dir instead"
+                raise ConfigError(f"changes names {name}, which no resume can change: {remedy}.")
+            if name not in known:
+                raise ConfigError(
+                    f"changes names {name}: no such setting. {did_you_mean(name, known)}"
+                    'Name settings, or "data", with commas between them.'
+                )
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Config:
@@ -207,11 +228,15 @@ class Config(EncoderSettings):
         """The settings assigned in a notebook's parameters cell and in the one that papermill adds.
 
         `namespace` is the notebook's `globals()`; variables of other cells are ignored. All other
-        settings come from `others` (a checkpoint's settings, say), else from the defaults. If a kernel
-        was started again, a run that had begun is resumed, whatever `resume` says.
+        settings come from `others` (a checkpoint's settings, say), else from the defaults. With
+        `others`, None means "as there" for a setting that cannot itself be None. If a kernel was
+        started again, a run that had begun is resumed, whatever `resume` says.
         """
-        names = _assigned_names(namespace.get("In", ()))
-        config = cls(**{**(others or {}), **{name: namespace[name] for name in names}})
+        given = {name: namespace[name] for name in _assigned_names(namespace.get("In", ()))}
+        if others is not None:
+            required = {s.name for s in dataclasses.fields(cls) if "None" not in str(s.type)}
+            given = {k: v for k, v in given.items() if v is not None or k not in required}
+        config = cls(**{**(others or {}), **given})
         config.tell_engine()
         return config.for_this_kernel()
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self, TypedDict, cast
 
+from treelstm.config import Value
+
 
 class EpochRecord(TypedDict):
     """One epoch, as in training_history.json: every metric of `METRICS` that has a key."""
@@ -31,6 +33,17 @@ class BestEpoch(TypedDict):
 
     epoch: int
     validation_loss: float
+
+
+class Change(TypedDict):
+    """A setting, or "data", that a resume changed on purpose, and where in the run."""
+
+    name: str
+    before: Value
+    now: Value
+    epoch: int  # of the commit that was resumed
+    step: int
+    best_anew: bool  # validation losses before it mean something else: the best epoch is sought anew
 
 
 class Timing(TypedDict):

@@ -33,6 +33,11 @@ def wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def chosen_device(name: str) -> torch.device:
     """The device of a setting; raises ConfigError if torch sees no such GPU."""
     import torch

@@ -26,7 +26,14 @@ from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best
 from treelstm.model.files import read_model
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
-from treelstm.run.directory import BEST, FINAL, list_checkpoints, looks_again, newest_usable
+from treelstm.run.directory import (
+    BEST,
+    FINAL,
+    find_best_model,
+    list_checkpoints,
+    looks_again,
+    newest_usable,
+)
 from treelstm.run.lock import holder
 from treelstm.run.status import CheckpointRow, RunStatus, run_status, unread_row, verified_row
 from treelstm.sealed import CheckpointError
@@ -259,7 +266,7 @@ def model_picker(output_dir: Path, checkpoint: Path | str) -> CheckpointPicker:
     newest = newest_usable(output_dir)
     paths = [each.path for each in list_checkpoints(output_dir)]
     paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
-    chosen = output_dir / BEST if checkpoint == "best" else from_root(checkpoint)
+    chosen = find_best_model(output_dir) if checkpoint == "best" else from_root(checkpoint)
     if not chosen.is_file():
         raise CheckpointError(
             f'checkpoint="{checkpoint}": there is no file {chosen}. Train with '

@@ -119,6 +119,10 @@ def test_data_changed_since(base, config, patch):
     positive(base).write_bytes(b"".join([*others, first]))
 
 
-@fault("Output directory", NOTE, r"checkpoint_epoch_2\.pt is the end of the run: nothing is left to do")
+@fault(
+    "Output directory",
+    NOTE,
+    r"checkpoint_epoch_2\.pt: the run is finished: nothing to do\. Raise epochs",
+)
 def test_already_finished(base, config, patch):
     return dataclasses.replace(config, epochs=2)

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from runs import OnStep, StopAfter, assert_same_run, files
+from runs import OnStep, StopAfter, assert_same_run, copy, files
 
-from treelstm import Config, Listener, load_checkpoint, load_corpus, load_encoder, train
+from treelstm import Config, Listener, load_checkpoint, load_corpus, load_encoder, preflight, train
+from treelstm.__main__ import main
+from treelstm.checks.report import as_text
+from treelstm.model.files import model_part
 from treelstm.run.directory import NoUsableCheckpoint, list_checkpoints
 from treelstm.run.state import SettingsChanged
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, write_sealed
@@ -332,7 +335,7 @@ def test_auto_with_only_damaged_checkpoints_stops_instead_of_burying_the_run(tin
 # --- ending, keeping, starting from weights -----------------------------------------------------
 
 
-def test_patience_ends_a_run_early_and_more_patience_goes_on(tiny, tmp_path):
+def test_patience_ends_a_run_early_says_what_helps_and_more_patience_goes_on(tiny, tmp_path, capsys):
     config = tiny_config(tiny, tmp_path / "run", patience=2, epochs=9)
 
     def never_better(run):
@@ -343,15 +346,91 @@ def test_patience_ends_a_run_early_and_more_patience_goes_on(tiny, tmp_path):
     assert train(config, listeners=listeners).outcome == "finished early"
     assert list_checkpoints(tmp_path / "run")[-1].epoch == 3
     assert train(config, listeners=listeners).outcome == "finished early"
+    assert train(dataclasses.replace(config, epochs=99), listeners=listeners).finished
+    said = capsys.readouterr().out
+    assert "finished early: nothing to do. Raise patience (now 2, None waits for ever) to train" in said
+    text = as_text(preflight(dataclasses.replace(config, epochs=99)), "utf-8")
+    assert "for at most 0 epochs" in text and "epochs 4 to" not in text
+    assert "Raise patience (now 2, None waits for ever)" in text
+    assert train(dataclasses.replace(config, epochs=3), listeners=listeners).outcome == "finished"
+    assert "Raise epochs (now 3) and patience (now 2" in capsys.readouterr().out
     more = dataclasses.replace(config, patience=3)
+    assert "epochs 4 to at most 9 will run: patience=3" in as_text(preflight(more), "utf-8")
     assert len(train(more, listeners=listeners).epochs) == 4
     assert (tmp_path / "run" / "final_model.pt").is_file()
 
 
-def test_keep_leaves_the_last_ones_and_the_best(tiny, tmp_path):
-    history = train(tiny_config(tiny, tmp_path / "run", epochs=6, keep=2, learning_rate=0.01))
-    kept = {c.epoch for c in list_checkpoints(tmp_path / "run")}
-    assert kept == {5, 6, history.best["epoch"]}
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("every", [1e9, 0])
+def test_keep_leaves_the_last_ones_and_whatever_was_the_best_by_then(tiny, tmp_path, keep, every):
+    config = tiny_config(
+        tiny, tmp_path / "run", epochs=7, keep=keep, learning_rate=0.05, checkpoint_every_seconds=every
+    )
+    history = train(config).epochs
+
+    def best(epoch: int) -> int:
+        return min(history[:epoch], key=lambda record: record["validation_loss"])["epoch"]
+
+    last = set(range(8 - keep, 8))
+    kept = [c.epoch for c in list_checkpoints(tmp_path / "run")]
+    assert set(kept) == last | {best(epoch) for epoch in last}
+    whole = tmp_path / "whole"
+    train(dataclasses.replace(config, output_dir=str(whole), keep="all"))
+    for epoch in kept:  # going back to each, and on from there, loses nothing
+        for epochs in sorted({epoch, 7}):
+            run = copy(tmp_path / "run", tmp_path / f"back to {epoch} until {epochs}")
+            path = str(run / f"checkpoint_epoch_{epoch}.pt")
+            train(dataclasses.replace(config, output_dir=str(run), resume=path, epochs=epochs))
+            weights = load_encoder(run / "best_model.pt").state_dict()
+            expected = load_encoder(whole / f"checkpoint_epoch_{best(epochs)}.pt").state_dict()
+            assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_best_model_that_stays_the_best_stays_where_it_is(tiny, run):
+    """An older version has pruned the checkpoint that it was made from."""
+    for epoch in (2, 3):
+        content = load_checkpoint(run / f"checkpoint_epoch_{epoch}.pt")
+        best = {"best": {"epoch": 1, "validation_loss": 0.0}}
+        write_sealed(run / f"checkpoint_epoch_{epoch}.pt", content | best)
+    write_sealed(run / "best_model.pt", model_part(load_checkpoint(run / "checkpoint_epoch_1.pt")))
+    before = (run / "best_model.pt").read_bytes()
+    (run / "checkpoint_epoch_1.pt").unlink()
+    train(tiny_config(tiny, run, resume=str(run / "checkpoint_epoch_2.pt")))
+    assert (run / "best_model.pt").read_bytes() == before
+
+
+def test_a_best_epoch_that_was_set_aside_is_found_there_if_it_is_of_this_run(tiny, finished, run):
+    config = tiny_config(tiny, run, epochs=5)
+    train(config)
+    aside = run / "superseded"
+    aside.mkdir()
+    foreign = load_checkpoint(run / "checkpoint_epoch_3.pt")
+    foreign["history"][0]["train_loss"] = 0.0
+    write_sealed(aside / "checkpoint_epoch_3.pt", foreign)
+    (run / "checkpoint_epoch_3.pt").rename(aside / "checkpoint_epoch_3.2.pt")
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    best = {"best": {"epoch": 3, "validation_loss": 0.0}}
+    write_sealed(run / "checkpoint_epoch_4.pt", content | best)
+    train(dataclasses.replace(config, resume=str(run / "checkpoint_epoch_4.pt"), epochs=4))
+    weights = load_encoder(run / "best_model.pt").state_dict()
+    expected = load_encoder(finished / "checkpoint_epoch_3.pt").state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_best_model_that_is_lost_is_said_once_and_evaluation_says_what_it_takes(
+    tiny, run, capsys, caplog
+):
+    content = load_checkpoint(run / "checkpoint_epoch_2.pt")
+    best = {"best": {"epoch": 1, "validation_loss": 0.0}}
+    write_sealed(run / "checkpoint_epoch_2.pt", content | best)
+    (run / "checkpoint_epoch_1.pt").unlink()
+    train(tiny_config(tiny, run, epochs=5, resume=str(run / "checkpoint_epoch_2.pt")))
+    said = capsys.readouterr().out
+    assert said.count("best_model.pt is not of epoch 1 and cannot be made again") == 1
+    assert not (run / "best_model.pt").exists()
+    assert main(["evaluate", "--output-dir", str(run)]) == 0
+    assert "checkpoint_epoch_5.pt on 72 pairs" in capsys.readouterr().out
+    assert "best_model.pt is missing: checkpoint_epoch_5.pt is taken instead" in caplog.text
 
 
 def test_keep_does_not_remove_the_only_good_commit_when_the_disk_damages_the_newest(

@@ -20,9 +20,12 @@ _METADATA_BYTES = 2**20
 
 
 def data_files(config: Config) -> Iterator[Finding]:
-    for directory in filter(None, (config.data_path, config.validation_path)):
+    both = {"data_dir": config.data_path, "validation_dir": config.validation_path}
+    for setting, directory in both.items():
+        if directory is None:
+            continue
         try:
-            paths = pair_files(directory)
+            paths = pair_files(directory, setting)
         except DataError as error:
             yield from problems(error)
             continue

@@ -12,9 +12,9 @@ from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
+from treelstm.run.changes import best_on_resume, epochs_left, in_words, new_changes, refusals
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
 from treelstm.run.lock import ADVICE, holder, lacking
-from treelstm.run.state import changed_settings
 from treelstm.sealed import CheckpointError, MissingCheckpoint, UnreadableCheckpoint
 
 _SECONDS = 10  # for reading a run's checkpoints, the newest first
@@ -92,14 +92,17 @@ def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if start is None:
         yield Finding(OK, f'resume="auto" starts from scratch: no checkpoint in {config.output_path}')
         return
-    content, name, done = start.content, start.checkpoint.path.name, start.checkpoint.epochs_done
-    if changes := changed_settings(config, corpus, content):
-        remedy = "Change it back to resume, or choose a new output_dir"
-        yield from (Finding(ERROR, f"{name} was trained with {each}", remedy) for each in changes)
-    elif done >= config.epochs:
-        text = f"{name} is the end of the run: nothing is left to do"
-        yield Finding(NOTE, text, f"To train on, raise epochs (now {config.epochs})")
-    else:
+    content, name = start.content, start.checkpoint.path.name
+    if reasons := refusals(config, corpus, content, start.checkpoint.path):
+        yield from (Finding(ERROR, *reason) for reason in reasons)
+        return
+    for change in new_changes(config, corpus, content):
+        yield Finding(NOTE, f"changed on purpose: {in_words(change)}")
+    best = best_on_resume(config, corpus, content)
+    left, to_do = epochs_left(config, *start.checkpoint.position, best)
+    if left:
         place = f"epoch {content['epoch']}" + (f", step {content['step']}" if content["step"] else "")
-        epochs = f"epochs {done + 1} to {config.epochs}"
-        yield Finding(OK, f"resumes from {name} ({place}) and runs {epochs}")
+        yield Finding(OK, f"resumes from {name} ({place}); {to_do}")
+    else:
+        text, _, remedy = to_do.partition(". ")
+        yield Finding(NOTE, f"{name}: {text}", remedy)

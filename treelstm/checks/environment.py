@@ -1,7 +1,6 @@
 """Checks of the installation: packages, device, threads, the notebooks' kernel."""
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config, project_root
-from treelstm.process import threads, waiting_seconds
+from treelstm.process import threads, usable_cores, waiting_seconds
 
 _LONGEST_WAIT_SECONDS = 1e-3  # of processor time after an operation; threads that sleep take 0.1 ms
 
@@ -67,10 +66,6 @@ def _device(config: Config) -> Finding:
         text = f"this machine has a GPU, but {build} cannot use it"
         return Finding(WARNING, text, "Install a CUDA build of torch")
     return Finding(OK, f"{build} finds no GPU: training on the CPU")
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _threads(config: Config) -> Iterator[Finding]:

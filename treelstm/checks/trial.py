@@ -12,16 +12,16 @@ import numpy as np
 import psutil
 import torch
 
-from treelstm.checks.environment import usable_cores
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Level, Report, judged
 from treelstm.config import Config, ConfigError
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
-from treelstm.process import threads
+from treelstm.process import threads, usable_cores
 from treelstm.progress import duration
 from treelstm.randomness import epoch_order
-from treelstm.run.directory import list_checkpoints
+from treelstm.run.changes import best_on_resume, epochs_left
+from treelstm.run.directory import starting_point
 from treelstm.run.state import SettingsChanged, new_run, state_of
 from treelstm.run.step import train_step
 from treelstm.sealed import CheckpointError, sealed
@@ -123,16 +123,31 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     validation_seconds = time.perf_counter() - began
     steps_seconds = float(np.mean(spent[-len(every) :])) * run.steps_per_epoch
     report.seconds_per_epoch = steps_seconds + validation_seconds + commit_seconds
-    checkpoints = list_checkpoints(config.output_path) if config.resume == "auto" else []
-    left = max(0, config.epochs - (checkpoints[-1].epochs_done if checkpoints else 0))
+    left = _epochs_left(config, corpus)
     seconds = left * report.seconds_per_epoch
     ends = datetime.now() + timedelta(seconds=seconds)
-    pace = f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {left} epochs"
+    most = "at most " if config.patience else ""
+    pace = (
+        f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {most}{left} epochs"
+    )
+    at = f"{ends:%Y-%m-%d at %H:%M}" + (" or earlier" if most else "")
     in_time = config.max_hours is None or seconds < 3600 * config.max_hours
     stop = "" if in_time else f", unless max_hours={config.max_hours:g} stops it first"
-    yield Finding(OK, f"{pace}; started now, it ends on {ends:%Y-%m-%d at %H:%M}{stop}")
+    yield Finding(OK, f"{pace}; started now, it ends on {at}{stop}")
     yield _memory(report, run.device)
     yield _disk(config, report, size, left)
+
+
+def _epochs_left(config: Config, corpus: Corpus) -> int:
+    """How many epochs training would run, at most."""
+    try:
+        start = starting_point(config.output_path, config.resume)
+    except CheckpointError:  # which the check of the output directory reports
+        return config.epochs
+    if start is None:
+        return config.epochs
+    best = best_on_resume(config, corpus, start.content)
+    return epochs_left(config, *start.checkpoint.position, best)[0]
 
 
 def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
@@ -181,7 +196,7 @@ def _memory(report: Report, device: torch.device) -> Finding:
 def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
     """Disk space of the whole run: the checkpoints that `keep` keeps, and two models."""
     model = size / 3  # weights without Adam's two moments
-    kept = left if config.keep == "all" else min(left, int(config.keep) + 1)
+    kept = left if config.keep == "all" else min(left, 2 * int(config.keep))  # each with its best
     report.disk_bytes = kept * size + 2 * model
     needed = report.disk_bytes + 3 * size  # two commits inside an epoch, and the one being written
     directory = nearest_existing(config.output_path)
@@ -190,6 +205,6 @@ def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
         f"{report.disk_bytes / 1e6:,.1f} MB for {kept} checkpoints of {size / 1e6:.1f} MB; "
         f"{free / 1e9:,.1f} GB are free in {directory}"
     )
-    fit = max(1, int(free / size) - 6)
+    fit = max(1, (int(free / size) - 5) // 2)
     remedy = f"Set keep={fit}, free some space, or choose another output_dir"
     return judged(text, needed > free, ERROR, remedy)

@@ -35,11 +35,13 @@ def load_corpus(config: Config) -> Corpus:
         DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
     require_config(config)
+    pair_files(config.data_path, "data_dir")
     training = load_pairs(config.data_path, config.ignored_keys)
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
         training, validation = _split(training, config)
     else:
+        pair_files(config.validation_path, "validation_dir")
         validation = load_pairs(config.validation_path, config.ignored_keys)
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
     return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
@@ -94,15 +96,20 @@ def _unreachable(path: Path, error: OSError) -> DataError:
     return data_error(path, found, "Correct that, then run the same command again")
 
 
-def pair_files(directory: Path | str) -> dict[int, Path]:
-    """The file of each label; raises DataError if one is missing or that cannot be found out."""
+def pair_files(directory: Path | str, setting: str = "") -> dict[int, Path]:
+    """The file of each label.
+
+    Raises:
+        DataError: one is missing or cannot be looked for; names `setting`, which leads to the directory.
+    """
     directory, problems, paths = Path(directory), Problems(), {}
     try:
         if not directory.is_dir():
+            todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
             raise data_error(
                 directory,
                 "is a file, expected a directory" if is_there(directory) else "no such directory",
-                "Put pair files there, or make a sample: python -m treelstm sample --data-dir DIR",
+                f"{todo}, or make a sample: python -m treelstm sample --data-dir DIR",
             )
         there = [
             [path for ending in _READERS if is_there(path := directory / f"{stem}{ending}")]

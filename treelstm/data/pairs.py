@@ -5,7 +5,9 @@ Shapes: P pairs, T trees.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,14 @@ class Pairs:
         require(bool((self.line > 0).all()), "a line number is not positive")
 
     @property
+    def content_digest(self) -> str:
+        """SHA-256 of trees, labels and similarities in their order, however the files hold them."""
+        digest, trees = hashlib.sha256(), self.forest.tree_digest
+        for part in (trees[self.first], trees[self.second], self.label, self.similarity):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    @property
     def trees(self) -> Array:
         """[2 P] tree numbers of all pairs: the first trees, then the second ones."""
         return np.concatenate((self.first, self.second))
@@ -128,6 +138,12 @@ class Corpus:
     validation: Pairs
     vocabulary: Vocabulary
     fingerprint: dict[str, str]
+
+    @cached_property
+    def content_digest(self) -> dict[str, str]:
+        """Of the training and of the validation pairs; computed once."""
+        parts = {"training": self.training, "validation": self.validation}
+        return {name: pairs.content_digest for name, pairs in parts.items()}
 
     @property
     def overlap(self) -> float:

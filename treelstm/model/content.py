@@ -28,6 +28,9 @@ class Content:
     def __getitem__(self, key: str) -> Any:
         return self._content[key]
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._content.get(key, default)
+
     def require(self, holds: bool, key: str, found: object, expected: str) -> None:
         if not holds:
             plain = found is None or isinstance(found, str | bool | int | float)

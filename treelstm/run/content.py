@@ -44,6 +44,7 @@ def check_commit(content: Content) -> None:
     for number in sums:
         content.number("epoch_sums", number, 0.0)
     content.strings("fingerprint")
+    _changes(content)
     content.whole("num_threads", content["num_threads"], 1, 4096)
     content.require(isinstance(content["device"], str), "device", content["device"], "a text")
     _optimizer(content, list(shapes.values()), done + step)
@@ -52,6 +53,22 @@ def check_commit(content: Content) -> None:
     for key, schedule in named:
         if content[key] is not None:
             _schedule(content, key, schedule)
+
+
+def _changes(content: Content) -> None:
+    """The two keys that earlier versions did not write."""
+    if content.get("content_digest") is not None:
+        content.strings("content_digest")
+    changes = content.get("changes", [])
+    content.require(isinstance(changes, list), "changes", changes, "a list")
+    for number, change in enumerate(changes, 1):
+        about = f"changes, record {number}"
+        content.mapping(about, change)
+        names = isinstance(change.get("name"), str) and {"before", "now"} <= change.keys()
+        known = names and isinstance(change.get("best_anew"), bool)
+        content.require(known, about, change, "name, before, now, epoch, step, best_anew")
+        content.whole(f"{about}, epoch", change.get("epoch"), 1, content["epoch"])
+        content.whole(f"{about}, step", change.get("step"), 0)
 
 
 def _history(content: Content, done: int) -> None:
@@ -72,7 +89,7 @@ def _history(content: Content, done: int) -> None:
             for name, value in record.items():
                 plain = value is None or isinstance(value, bool | int | float | str)
                 content.require(plain, f"{about}, {name}", value, "a number or a text")
-    if content["best"] is not None or done:
+    if content["best"] is not None or (done and not content.get("changes")):  # it may be sought anew
         best = content.mapping("best", content["best"])
         content.whole("best, epoch", best.get("epoch"), 1, done)
         content.number("best, validation_loss", best.get("validation_loss"))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, NotRequired, ParamSpec, TypeVar, cast
 
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, make_directory, write_whole
-from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
 from treelstm.model.content import Content
 from treelstm.model.files import ModelFile, model_epoch, model_part
 from treelstm.run.content import check_commit
@@ -56,6 +56,8 @@ class Commit(ModelFile):
     timings: list[Timing]
     seconds: float  # training time of the epoch so far
     fingerprint: dict[str, str]  # of the data: file -> SHA-256
+    content_digest: NotRequired[dict[str, str]]  # of the data, however its files hold it
+    changes: NotRequired[list[Change]]  # that a resume made on purpose, oldest first
     num_threads: int
     device: str  # type of device
 
@@ -204,6 +206,23 @@ def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
     return newest.checkpoint.path if newest else None
 
 
+def find_best_model(output_dir: Path | str) -> Path:
+    """`best_model.pt`; where it is missing, the newest checkpoint instead, which a warning says.
+
+    Raises:
+        CheckpointError: there is no checkpoint either, or none that verifies.
+    """
+    path = Path(output_dir) / BEST
+    if path.is_file():
+        return path
+    newest = newest_usable(path.parent)
+    if newest is None:
+        start = "Train with notebooks/02_train.ipynb, or name an existing checkpoint"
+        raise CheckpointError(f"{path}: no such file, and no checkpoint beside it. {start}.")
+    log.warning("%s is missing: %s is taken instead", path, newest.checkpoint.path.name)
+    return newest.checkpoint.path
+
+
 def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
     """The verified checkpoint to resume, or None for a fresh start; changes nothing.
 
@@ -229,11 +248,16 @@ def starting_point(output_dir: Path, resume: str | None) -> ResumePoint | None:
 def write_commit(output_dir: Path, content: Commit, keep: str | int) -> None:
     """Writes a checkpoint, then prunes older ones. WriteFailed leaves the earlier commits intact."""
     write_sealed(output_dir / checkpoint_name(content["epoch"], content["step"]), content)
-    prune(output_dir, keep, content["best"]["epoch"] if content["best"] else None)
+    prune(output_dir, keep, content)
 
 
-def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | None) -> None:
-    """Writes what this commit derives and is not there yet: history, best model, final model."""
+def write_derived_files(
+    output_dir: Path, content: Commit, outcome: Outcome | None, resumed: bool = False
+) -> None:
+    """Writes what this commit derives and is not there yet: history, best model, final model.
+
+    Only a commit that a run resumes looks for the best model's weights in earlier ones.
+    """
     history = json.dumps(content["history"], indent=1).encode()
     path = output_dir / HISTORY
     try:
@@ -243,15 +267,32 @@ def write_derived_files(output_dir: Path, content: Commit, outcome: Outcome | No
     if written != history:
         write_whole(path, history)
     best = content["best"]["epoch"] if content["best"] else None
-    if best is not None and model_epoch(output_dir / BEST) != best:
+    is_best = (content["epoch"], content["step"]) == (best, 0)
+    if best is not None and (is_best or resumed) and model_epoch(output_dir / BEST) != best:
         try:
-            is_best = (content["epoch"], content["step"]) == (best, 0)
-            source = content if is_best else load_checkpoint(output_dir / checkpoint_name(best, 0))
+            source = content if is_best else _whole_epoch(output_dir, best, content["history"])
             write_sealed(output_dir / BEST, model_part(source))
         except CheckpointError as error:
             log.warning("%s is not of epoch %d and cannot be made again: %s", BEST, best, error)
+            if (output_dir / BEST).exists():
+                set_aside([output_dir / BEST], SUPERSEDED)
     if outcome is not None and model_epoch(output_dir / FINAL) != content["epoch"]:
         write_sealed(output_dir / FINAL, model_part(content))
+
+
+def _whole_epoch(output_dir: Path, epoch: int, history: list[EpochRecord]) -> Commit:
+    """The commit that ended an epoch of this history: in the directory, or set aside from it."""
+    path = output_dir / checkpoint_name(epoch, 0)
+    aside = sorted((output_dir / SUPERSEDED).glob(f"{path.stem}.*")) if not path.exists() else []
+    for other in aside:
+        try:
+            content = load_checkpoint(other)
+        except CheckpointError as error:
+            log.warning("passed over: %s", error)
+            continue
+        if content["history"] == history[:epoch]:
+            return content
+    return load_checkpoint(path)
 
 
 def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | None) -> None:
@@ -269,6 +310,9 @@ def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | Non
         return
     there = names_in(output_dir)
     derived = [output_dir / name for name in (BEST, FINAL, HISTORY) if name in there]
+    best = start.content["best"] if start else None
+    if best and model_epoch(output_dir / BEST) == best["epoch"]:
+        derived.remove(output_dir / BEST)  # it stays the best
     # Newest first: if this is killed halfway, "auto" resumes from an earlier checkpoint.
     files = later[::-1] + derived
     if files and (later or start is None):
@@ -305,12 +349,25 @@ def now_at(path: Path, output_dir: Path) -> Path:
     return path.parent / SUPERSEDED / copies[max(copies)] if copies else path
 
 
-def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
+def _best_epochs(content: Commit, ends: set[int]) -> set[int]:
+    """The epochs that were the best when these epochs ended."""
+    anew = {c["epoch"] - (c["step"] > 0) for c in content.get("changes", []) if c["best_anew"]}
+    best, found = None, set()
+    for done, record in enumerate(content["history"]):
+        if best is None or done in anew or record["validation_loss"] < best["validation_loss"]:
+            best = record
+        if record["epoch"] in ends:
+            found.add(best["epoch"])
+    return found
+
+
+def prune(output_dir: Path, keep: str | int, content: Commit) -> None:
     """Removes checkpoints that newer ones replace; call right after a commit.
 
     Checkpoints inside an epoch: the newest two are kept until the epoch's own commit. Checkpoints of
-    whole epochs: the last `keep` and the best are kept, or "all". Nothing is removed before the newest
-    has been read back and verified: the disk may hold something else than was written.
+    whole epochs: the last `keep` are kept, and for each the best epoch up to it, so that the best model
+    can be made again after going back; or "all". Nothing is removed before the newest has been read back
+    and verified: the disk may hold something else than was written.
     """
     try:
         checkpoints = list_checkpoints(output_dir)
@@ -322,7 +379,8 @@ def prune(output_dir: Path, keep: str | int, best_epoch: int | None) -> None:
     unfinished = [c for c in inside if not epochs or c > epochs[-1]]
     stale = [c for c in inside if c not in unfinished[-2:]]
     if keep != "all":
-        stale += [c for c in epochs[: -int(keep)] if c.epochs_done != best_epoch]
+        best = _best_epochs(content, {checkpoint.epoch for checkpoint in epochs[-int(keep) :]})
+        stale += [c for c in epochs[: -int(keep)] if c.epoch not in best]
     if not stale:
         return
     try:

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm.config import Config, from_root
 from treelstm.data.pairs import Corpus
 from treelstm.errors import UserError
-from treelstm.history import BestEpoch, EpochRecord, Outcome, Timing
+from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder, load_weights
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
+from treelstm.run.changes import ended, new_changes, refusals
 from treelstm.run.content import schedules
 from treelstm.run.directory import Commit, ResumePoint, now_at
 from treelstm.trees.vocabulary import Vocabulary
@@ -50,6 +51,7 @@ class Run:
     first_loss: torch.Tensor | None = None  # mean of the first step, on the run's device
     seconds: float = 0.0  # training time of this epoch up to its last commit, over all restarts
     timings: list[Timing] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)  # made on purpose by resumes, oldest first
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,13 +87,7 @@ class Run:
     @property
     def outcome(self) -> Outcome | None:
         """How the run has ended by itself, or None while there is more to do."""
-        if self.step:
-            return None
-        if self.epochs_done >= self.config.epochs:
-            return Outcome.FINISHED
-        waited = self.epochs_done - self.best["epoch"] if self.best else 0
-        out_of_patience = self.config.patience is not None and waited >= self.config.patience
-        return Outcome.FINISHED_EARLY if out_of_patience else None
+        return ended(self.config, self.epochs_done, self.step, self.best)
 
 
 def new_run(config: Config, corpus: Corpus) -> Run:
@@ -119,34 +115,63 @@ def new_run(config: Config, corpus: Corpus) -> Run:
 
 
 def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
-    """The state that a commit holds.
+    """The state that a commit holds; what `config.changes` names may differ, and counts from here on.
 
     Raises:
-        SettingsChanged: settings or data would change what is computed; names all of them.
+        SettingsChanged: other settings or data would change what is computed; names all of them. Or the
+            commit is already past `epochs`.
         CheckpointError: the weights are of another model.
     """
     content, path = start.content, start.checkpoint.path
-    if changes := changed_settings(config, corpus, content):
+    if reasons := refusals(config, corpus, content, path):
+        remedies = dict.fromkeys(remedy for _, remedy in reasons)
+        found, gap = [text for text, _ in reasons], "\n  " if len(reasons) > 1 else " "
         raise SettingsChanged(
-            f"{path} was trained with other settings or data:\n  "
-            + "\n  ".join(changes)
-            + "\nPut these back to resume it, or choose a new output_dir (start_from keeps the weights)."
+            f"{path} cannot be resumed:{gap}{gap.join(found)}.{gap[:1]}{'. '.join(remedies)}."
         )
+    new = new_changes(config, corpus, content)
+    changed = {change["name"] for change in new}
     run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
     load_weights(run.encoder, content["model_state_dict"], path)
-    run.optimizer.load_state_dict(content["optimizer_state_dict"])
-    if run.scheduler and content["scheduler_state_dict"]:
-        run.scheduler.load_state_dict(content["scheduler_state_dict"])
-    if run.warmup and content["warmup_state_dict"]:
-        run.warmup.load_state_dict(content["warmup_state_dict"])
+    run.step, run.epochs_done = content["step"], content["epoch"] - (content["step"] > 0)
+    if changed & {"learning_rate", "lr_schedule", "warmup_steps", "epochs"}:
+        _advance_schedule(run)
+        rates = run.optimizer.state_dict()["param_groups"]
+        run.optimizer.load_state_dict({**content["optimizer_state_dict"], "param_groups": rates})
+    else:
+        run.optimizer.load_state_dict(content["optimizer_state_dict"])
+        if run.scheduler and content["scheduler_state_dict"]:
+            run.scheduler.load_state_dict(content["scheduler_state_dict"])
+        if run.warmup and content["warmup_state_dict"]:
+            run.warmup.load_state_dict(content["warmup_state_dict"])
     run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
     run.threshold, run.best = content["threshold"], content["best"]
     run.history, run.timings = list(content["history"]), list(content["timings"])
     if content["first_loss"] is not None:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
-    run.step, run.seconds = content["step"], content["seconds"]
-    run.epochs_done = content["epoch"] - (run.step > 0)
+    run.seconds, run.changes = content["seconds"], [*content.get("changes", []), *new]
+    if any(change["best_anew"] for change in new):
+        run.best = None
+        if isinstance(run.scheduler, ReduceLROnPlateau):
+            run.scheduler.best, run.scheduler.num_bad_epochs = math.inf, 0
     return run
+
+
+def _advance_schedule(run: Run) -> None:
+    """Brings a blank run's learning rate to where its own settings would have it at this position.
+
+    What a plateau schedule did depends on losses: it starts anew, with the whole rate.
+    """
+    run.optimizer.step()  # changes nothing without gradients; torch wants it before a schedule's step
+    warm = run.config.warmup_steps
+    for epoch in range(run.epochs_done + 1):
+        steps = run.steps_per_epoch if epoch < run.epochs_done else run.step
+        if run.warmup is not None:
+            for _ in range(min(steps, warm)):
+                run.warmup.step()
+            warm -= min(steps, warm)
+        if epoch < run.epochs_done and isinstance(run.scheduler, CosineAnnealingLR):
+            run.scheduler.step()
 
 
 def state_of(run: Run) -> Commit:
@@ -167,8 +192,10 @@ def state_of(run: Run) -> Commit:
         "timings": run.timings,
         "seconds": run.seconds,
         "vocabulary": list(run.corpus.vocabulary.symbols),
-        "config": run.config.to_dict(),
+        "config": {**run.config.to_dict(), "changes": []},  # done, and no longer asked for
         "fingerprint": run.corpus.fingerprint,
+        "content_digest": run.corpus.content_digest,
+        "changes": run.changes,
         "versions": versions(),
         "num_threads": torch.get_num_threads(),
         "device": run.device.type,
@@ -182,35 +209,6 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "treelstm's arithmetic": ARITHMETIC,
     }
-
-
-def changed_settings(config: Config, corpus: Corpus, content: Commit) -> list[str]:
-    """Settings and data that would change what the checkpoint's run computes, with both values."""
-    before = content["config"]
-    changes = [
-        f"{name}={before.get(name)!r}, this run asks for {now!r}"
-        for name, now in config.fixed_on_resume().items()
-        if name not in before or before[name] != now
-    ]
-    if config.num_threads not in (None, content["num_threads"]):
-        changes.append(f"num_threads={content['num_threads']}, this run asks for {config.num_threads}")
-    was, now = content["fingerprint"], corpus.fingerprint
-    held_out = before.get("validation_dir"), config.validation_dir
-    if (held_out[0] is None) != (held_out[1] is None):  # the files below follow from it
-        changes.append("validation_dir={!r}, this run asks for {!r}".format(*held_out))
-        was, now = (
-            {name: digest for name, digest in files.items() if name.startswith("training/")}
-            for files in (was, now)
-        )
-    for name in sorted(was.keys() | now.keys()):
-        if was.get(name) != now.get(name):
-            first, second = (digests.get(name, "no such file")[:12] for digests in (was, now))
-            changes.append(f"{name} with SHA-256 {first}, the file now has {second}")
-    symbols = content["vocabulary"]
-    # With start_from, the vocabulary came with the weights.
-    if before.get("start_from") is None and not changes and symbols != list(corpus.vocabulary.symbols):
-        changes.append(f"{len(symbols)} symbols, the trees now give {len(corpus.vocabulary)}")
-    return changes
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:

@@ -10,6 +10,7 @@ from treelstm.config import Settings
 from treelstm.history import EpochRecord, Outcome
 from treelstm.model.files import model_epoch, read_model
 from treelstm.plain import shown
+from treelstm.run.changes import in_words
 from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_checkpoint, newest_usable
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
@@ -54,6 +55,7 @@ class RunStatus:
         else:
             how = f"not running and not finished (killed, or an error); newest commit: {place}"
         lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_line or 'none'}"]
+        lines += [f"changed on purpose: {in_words(each)}" for each in content.get("changes", [])]
         lines += [f"damaged: {error}" for error in self.newest.passed_over]
         return shown("\n".join(lines))
 

@@ -35,7 +35,7 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
     mean = loss.mean()
     mean.backward()
     run.optimizer.step()
-    if run.warmup is not None and run.steps_done < config.warmup_steps:
+    if run.warmup is not None and run.warmup.last_epoch < config.warmup_steps:
         run.warmup.step()
     if run.first_loss is None:
         run.first_loss = mean.detach()

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+import torch
+
 from treelstm.config import Config
 from treelstm.data.load import load_corpus
 from treelstm.history import History, Outcome, Timing
@@ -16,6 +18,7 @@ from treelstm.log import logged
 from treelstm.night import BEGUN, COMMITTED, night_began, tell_engine
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
+from treelstm.run.changes import epochs_left, in_words
 from treelstm.run.deadline import Deadline
 from treelstm.run.directory import (
     ResumePoint,
@@ -63,7 +66,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             tell_engine(BEGUN, output_dir)
             _log_start(run, start)
             if start is not None:
-                write_derived_files(output_dir, start.content, run.outcome)
+                write_derived_files(output_dir, start.content, run.outcome, resumed=True)
             for listener in listeners:
                 listener.on_start(run)
             ended_before = run.outcome
@@ -183,17 +186,24 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
     if start is None:
         log.info(f"no checkpoint to resume: starting from scratch in {run.config.output_path}")
         return
-    content, epochs = start.content, run.config.epochs
-    to_do = f"epochs {run.epochs_done + 1} to {epochs} will run"
-    if run.outcome:
-        to_do = f"the run is {run.outcome}: nothing to do. Raise epochs (now {epochs}) to train on"
+    content = start.content
+    _, to_do = epochs_left(run.config, run.epochs_done, run.step, run.best)
     log.info(
         f"resuming {start.checkpoint.path}: {run.place} of {run.steps_per_epoch}, train loss "
         f"{content['train_loss']:.4f}, {len(run.history)} epochs of history; {to_do}"
     )
-    before = {**content["versions"], "device": content["device"]}
-    for name, now in {**versions(), "device": run.device.type}.items():
-        if before.get(name) != now:
+    new = run.changes[len(content.get("changes", [])) :]
+    for change in new:
+        log.warning("changed on purpose: %s", in_words(change))
+    if any(change["best_anew"] for change in new):
+        log.warning("validation losses mean something else from here on: the best epoch is sought anew")
+    names = {change["name"] for change in new}
+    if content["fingerprint"] != corpus.fingerprint and "data" not in names:
+        log.info("the pair files are not the same bytes as before, but hold the same pairs: allowed")
+    before = {name: str(content[name]) for name in ("device", "num_threads")} | content["versions"]
+    here = {"device": run.device.type, "num_threads": str(torch.get_num_threads())}
+    for name, now in (versions() | here).items():
+        if before.get(name) != now and name not in names:
             log.warning(
                 f"{name} was {before.get(name)}, is {now} now: allowed, but the result may differ in "
                 "the last bits from that of an undisturbed run"
