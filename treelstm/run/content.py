@@ -45,7 +45,9 @@ def check_commit(content: Content) -> None:
         content.number("epoch_sums", number, 0.0)
     content.strings("fingerprint")
     content.whole("num_threads", content["num_threads"], 1, 4096)
-    content.require(isinstance(content["device"], str), "device", content["device"], "a text")
+    device = content["device"]
+    printable = isinstance(device, str) and device.isprintable()
+    content.require(printable, "device", device, "a text")
     _optimizer(content, list(shapes.values()), done + step)
     blank = torch.optim.Adam([torch.zeros(1)], lr=config.learning_rate)
     named = zip(("scheduler_state_dict", "warmup_state_dict"), schedules(blank, config), strict=True)
