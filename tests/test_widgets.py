@@ -58,6 +58,10 @@ def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(fin
 
 def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
     content = load_checkpoint(finished / "checkpoint_epoch_2.pt")
+    for key in ("history", "timings"):  # a thousand epochs of them; read of the newest only
+        content[key] = [{**content[key][0], "epoch": epoch} for epoch in range(1, 1001)]
+    for state in content["optimizer_state_dict"]["state"].values():
+        state["step"].fill_(5000)
     for epoch in range(1, 1001):
         path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
         path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))

@@ -46,7 +46,9 @@ def check_commit(content: Content) -> None:
     content.strings("fingerprint")
     _changes(content)
     content.whole("num_threads", content["num_threads"], 1, 4096)
-    content.require(isinstance(content["device"], str), "device", content["device"], "a text")
+    device = content["device"]
+    printable = isinstance(device, str) and device.isprintable()
+    content.require(printable, "device", device, "a text")
     _optimizer(content, list(shapes.values()), done + step)
     blank = torch.optim.Adam([torch.zeros(1)], lr=config.learning_rate)
     named = zip(("scheduler_state_dict", "warmup_state_dict"), schedules(blank, config), strict=True)
