@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from treelstm.__main__ import main
+from treelstm.commands import main
 from treelstm.run.lock import only_writer
 
 

@@ -2,16 +2,21 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 log = logging.getLogger("treelstm")
 
 _LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
+
+_lock = threading.Lock()
+_open_logs, _level_before = 0, log.level
 
 
 class _Lasting(logging.Handler):
@@ -20,23 +25,33 @@ class _Lasting(logging.Handler):
     place = "the console"
     refused = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        mine = threading.get_ident()  # another thread may be doing other work with this package
+        self.addFilter(lambda record: record.thread == mine)
+
     def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
         if not self.refused:
             self.refused = True
-            with suppress(OSError):  # standard error may be on the same terminal
+            with suppress(OSError, ValueError):  # standard error may be on the same terminal, or closed
                 print(f"no line can be added to {self.place}: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 class _Console(_Lasting):
-    """Plain lines on standard output, above a progress bar; skips records marked as `shown`."""
+    """Plain lines on standard output, above a progress bar; skips records marked as `shown`.
+
+    A character that the terminal cannot show is written as its number.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "shown", False):
+        if getattr(record, "shown", False) or sys.stdout is None:
             return
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        line = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
+            tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it was closed
             self.handleError(record)
 
 
@@ -57,13 +72,13 @@ class LogFile(_Lasting, RotatingFileHandler):
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Sends the package's log to the console and to the file at `path`.
+    """Sends this thread's lines of the package's log to the console and to the file at `path`.
 
     An error is written to the file only, since the console shows it anyway.
     """
     console = _Console()
-    handlers, level = [LogFile(path), console], log.level
-    log.setLevel(logging.INFO)
+    handlers = [LogFile(path), console]
+    _count_logs(1)
     for handler in handlers:
         log.addHandler(handler)
     try:
@@ -73,7 +88,17 @@ def logged(path: Path) -> Iterator[None]:
         log.error("%s: %s", type(error).__name__, error)
         raise
     finally:
-        log.setLevel(level)
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        _count_logs(-1)
+
+
+def _count_logs(more: int) -> None:
+    """The first open log sets the level, the last one puts it back, in whatever order they end."""
+    global _open_logs, _level_before
+    with _lock:
+        if not _open_logs:
+            _level_before = log.level
+        _open_logs += more
+        log.setLevel(logging.INFO if _open_logs else _level_before)

@@ -13,7 +13,8 @@ from treelstm.config import Config
 from treelstm.data.load import load_corpus
 from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
-from treelstm.process import set_for_training
+from treelstm.neutral import neutral_torch, require_neutral
+from treelstm.process import memory_errors_explained, only_training, set_for_training
 from treelstm.randomness import epoch_order
 from treelstm.run.directory import (
     ResumePoint,
@@ -35,7 +36,8 @@ log = logging.getLogger("treelstm")
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
     """`treelstm.train` with these listeners only; also raises whatever a listener raises."""
     try:
-        return _train(listeners, config)
+        with only_training(config.output_path), neutral_torch(), memory_errors_explained():
+            return _train(listeners, config)
     except Exception as error:
         for listener in listeners:
             listener.on_failure(error)
@@ -74,6 +76,7 @@ def _loop(run: Run, listeners: Sequence[Listener]) -> Outcome:
     committed = time.monotonic()
 
     def commit() -> None:
+        require_neutral()
         content = state_of(run)
         write_commit(config.output_path, content, config.keep)
         if not run.step:
@@ -153,7 +156,7 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
     )
     before = {**content["versions"], "device": content["device"]}
     for name, now in {**versions(), "device": run.device.type}.items():
-        if before.get(name) != now:
+        if before.get(name, now) != now:  # an older version of treelstm recorded fewer
             log.warning(
                 f"{name} was {before.get(name)}, is {now} now: allowed, but the result may differ in "
                 "the last bits from that of an undisturbed run"
