@@ -30,6 +30,14 @@ class _Lasting(logging.Handler):
         mine = threading.get_ident()  # another thread may be doing other work with this package
         self.addFilter(lambda record: record.thread == mine)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as UTF-8 can hold it; paths may have bytes that the locale could not read."""
+        line = super().format(record)
+        try:
+            return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # half a character, which stands for no byte
+            return line.encode("utf-8", "backslashreplace").decode()
+
     def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
         if not self.refused:
             self.refused = True
