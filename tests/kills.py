@@ -42,7 +42,7 @@ import tensorboard.compat.proto.event_pb2
 import tensorboard.summary.writer.record_writer  # noqa: F401
 
 from treelstm import Config, Listener
-from treelstm.__main__ import EXPECTED
+from treelstm.commands import EXPECTED
 from treelstm.listeners import train as train_until_the_end
 
 # What begins each phase (a file opened, or a step), and about how long it lasts in seconds.

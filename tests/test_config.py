@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from treelstm import Config
-from treelstm.__main__ import _parser, _value
+from treelstm.commands import _parser, _value
 from treelstm.config import ConfigError, project_root
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from treelstm.__main__ import main
+from treelstm.commands import main
 from treelstm.run.lock import only_writer
 
 
@@ -141,6 +142,100 @@ def test_the_package_runs_without_a_home_or_a_terminal(small):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and "finished: epoch 1" in done.stdout
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------
+
+
+def handles_signals(process: subprocess.Popen[str]) -> bool:
+    """Whether the process has come as far as `__main__.py`, from Linux's record of its handlers."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)  # type: ignore[index]
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize(
+    ("words", "delays"),
+    [
+        (["train"], (0, 0.05, 0.2, 0.5, 1, 1.5, 2)),
+        (["preflight"], (0.1, 1.2)),
+        (["evaluate"], (0.1,)),
+        (["status"], (0, 0.3)),
+        (["sample", "--positives", "100000"], (0.1, 1)),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_starts_is_one_line_at_most(small, tmp_path, words, delays, number):
+    flags = small if words[0] in ("train", "preflight") else []
+    if words[0] == "sample":
+        flags = ["--data-dir", str(tmp_path / "sample")]
+    for delay in delays:
+        command = [sys.executable, "-m", "treelstm", *words, *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not handles_signals(process):
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+        if process.returncode == 128 + number:
+            assert error == ("interrupted\n" if number == signal.SIGINT else ""), (delay, error)
+        else:  # it had ended by itself
+            assert process.returncode in (0, 1) and "Traceback" not in error, (delay, error)
+
+
+# --- odd machines ------------------------------------------------------------------------------
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "closed"),
+    [
+        ({}, ">&-"),
+        ({}, "2>&-"),
+        ({}, "<&- >&- 2>&-"),
+        ({**ASCII, "PYTHONIOENCODING": "ascii:strict"}, ""),
+        ({**ASCII, "PYTHONIOENCODING": "latin-1"}, ""),
+    ],
+)
+def test_commands_work_without_streams_or_with_narrow_ones_on_paths_of_any_name(
+    tiny, tmp_path, environment, closed
+):
+    run = tmp_path / "n\u00e4he \u4e2d"
+    flags = tiny_config(tiny, run, epochs=1, num_threads=1).flags()
+    for words in (["train", *flags], ["status", str(run)]):
+        line = f"{shlex.join([sys.executable, '-m', 'treelstm', *words])} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", line],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+            | environment,
+            capture_output=True,
+        )
+        assert done.returncode == 0 and done.stderr == b"", done.stderr
+    log = (run / "training.log").read_text(encoding="utf-8")
+    assert f"finished: epoch 1, step 5, best epoch 1, in {run}" in log
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can change its user"
+)
+def test_a_user_without_a_password_entry_and_without_a_home_can_train(tiny, tmp_path):
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    run = tmp_path / "run"
+    run.mkdir()
+    os.chown(run, 12345, 12345)
+    shutil.copytree(tiny, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*"):
+        os.chown(path, 12345, 12345)
+    flags = tiny_config(tmp_path / "data", run, epochs=1, num_threads=1).flags()
+    code = "import os, sys; os.setuid(12345); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", code, sys.executable, "-m", "treelstm", "train", *flags]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "finished: epoch 1" in done.stdout
 
 
 def test_evaluate_takes_the_pairs_that_the_run_held_out_unless_others_are_named(tiny, tmp_path, capsys):

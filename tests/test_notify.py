@@ -13,7 +13,7 @@ from conftest import tiny_config
 from services import mailbox, webhook
 
 from treelstm import Listener, train
-from treelstm.__main__ import main
+from treelstm.commands import main
 from treelstm.notify import ADDRESSES, notify
 from treelstm.run.state import SettingsChanged
 

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_config
+from runs import OnStep, StopAfter, assert_same_run
 
-from treelstm import Config, train
+from treelstm import Config, Listener, evaluate, load_encoder, load_pairs, preflight, train
 from treelstm.config import ConfigError
-from treelstm.process import chosen_device, set_for_training, threads
+from treelstm.process import AlreadyTraining, chosen_device, set_for_training, threads
 
 
 @pytest.mark.parametrize(("count", "seen"), [(0, "no"), (1, "1")])
@@ -102,3 +110,131 @@ def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(said, 
         check=True,
     )
     assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+# --- one run in a process ----------------------------------------------------------------------
+
+
+class Beside(Listener):
+    """Has another thread do some work after the second step, and waits for it."""
+
+    def __init__(self, work: Any) -> None:
+        self.work, self.error = work, None
+
+    def on_step(self, run: Any) -> None:
+        if run.steps_done == 2:
+            thread = threading.Thread(target=self._try)
+            thread.start()
+            thread.join()
+
+    def _try(self) -> None:
+        try:
+            self.work()
+        except Exception as error:
+            self.error = error
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(tiny_config(tiny, run, num_threads=2))
+    return run
+
+
+def test_a_second_run_in_the_process_is_refused_and_leaves_nothing(tiny, tmp_path, undisturbed):
+    config = tiny_config(tiny, tmp_path / "run", num_threads=2)
+    beside = Beside(lambda: train(dataclasses.replace(config, output_dir=str(tmp_path / "second"))))
+    train(config, listeners=[beside])
+    assert isinstance(beside.error, AlreadyTraining)
+    assert f"already trains the run in {config.output_path}. Wait until it ends" in str(beside.error)
+    assert not (tmp_path / "second").exists()
+    assert_same_run(undisturbed, config.output_path)
+    assert train(dataclasses.replace(config, output_dir=str(tmp_path / "second"))).finished
+
+
+def test_work_in_another_thread_disturbs_neither_the_bits_nor_the_log_of_a_run(
+    tiny, tmp_path, undisturbed
+):
+    encoder = load_encoder(undisturbed / "final_model.pt")
+    pairs = load_pairs(tiny / "validation", encoder.settings.ignored_keys)
+
+    def work() -> None:
+        torch.set_num_threads(1)  # of that thread
+        report = preflight(tiny_config(tiny, tmp_path / "new", num_threads=1))
+        assert report.verdict == "go", str(report)
+        evaluate(encoder, pairs)
+        logging.getLogger("treelstm").warning("a line of other work")
+
+    config, beside = tiny_config(tiny, tmp_path / "run", num_threads=2), Beside(work)
+    before = torch.get_num_threads()
+    train(config, listeners=[beside])
+    assert beside.error is None and torch.get_num_threads() == before
+    assert_same_run(undisturbed, config.output_path)
+    log = (config.output_path / "training.log").read_text()
+    assert "a line of other work" not in log and log.count("mallopt") == 1
+
+
+def test_two_runs_one_after_another_have_a_log_each_and_leave_the_logger_as_it_was(tiny, tmp_path):
+    logger = logging.getLogger("treelstm")
+    before = logger.level, list(logger.handlers)
+    for name in ("first", "second"):
+        train(tiny_config(tiny, tmp_path / name, epochs=1))
+        assert (logger.level, list(logger.handlers)) == before
+    for name, other in (("first", "second"), ("second", "first")):
+        log = (tmp_path / name / "training.log").read_text()
+        assert str(tmp_path / name) in log and str(tmp_path / other) not in log
+
+
+def test_a_run_in_an_asyncio_loop_leaves_the_loops_signal_handlers(tiny, tmp_path):
+    heard: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, heard.append, "SIGTERM")
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        stop = StopAfter(3, by=signal.SIGTERM)
+        stopped = train(tiny_config(tiny, tmp_path / "here", num_threads=2), listeners=[stop])
+        assert "SIGTERM" in str(stopped.outcome)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        config = tiny_config(tiny, tmp_path / "here", num_threads=2)
+        history = await loop.run_in_executor(None, train, config)
+        assert history.finished and history.resumed_at == (0, 3)
+        heard.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        assert heard == ["SIGTERM"]
+
+    asyncio.run(main())
+
+
+def test_the_allocators_settings_in_the_environment_win(tiny, tmp_path):
+    words = [sys.executable, "-m", "treelstm", "train", *tiny_config(tiny, tmp_path, epochs=1).flags()]
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "1000000"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert "mallopt" not in done.stdout
+
+
+def test_memory_that_runs_out_in_training_is_said_with_the_remedy_and_the_commit_stays(tiny, tmp_path):
+    """The process is allowed no more memory than it has, after its first commit."""
+    resource = pytest.importorskip("resource")
+    config = tiny_config(tiny, tmp_path / "run", num_threads=1)
+    child = os.fork()
+    if child == 0:
+        try:
+
+            def limit(run: Any) -> None:
+                if run.steps_done == 7:
+                    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                    resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+                    torch.zeros(1 << 30)
+
+            train(config, listeners=[OnStep(limit)])
+        except MemoryError as error:
+            (tmp_path / "said").write_text(str(error))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert "Set a smaller batch_size or smaller sizes" in (tmp_path / "said").read_text()
+    assert "OutOfMemory: " in (config.output_path / "training.log").read_text()
+    history = train(config)
+    assert history.finished and history.resumed_at == (1, 0)

@@ -1,168 +1,38 @@
-"""`python -m treelstm`: preflight, train, evaluate, show a run's status or write a sample.
+"""What `python -m treelstm` runs: `commands.main`, with signals and standard streams in order before it.
 
-Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
-or 124 by max_hours.
+A signal outside the training loop ends the process at once: every file is whole, or made again, or
+removed by the next writer. Inside the loop it commits first (see `signals.py`).
 """
 
-import argparse
-import dataclasses
+import contextlib
+import os
+import signal
 import sys
-from pathlib import Path
-from typing import Any
-
-from treelstm.checks.groups import preflight
-from treelstm.checks.report import PreflightRefused, as_text
-from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
-from treelstm.data.load import load_corpus, load_pairs
-from treelstm.data.sample import write_sample
-from treelstm.errors import UserError
-from treelstm.evaluation import evaluate, tfidf_scorer
-from treelstm.listeners import train
-from treelstm.model.files import load_encoder, read_model
-from treelstm.notify import notify
-from treelstm.run.directory import find_best_model
-from treelstm.run.status import NoCommitYet, run_status
-
-EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
-
-_OF_EVALUATION = {"output_dir", "checkpoint", "data_dir", "validation_dir", "device"}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = _parser()
-    parsed, unknown = parser.parse_known_args(arguments)
-    options = vars(parsed)
-    command, run, flags = (options.pop(name) for name in ("command", "run", "flags"))
-    if unknown:
-        guess = did_you_mean(unknown[0].partition("=")[0], flags)
-        kind = "flag" if unknown[0].startswith("-") else "argument"
-        parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
-    if command in ("preflight", "train", "evaluate"):
+def _end(number, frame):  # type: ignore[no-untyped-def]  # importing what names the types takes time
+    if number == signal.SIGINT:
+        with contextlib.suppress(OSError):  # nobody reads it
+            os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _open_streams() -> None:
+    """Gives closed standard streams to the null device, so that no file of a run gets their numbers."""
+    for number in range(3):
         try:
-            options = {name: _value(name, text) for name, text in options.items()}
-            options = {"config": Config.from_parameters(options)}
-        except ConfigError as error:
-            parser.error(str(error))
-    try:
-        return int(run(**options))
-    except PreflightRefused as error:
-        print(error, file=sys.stderr)
-        return 3
-    except EXPECTED as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-
-
-def _preflight(config: Config) -> int:
-    report = preflight(config)
-    print(as_text(report))
-    return 3 if report.verdict == "no-go" else 0
-
-
-def _train(config: Config) -> int:
-    """Trains, after the checks that take under a second."""
-    try:
-        preflight(config, quick=True).require_go()
-    except PreflightRefused as error:
-        notify("failed", config.output_path, str(error))
-        raise
-    return train(config).outcome.exit_status
-
-
-def _evaluate(config: Config) -> int:
-    """Metrics beside the bag of symbols: on the pairs of a directory that is named, else on those that
-    the checkpoint's run held out.
-    """
-    best = config.checkpoint == "best"
-    path = find_best_model(config.output_path) if best else Path(config.checkpoint)
-    encoder = load_encoder(path, config.device)
-    named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
-    if named:
-        pairs, whose = load_pairs(named, encoder.settings.ignored_keys), f"of {named}"
-    else:
-        pairs = load_corpus(Config.from_parameters(read_model(path)["config"])).validation
-        whose = "that its run held out"
-    bag = tfidf_scorer(pairs).metrics(pairs.label)
-    print(f"{path} on {len(pairs):,} pairs {whose}")
-    print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")
-    for label, found in (("encoder", evaluate(encoder, pairs)), ("bag of symbols", bag)):
-        ranking = f"{found.roc_auc:7.4f}  {found.average_precision:17.4f}"
-        print(f"{label:16}  {ranking}  {found.f1:5.3f}  {found.accuracy:8.3f}")
-    return 0
-
-
-def _status(directory: Path | str) -> int:
-    try:
-        print(run_status(directory))
-    except NoCommitYet as error:
-        print(error)
-    return 0
-
-
-def _sample(data_dir: str, unlike: str | None, **numbers: int) -> int:
-    write_sample(data_dir, unlike=unlike, **numbers)
-    print(f"{numbers['positives'] + numbers['negatives']:,} pairs written to {data_dir}")
-    return 0
-
-
-_PATHS = "data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m treelstm", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    every = {setting.name for setting in dataclasses.fields(Config)}
-    for name, run, settings, help in (
-        ("preflight", _preflight, every - NOT_OF_TRAINING, "find every problem before training"),
-        ("train", _train, every - NOT_OF_TRAINING, "train, or resume training"),
-        ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
-    ):
-        options: dict[str, Any] = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
-        command = commands.add_parser(name, help=help, **options)
-        fields = (field for field in dataclasses.fields(Config) if field.name in settings)
-        command.set_defaults(run=run, flags=[_add_flag(command, field) for field in fields])
-    status = commands.add_parser("status", help="how a run stands, from its files", allow_abbrev=False)
-    status.add_argument("directory", nargs="?", default=Config().output_path, help="its output_dir")
-    status.set_defaults(run=_status, flags=[])
-    sample = commands.add_parser("sample", help="write a sample corpus", allow_abbrev=False)
-    sample.add_argument("--data-dir", default=Config().data_dir, help="directory to write to")
-    sample.add_argument("--positives", type=int, default=495, help="similar pairs")
-    sample.add_argument(
-        "--negatives", type=int, default=5000, help="dissimilar pairs, half of them hard"
-    )
-    sample.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
-    sample.add_argument("--unlike", help="directory of a sample whose sentences to avoid")
-    flags = "--data-dir --positives --negatives --seed --unlike".split()
-    sample.set_defaults(run=_sample, flags=flags)
-    return parser
-
-
-def _add_flag(command: argparse.ArgumentParser, setting: dataclasses.Field[Any]) -> str:
-    """Adds the flag of a setting; returns its name."""
-    flag = f"--{setting.name.replace('_', '-')}"
-    shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
-    form: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
-    if setting.type == "bool":
-        form = {"action": "store_true"}
-    command.add_argument(flag, help=shown, **form)
-    return flag
-
-
-def _value(name: str, text: Any) -> Any:
-    """A flag's text as a value: None, a number, a path relative to the working directory."""
-    if not isinstance(text, str):
-        return text
-    if text == "None":
-        return None
-    if name in _PATHS:
-        return text if text in ("auto", "best") else str(Path(text).resolve())
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) != signal.SIG_IGN:  # as in a background job
+            signal.signal(each, _end)
+    _open_streams()
+    from treelstm.commands import main
+
     sys.exit(main())

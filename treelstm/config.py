@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +36,11 @@ def project_root() -> Path:
 
 def from_root(path: str | Path) -> Path:
     """A setting's path: relative to `project_root`, absolute, or from the home directory (~)."""
-    return project_root() / Path(path).expanduser()
+    try:
+        return project_root() / Path(path).expanduser()
+    except RuntimeError as error:
+        remedy = "Write the path without ~"
+        raise ConfigError(f"{path}: this user has no home directory. {remedy}.") from error
 
 
 def require_config(config: object) -> None:
@@ -53,13 +58,22 @@ _POSITIVE_OR_NONE: _Check = (
 )
 _UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
 _SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
-_NAME: _Check = (lambda value: bool(value.strip()), "a path")
-_NAME_OR_NONE: _Check = (lambda value: value is None or bool(value.strip()), "a path or None")
-_COUNT_OR_NONE: _Check = (lambda value: value is None or value >= 1, "at least 1, or None")
+_NAME: _Check = (lambda value: bool(value.strip()) and "\0" not in value, "a path")
+_NAME_OR_NONE: _Check = (lambda value: value is None or _NAME[0](value), "a path or None")
+_MOST, _AT_MOST = 10**18, " and at most 10**18"  # what torch and the file system count with
+_COUNT_OR_NONE: _Check = (
+    lambda value: value is None or 1 <= value <= _MOST,
+    f"at least 1{_AT_MOST}, or None",
+)
+_THREADS: _Check = (lambda value: value is None or 1 <= value <= 1024, "1 to 1024, or None")
 
 
 def _at_least(low: float) -> _Check:
-    return lambda value: value >= low, f"at least {low}"
+    return lambda value: value >= low and _countable(value), f"at least {low}{_AT_MOST}"
+
+
+def _countable(value: float) -> bool:
+    return isinstance(value, float) or value <= _MOST
 
 
 def _setting(default: Any, help: str, check: _Check = _ANY, *, computed: bool = False) -> Any:
@@ -166,14 +180,14 @@ class Config(EncoderSettings):
     validation_fraction: float = _computed(
         0.1, "share of pairs held out if validation_dir is None", _SHARE
     )
-    seed: int = _computed(42, "of weights, order, dropout and split", _at_least(0))
+    seed: int = _computed(42, "of weights, order, dropout and split", (lambda v: v >= 0, "at least 0"))
     device: str = _setting(
         "auto",
         '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:N"',
         (lambda v: v.split(":")[0] in ("auto", "cpu", "cuda"), '"auto", "cpu", "cuda" or "cuda:N"'),
     )
     num_threads: int | None = _setting(
-        None, "CPU threads; None takes torch's own choice, on resume the checkpoint's", _COUNT_OR_NONE
+        None, "CPU threads; None takes torch's own choice, on resume the checkpoint's", _THREADS
     )
     checkpoint_every_seconds: float = _setting(60.0, "between commits inside an epoch", _at_least(0))
     patience: int | None = _setting(
@@ -193,7 +207,10 @@ class Config(EncoderSettings):
     keep: str | int = _setting(
         "all",
         'epoch checkpoints to keep: "all", or the last N and, for each, the best by then',
-        (lambda v: v == "all" or (isinstance(v, int) and v >= 1), '"all" or a number of at least 1'),
+        (
+            lambda v: v == "all" or (isinstance(v, int) and 1 <= v <= _MOST),
+            '"all" or a number of at least 1',
+        ),
     )
     max_restarts: int = _setting(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
     ignore_preflight: bool = _setting(False, "train even if preflight says no-go")
@@ -308,7 +325,8 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
         if expected == "bool":
             return value  # Python takes True for an int, a user does not
     elif isinstance(value, int | float) and "float" in expected:
-        return float(value)
+        with suppress(OverflowError):  # an int beyond all floats
+            return float(value)
     elif (isinstance(value, int) and "int" in expected) or (
         isinstance(value, str) and "str" in expected.replace("tuple[str, ...]", "")
     ):

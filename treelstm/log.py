@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -16,6 +18,9 @@ log = logging.getLogger("treelstm")
 
 _LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
 
+_lock = threading.Lock()
+_open_logs, _level_before = 0, log.level
+
 
 class _Lasting(logging.Handler):
     """A destination that may fail (disk full, terminal gone): reported once, without ending the run."""
@@ -23,23 +28,41 @@ class _Lasting(logging.Handler):
     place = "the console"
     refused = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        mine = threading.get_ident()  # another thread may be doing other work with this package
+        self.addFilter(lambda record: record.thread == mine)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as UTF-8 can hold it; paths may have bytes that the locale could not read."""
+        line = super().format(record)
+        try:
+            return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # half a character, which stands for no byte
+            return line.encode("utf-8", "backslashreplace").decode()
+
     def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802
         if not self.refused:
             self.refused = True
-            with suppress(OSError):  # standard error may be on the same terminal
+            with suppress(OSError, ValueError):  # standard error may be on the same terminal, or closed
                 print(f"no line can be added to {self.place}: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 class _Console(_Lasting):
-    """Plain lines on standard output, above a progress bar; skips records marked as `shown`."""
+    """Plain lines on standard output, above a progress bar; skips records marked as `shown`.
+
+    A character that the terminal cannot show is written as its number.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "shown", False):
+        if getattr(record, "shown", False) or sys.stdout is None:
             return
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        line = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
+            tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it was closed
             self.handleError(record)
 
 
@@ -80,13 +103,14 @@ class LogFile(_Lasting, RotatingFileHandler):
 
 @contextmanager
 def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Sends the package's log to the console and, while it is ours to write, to the file at `path`.
+    """Sends this thread's lines of the package's log to the console and, while it is ours to write, to
+    the file at `path`.
 
     An error is written to the file only, since the console shows it anyway.
     """
     console = _Console()
-    handlers, level = [LogFile(path, is_ours), console], log.level
-    log.setLevel(logging.INFO)
+    handlers = [LogFile(path, is_ours), console]
+    _count_logs(1)
     for handler in handlers:
         log.addHandler(handler)
     try:
@@ -96,7 +120,17 @@ def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[N
         log.error("%s: %s", type(error).__name__, error)
         raise
     finally:
-        log.setLevel(level)
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        _count_logs(-1)
+
+
+def _count_logs(more: int) -> None:
+    """The first open log sets the level, the last one puts it back, in whatever order they end."""
+    global _open_logs, _level_before
+    with _lock:
+        if not _open_logs:
+            _level_before = log.level
+        _open_logs += more
+        log.setLevel(logging.INFO if _open_logs else _level_before)

@@ -9,28 +9,65 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treelstm.config import ConfigError
+from treelstm.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("treelstm")
 
+_SETTINGS_OF_MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+_runs: dict[int, tuple[Path]] = {}  # process -> the directory that it trains in
+
 # malloc.h: the options, and the values that glibc starts with.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _GLIBC_DEFAULT_BYTES = 128 << 10
 
 
-def wait_briefly() -> None:
-    """Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Call before torch is loaded.
+class AlreadyTraining(UserError, RuntimeError):
+    """This process is training another run."""
 
-    Beside busy processes, threads that spin keep the core that the awaited thread needs: a step can take
-    20 times as long. On an idle machine, sleeping costs 4%. Settings in the environment win.
+
+class OutOfMemory(UserError, MemoryError):
+    """The machine or the GPU has no memory left for what the settings ask."""
+
+
+@contextmanager
+def only_training(output_dir: Path) -> Iterator[None]:
+    """Refuses a second run in this process: two would share torch's threads, flags and the allocator.
+
+    Raises:
+        AlreadyTraining: names the directory of the first run.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    mine, process = (output_dir,), os.getpid()  # a forked process is another one
+    first = _runs.setdefault(process, mine)
+    if first is not mine:
+        remedy = "Wait until it ends, or train in a process of its own"
+        raise AlreadyTraining(f"this process already trains the run in {first[0]}. {remedy}.")
+    try:
+        yield
+    finally:
+        del _runs[process]
+
+
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """Turns the errors of all allocators into OutOfMemory, which says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        signs = "not enough memory", "can't allocate memory", "out of memory", "bad_alloc"
+        if isinstance(error, OutOfMemory) or not (
+            isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+        ):
+            raise
+        reason = str(error).strip().partition("\n")[0] or "no memory is left"
+        remedy = "Set a smaller batch_size or smaller sizes of the model, or close other programs"
+        raise OutOfMemory(f"{reason}. What was committed is intact. {remedy}.") from error
 
 
 def usable_cores() -> int:
@@ -57,7 +94,7 @@ def chosen_device(name: str) -> torch.device:
 def waiting_seconds() -> float:
     """Processor seconds that torch's threads spend waiting after a parallel operation, measured.
 
-    At most 0.2 ms if `wait_briefly` was called in time, over 2 ms if they spin. A median, because busy
+    At most 0.2 ms if treelstm was imported before torch, over 2 ms if they spin. A median, because busy
     processes and other threads disturb single trials.
     """
     import torch
@@ -92,14 +129,18 @@ def set_for_training(thread_count: int | None) -> Iterator[None]:
     By default glibc returns every large buffer to the system, and getting it back, zeroed page by page,
     costs 15% of a step of 256 pairs. Buffers over 32 MB, such as a validation's, are still returned:
     keeping them would fragment the heap and let memory grow from epoch to epoch. Only glibc has this
-    call. At the end its thresholds get their initial values, not those that it may have adapted.
+    call. At the end its thresholds get their initial values, not those that it may have adapted. Where
+    the environment sets them, nothing is done.
     """
+    from treelstm.neutral import require_denormals  # imports torch
+
     if _keep_freed_memory(mmap_bytes=32 << 20, trim_bytes=1 << 30):
         log.info(
             "until the run ends, memory that a step frees is kept for the next one (glibc's mallopt)"
         )
     try:
-        with threads(thread_count):
+        with memory_errors_explained(), threads(thread_count):
+            require_denormals()
             yield
     finally:
         _keep_freed_memory(mmap_bytes=_GLIBC_DEFAULT_BYTES, trim_bytes=_GLIBC_DEFAULT_BYTES)
@@ -108,6 +149,6 @@ def set_for_training(thread_count: int | None) -> Iterator[None]:
 def _keep_freed_memory(mmap_bytes: int, trim_bytes: int) -> bool:
     """Sets glibc's thresholds; False with another C library."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
+    if mallopt is None or any(name in os.environ for name in _SETTINGS_OF_MALLOC):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, mmap_bytes) and mallopt(_TRIM_THRESHOLD, trim_bytes))

@@ -18,6 +18,8 @@ from treelstm.run.state import Run
 
 log = logging.getLogger("treelstm")
 
+CENTURY_SECONDS = 100 * 365.25 * 24 * 3600
+
 
 def is_interactive() -> bool:
     """Whether a person is likely to watch: a terminal, or a notebook that allows input.
@@ -25,7 +27,8 @@ def is_interactive() -> bool:
     papermill and nbconvert tell the kernel that nobody can type, JupyterLab does not.
     """
     kernel = _kernel()
-    return sys.stderr.isatty() if kernel is None else bool(getattr(kernel, "_allow_stdin", False))
+    terminal = sys.stderr is not None and sys.stderr.isatty()  # None: closed
+    return terminal if kernel is None else bool(getattr(kernel, "_allow_stdin", False))
 
 
 def in_notebook() -> bool:
@@ -75,7 +78,7 @@ class Progress(Listener):
     def on_epoch(self, record: EpochRecord) -> None:
         self._last_line = time.monotonic()
         epochs, mark = self._config.epochs, " best" if best(self._history) is record else ""
-        number = f"{record['epoch']:{len(str(epochs))}}/{epochs}"
+        number = f"{record['epoch']:{min(len(str(epochs)), 6)}}/{epochs}"
         line = f"epoch {number}  {epoch_line(record)}{mark} | {self.pace()}"
         log.info(line, extra={"shown": self._figure_shown})
 
@@ -96,9 +99,13 @@ class Progress(Listener):
 
 
 def duration(seconds: float) -> str:
-    """Seconds as text: `42 s`, `3 min 20 s`, `7 h 05 min`."""
+    """Seconds as text: `42 s`, `3 min 20 s`, `7 h 05 min`, `12 days 7 h`."""
+    if not seconds < CENTURY_SECONDS:
+        return "over 100 years"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24} days {hours % 24} h"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import random
+import re
 import shutil
 import time
 
+import pytest
 from conftest import tiny_config
 from faults import healthy_config, negative, positive
+from runs import StopAfter
 
 from treelstm import Config, load_corpus, preflight, train, write_sample
-from treelstm.checks.report import ERROR, GROUPS, WARNING
+from treelstm.checks.report import ERROR, GROUPS, WARNING, as_html, as_text
+from treelstm.config import ConfigError
 
 
 def test_a_healthy_corpus_and_run_give_nothing_above_a_note(base):
@@ -57,6 +63,62 @@ def test_the_quick_form_takes_under_a_second_and_reads_no_data(base):
         seconds.append(time.monotonic() - began)
     assert report.verdict == "go" and min(seconds) < 1.0
     assert list(report.findings) == ["Dependencies", "Data files", "Output directory"]
+
+
+# --- extreme settings --------------------------------------------------------------------------
+
+LARGE = 10**18
+EXTREMES = {
+    "int": (-1, 0, LARGE, LARGE + 1, 2**63, 10**30, 10**400),
+    "float": (-1.0, 0.0, 1e-320, 1 - 1e-16, 1e308, math.inf, -math.inf, math.nan, 10**400),
+    "str": ("", " ", "x" * 5000, "a\0b", "\udc80", "/dev/null", "~nobody-of-this-name/x"),
+}
+SETTINGS = [
+    (setting.name, value)
+    for setting in dataclasses.fields(Config)
+    for kind, values in EXTREMES.items()
+    if kind in str(setting.type).replace("tuple[str, ...]", "")
+    for value in values
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_the_settings_preflight_reports_or_the_setting_is_refused(tmp_path):
+    """Also that the process survives: no allocation, thread or date is beyond what it can have."""
+    write_sample(tmp_path / "training", positives=4, negatives=6)
+    write_sample(tmp_path / "validation", positives=4, negatives=6, seed=1)
+    small = {"embedding_dim": 4, "hidden_dim": 4, "output_dim": 4, "epochs": 2, "num_threads": 1}
+    failures = []
+    for name, value in SETTINGS:
+        try:
+            config = tiny_config(tmp_path, tmp_path / "new", **small)
+            report = preflight(dataclasses.replace(config, **{name: value}))
+            assert as_text(report) and as_html(report)
+            if "a check failed with" in str(report).replace("failed with OSError", ""):
+                failures.append(f"{name}={value!s:.50}: {report}")
+        except ConfigError:
+            pass
+        except Exception as error:
+            failures.append(f"{name}={value!s:.50}: {type(error).__name__}: {error}")
+    assert not failures, "\n".join(failures)
+
+
+def test_a_model_that_needs_more_memory_than_there_is_is_refused_before_it_is_tried(base, tmp_path):
+    began = time.monotonic()
+    report = preflight(healthy_config(base, tmp_path / "new", hidden_dim=10**6))
+    (error,) = [f for f in report.findings["Model"] if f.level == ERROR]
+    assert re.search(r"at least [\d,.]+ GB for weights, .* GB are free", error.found)
+    assert error.remedy == "Set smaller sizes of the model or a smaller batch_size"
+    assert report.verdict == "no-go" and time.monotonic() - began < 60
+
+
+def test_a_run_of_more_epochs_than_can_ever_be_prints_sane_numbers(base, tmp_path, capsys):
+    config = healthy_config(base, tmp_path / "new", epochs=LARGE, keep=1)
+    assert "over 100 years" in str(preflight(config))
+    assert not train(config, listeners=[StopAfter(9)]).finished
+    assert re.search(
+        r"epoch +1/1000000000000000000  train .* over 100 years left", capsys.readouterr().out
+    )
 
 
 # --- fuzz --------------------------------------------------------------------------------------

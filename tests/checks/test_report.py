@@ -11,8 +11,8 @@ import pytest
 from faults import healthy_config
 
 from treelstm import preflight
-from treelstm.__main__ import main
 from treelstm.checks.report import PreflightRefused, as_html, as_text
+from treelstm.commands import main
 
 
 def test_text_is_aligned_numbered_and_ends_with_the_next_command(base):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -113,3 +116,25 @@ def test_a_forgotten_validation_dir_is_named_as_the_setting_that_it_is(tiny, run
     ) as e:
         train(config)
     assert "SHA-256" not in str(e.value)
+
+
+def test_what_else_decides_bits_is_recorded_and_said_where_it_differs(tiny, run):
+    config = tiny_config(tiny, run, epochs=4)
+    recorded = load_checkpoint(run / "checkpoint_epoch_3.pt")["versions"]
+    assert recorded["torch's CPU capability"] == torch.backends.cpu.get_cpu_capability()
+    words = [sys.executable, "-m", "treelstm", "train", *config.flags()]
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    said = [line for line in done.stdout.splitlines() if "allowed, but the result may differ" in line]
+    was = recorded["MKL and oneDNN in the environment"]
+    assert f"torch's CPU capability was {torch.backends.cpu.get_cpu_capability()}, is " in said[0]
+    assert f"environment was {was}, is ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE now" in said[1]
+
+
+def test_nothing_is_said_of_what_an_earlier_version_did_not_record(tiny, run, capsys):
+    path = run / "checkpoint_epoch_3.pt"
+    content = load_checkpoint(path)
+    known = ("python", "torch", "treelstm's arithmetic")
+    write_sealed(path, content | {"versions": {name: content["versions"][name] for name in known}})
+    assert train(tiny_config(tiny, run, epochs=4)).finished
+    assert "allowed, but the result may differ" not in capsys.readouterr().out

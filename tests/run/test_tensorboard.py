@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny_config
 from runs import copy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from treelstm import load_checkpoint, train
 from treelstm.run.tensorboard import encoded, write_events
@@ -39,7 +43,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def event_file(run: Path) -> Path:
-    (path,) = (run / "tensorboard").iterdir()
+    """The only one with anything in it."""
+    (path,) = (path for path in (run / "tensorboard").iterdir() if path.stat().st_size)
     return path
 
 
@@ -69,6 +74,19 @@ def test_tensorboard_reads_every_epoch_once_and_the_settings(finished):
     assert "| learning_rate | 0.001 |" in text
 
 
+def test_settings_are_text_in_tensorboards_table(finished):
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    content = load_checkpoint(finished / "checkpoint_epoch_4.pt")
+    path = "/a|b/<script>alert(1)</script>/$x^2$/**bold**/_it_/`c`/[l](http://x)/&lt;"
+    content["config"]["data_dir"] = path
+    (event,) = re.findall(rb"\| setting .*?\n\n|\| setting [^\0]*\|\n", encoded(content))[:1]
+    shown = markdown_to_safe_html(event)
+    cells = re.findall(r"<td>(.*?)</td>", shown, re.DOTALL)
+    assert html.unescape(cells[cells.index("data_dir") + 1]) == repr(path)
+    assert "<script" not in shown and "<strong>" not in shown and "href" not in shown
+
+
 def test_a_kill_in_the_middle_of_an_append_is_healed_wherever_it_came(run):
     content = load_checkpoint(run / "checkpoint_epoch_4.pt")
     whole = event_file(run).read_bytes()
@@ -87,6 +105,52 @@ def test_a_growing_file_is_appended_to_and_any_other_is_replaced(run):
     assert event_file(run).stat().st_ino == shorter.st_ino  # a live TensorBoard reads on
     event_file(run).write_bytes(b"x" + event_file(run).read_bytes())
     write_events(run, content)
+    assert event_file(run).read_bytes() == encoded(content)
+
+
+@pytest.mark.parametrize("reader", ["accumulator", "multiplexer"])
+def test_a_live_tensorboard_shows_the_new_curves_when_the_file_had_to_be_made_anew(tiny, run, reader):
+    """A run goes back to epoch 2 and on with another margin; the reader goes on as the server's does."""
+    if reader == "accumulator":
+        live: Any = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+        shown = live
+    else:
+        live = EventMultiplexer({"run": str(run / "tensorboard")})
+        shown = live.GetAccumulator("run")
+
+    def points() -> list[tuple[int, float]]:
+        live.Reload()
+        if reader == "accumulator":
+            return [(event.step, event.value) for event in shown.Scalars("loss/validation")]
+        events = shown.Tensors("loss/validation")
+        return [(event.step, event.tensor_proto.float_val[0]) for event in events]
+
+    before = [value for _, value in points()]
+    assert len(before) == 4
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    for lower in (0.5, 0.25):  # twice: a file that was made anew is left in its turn
+        content["config"]["margin"] = lower
+        content["history"] = [
+            {**record, "validation_loss": lower * loss}
+            for record, loss in zip(content["history"][:3], before, strict=False)
+        ]
+        write_events(run, content)
+        assert points() == [(k + 1, pytest.approx(lower * before[k])) for k in range(3)]
+        assert event_file(run).read_bytes() == encoded(content)
+    train(tiny_config(tiny, run, epochs=5))
+    assert [step for step, _ in points()] == [1, 2, 3, 4, 5]
+
+
+def test_a_kill_between_two_files_and_the_file_of_an_earlier_version_leave_one_file(run):
+    content = load_checkpoint(run / "checkpoint_epoch_4.pt")
+    directory = run / "tensorboard"
+    event_file(run).rename(directory / "events.out.tfevents.treelstm")
+    (directory / "events.out.tfevents.treelstm.000007").write_bytes(encoded(content)[:100])
+    (directory / "events.out.tfevents.mine").write_bytes(b"a user's own")
+    write_events(run, content)
+    assert (directory / "events.out.tfevents.mine").read_bytes() == b"a user's own"
+    (directory / "events.out.tfevents.mine").unlink()
+    assert event_file(run).name.endswith(".000007")
     assert event_file(run).read_bytes() == encoded(content)
 
 

@@ -69,7 +69,7 @@ def _device(config: Config) -> Finding:
 
 
 def _threads(config: Config) -> Iterator[Finding]:
-    """No more threads than cores, and waiting threads sleep instead of spinning (`wait_briefly`)."""
+    """No more threads than cores, and waiting threads sleep instead of spinning (`__init__.py`)."""
     cores, count = usable_cores(), config.num_threads or torch.get_num_threads()
     text = f"{count} threads on {cores} cores" + (" slow each other down" if count > cores else "")
     yield judged(text, count > cores, WARNING, f"Set num_threads={cores}")

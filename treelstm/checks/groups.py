@@ -3,40 +3,70 @@
 Each check is a function from the settings (and what earlier groups loaded) to findings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from treelstm.checks import data, directory, environment, trial
 from treelstm.checks.report import ERROR, Finding, Report
 from treelstm.config import Config, require_config
 from treelstm.data.load import load_corpus
-from treelstm.data.pairs import DataError
-from treelstm.process import set_for_training
+from treelstm.data.pairs import Corpus, DataError
+from treelstm.errors import UserError
+from treelstm.neutral import neutral_torch
+from treelstm.process import memory_errors_explained, set_for_training
 from treelstm.run.directory import list_checkpoints
 
 
 def preflight(config: Config, quick: bool = False) -> Report:
-    """Checks everything a run needs, and reports instead of raising.
+    """Checks everything a run needs, and reports instead of raising, whatever goes wrong.
 
     `quick` takes under a second: no data is read, nothing is trained.
     """
     require_config(config)
     report = Report(config)
 
-    def add(group: str, findings: Iterable[Finding]) -> None:
-        report.findings[group] = list(findings)
+    try:
+        with neutral_torch():
+            _check(report, quick)
+    except Exception as error:
+        report.findings.setdefault("Dependencies", []).append(_failure(error))
+    return report
 
-    add("Dependencies", environment.dependencies(config))
-    add("Data files", data.data_files(config))
-    corpus = None
-    if not quick and not report.count(ERROR):
+
+def _failure(error: Exception) -> Finding:
+    """Whatever went wrong, a report that names it is of more use than a traceback."""
+    if isinstance(error, UserError):
+        return Finding(ERROR, str(error))
+    text = f"a check failed with {type(error).__name__}: {error}"
+    return Finding(ERROR, text, "Training would fail in the same way: correct its cause")
+
+
+def _check(report: Report, quick: bool) -> None:
+    config = report.config
+    corpus: Corpus | None = None
+
+    def add(group: str, findings: Iterable[Finding]) -> None:
+        found = report.findings.setdefault(group, [])
+        try:
+            with memory_errors_explained():
+                found.extend(findings)
+        except Exception as error:
+            found.append(_failure(error))
+
+    def read() -> Iterator[Finding]:
+        nonlocal corpus
         try:
             corpus = load_corpus(config)
         except DataError as error:
-            add("Data content", data.problems(error))
+            yield from data.problems(error)
+
+    add("Dependencies", environment.dependencies(config))
+    add("Data files", data.data_files(config))
+    if not quick and not report.count(ERROR):
+        add("Data content", read())
     if corpus is None:
         add("Output directory", directory.output_directory(config, None))
-        return report
+        return
     report.pairs = corpus.training
     add("Data content", data.data_content(config, corpus))
     resuming = config.resume is not None and bool(list_checkpoints(config.output_path))
@@ -47,8 +77,7 @@ def preflight(config: Config, quick: bool = False) -> Report:
         if not report.count(ERROR):
             add("Resources", trial.resources(trained, corpus, report))
             if not resuming:  # a resumed run keeps its thread count
-                report.findings["Resources"] += trial.thread_count(trained, corpus)
+                add("Resources", trial.thread_count(trained, corpus))
         add("Output directory", directory.output_directory(config, corpus))
         if not report.count(ERROR):
             add("Determinism", trial.determinism(trained, corpus))
-    return report

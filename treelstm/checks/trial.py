@@ -17,8 +17,8 @@ from treelstm.config import Config, ConfigError
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
-from treelstm.process import threads, usable_cores
-from treelstm.progress import duration
+from treelstm.process import chosen_device, threads, usable_cores
+from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import best_on_resume, epochs_left
 from treelstm.run.directory import starting_point
@@ -57,6 +57,14 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
 
 
 def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    needed, free = _least_bytes(config, corpus), _free_bytes(chosen_device(config.device))
+    if needed > free:
+        text = (
+            f"training needs at least {needed / 1e9:,.1f} GB for weights, gradients, Adam's moments and "
+            f"the largest batch, {free / 1e9:,.1f} GB are free"
+        )
+        yield Finding(ERROR, text, "Set smaller sizes of the model or a smaller batch_size")
+        return
     try:
         run = new_run(config, corpus)
     except (SettingsChanged, CheckpointError, ConfigError) as error:
@@ -81,6 +89,27 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     text = f"no gradient reaches {', '.join(idle)}" if idle else "every parameter receives a gradient"
     remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
     yield judged(text, bool(idle), WARNING, remedy)
+
+
+def _least_bytes(config: Config, corpus: Corpus) -> int:
+    """Memory of a step on the largest batch, without its smaller parts; nothing is allocated."""
+    symbols, pairs = len(corpus.vocabulary), corpus.training
+    inputs, states, outputs = config.embedding_dim, config.hidden_dim, config.output_dim
+    weights = symbols * inputs + 4 * states * (inputs + states + 1) + outputs * states
+    indices = largest_batch(config, pairs)
+    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+    batch = pairs.forest.batch(trees, corpus.vocabulary.ids(pairs.forest.symbols))
+    size = 2 if config.precision == "bfloat16" else 4  # bytes of a number inside the trees
+    # Forward 3 gates and h, c, tanh c; backward the gradients of h, c and 3 gates.
+    inside = batch.num_nodes * (11 * states + inputs) * size
+    return int(4 * 4 * weights + inside + 4 * len(trees) * (states + 2 * outputs))
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that this process could still take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
@@ -125,15 +154,17 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     report.seconds_per_epoch = steps_seconds + validation_seconds + commit_seconds
     left = _epochs_left(config, corpus)
     seconds = left * report.seconds_per_epoch
-    ends = datetime.now() + timedelta(seconds=seconds)
     most = "at most " if config.patience else ""
     pace = (
         f"about {report.seconds_per_epoch:.1f} s per epoch, {duration(seconds)} for {most}{left} epochs"
     )
-    at = f"{ends:%Y-%m-%d at %H:%M}" + (" or earlier" if most else "")
-    in_time = config.max_hours is None or seconds < 3600 * config.max_hours
-    stop = "" if in_time else f", unless max_hours={config.max_hours:g} stops it first"
-    yield Finding(OK, f"{pace}; started now, it ends on {at}{stop}")
+    if seconds < CENTURY_SECONDS:
+        ends = datetime.now() + timedelta(seconds=seconds)
+        at = f"{ends:%Y-%m-%d at %H:%M}" + (" or earlier" if most else "")
+        pace += f"; started now, it ends on {at}"
+    if config.max_hours is not None and seconds >= 3600 * config.max_hours:
+        pace += f", unless max_hours={config.max_hours:g} stops it first"
+    yield Finding(OK, pace)
     yield _memory(report, run.device)
     yield _disk(config, report, size, left)
 
@@ -181,12 +212,11 @@ def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
 
 def _memory(report: Report, device: torch.device) -> Finding:
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        peak = torch.cuda.max_memory_allocated(device)
+        free, peak = _free_bytes(device), torch.cuda.max_memory_allocated(device)
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        free = _free_bytes(device) + psutil.Process().memory_info().rss
     report.peak_memory_bytes = float(peak)
     text = f"peak memory {peak / 1e9:.2f} GB of {free / 1e9:.1f} GB free on {device}"
     level: Level = ERROR if peak > free else WARNING

@@ -15,6 +15,7 @@ from torch.nn import functional
 from treelstm.config import EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
+from treelstm.neutral import neutral_torch
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees.builder import TreeError, compile_forest
 from treelstm.trees.forest import Forest, TreeBatch
@@ -48,6 +49,7 @@ class TreeEncoder(nn.Module):
     trees are of that type; weights, their gradients and the projection stay float32.
     """
 
+    @neutral_torch()
     def __init__(self, vocabulary: Vocabulary, settings: EncoderSettings, *, seed: int = 42) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -81,6 +83,7 @@ class TreeEncoder(nn.Module):
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)
 
+    @neutral_torch()
     def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
         """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
         trees = np.asarray(trees, np.int64)

@@ -2,7 +2,9 @@
 
 import logging
 import math
+import os
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +26,11 @@ from treelstm.run.directory import Commit, ResumePoint, now_at
 from treelstm.trees.vocabulary import Vocabulary
 
 log = logging.getLogger("treelstm")
+
+# Variables with which MKL, oneDNN, OpenBLAS and torch choose other instructions or another order.
+_ENVIRONMENT = """ATEN_CPU_CAPABILITY MKL_CBWR MKL_DEBUG_CPU_TYPE MKL_DYNAMIC MKL_ENABLE_INSTRUCTIONS
+    MKL_NUM_THREADS ONEDNN_DEFAULT_FPMATH_MODE ONEDNN_MAX_CPU_ISA OPENBLAS_CORETYPE
+    DNNL_DEFAULT_FPMATH_MODE DNNL_MAX_CPU_ISA""".split()
 
 
 class SettingsChanged(UserError, ValueError):
@@ -203,11 +210,17 @@ def state_of(run: Run) -> Commit:
 
 
 def versions() -> dict[str, str]:
-    """The versions that bit-identity depends on, besides settings and data."""
+    """What bit-identity depends on besides settings and data: versions, machine, environment."""
+    build = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    said = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if os.environ.get(name)]
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "treelstm's arithmetic": ARITHMETIC,
+        "machine": platform.machine(),
+        "torch's CPU capability": torch.backends.cpu.get_cpu_capability(),
+        "torch's BLAS": build[1] if build else "unknown",
+        "MKL and oneDNN in the environment": " ".join(said) or "not set",
     }
 
 

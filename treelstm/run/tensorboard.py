@@ -1,16 +1,20 @@
 """TensorBoard's file, derived from a commit: equal commits have equal files, byte for byte.
 
-The next write completes a file that a kill cut short, and replaces one that is not a beginning of what
-`encoded` makes of the newest commit. So the curves never repeat or skip an epoch, or go backwards.
+The next write completes a file that a kill cut short. In place of one that is not a beginning of what
+`encoded` makes of the newest commit, it writes another with a later name. A running TensorBoard goes on
+to that one, and drops what it had read at the event with which every file begins: a session's start. So
+the curves never repeat or skip an epoch, or go backwards. Earlier files are emptied, not removed: where
+the file that it follows is gone, TensorBoard never looks for a later one.
 """
 
 import io
 import logging
+import os
+import re
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from treelstm.files import clear_leftovers, unshare, write_whole
 from treelstm.history import IN_HISTORY, value_of
 from treelstm.run.directory import Commit, newest_usable
 from treelstm.run.listener import Listener
@@ -19,7 +23,8 @@ from treelstm.run.state import Run
 log = logging.getLogger("treelstm")
 
 DIRECTORY = "tensorboard"
-_NAME = "events.out.tfevents.treelstm"
+_NAME = "events.out.tfevents.treelstm.{:06d}"
+_OURS = re.compile(r"events\.out\.tfevents\.treelstm(?:\.(\d{6}))?")  # earlier versions had no number
 _TAGS = {each.key: each.tag for each in IN_HISTORY if each.tag}
 _TIMING_TAGS = {"pairs_per_second": "pace/pairs_per_second", "seconds": "pace/seconds"}
 
@@ -31,7 +36,6 @@ class TensorBoardFile(Listener):
         self._output_dir = output_dir
 
     def on_start(self, run: Run) -> None:
-        clear_leftovers(self._output_dir / DIRECTORY, lambda name: name == _NAME)
         newest = newest_usable(self._output_dir) if run.outcome else None
         if newest:  # a run with more to do writes at the end of its next epoch
             write_events(self._output_dir, newest.content)
@@ -43,23 +47,34 @@ class TensorBoardFile(Listener):
 
 def write_events(output_dir: Path, commit: Commit) -> None:
     """Brings the event file up to date with a commit. If the disk refuses, that is only logged."""
-    path = output_dir / DIRECTORY / _NAME
-    whole = encoded(commit)
+    directory, whole = output_dir / DIRECTORY, encoded(commit)
     try:
-        path.parent.mkdir(exist_ok=True)
-        unshare(path)
-        there = path.read_bytes() if path.is_file() else b""
-        if there and whole.startswith(there):  # a running TensorBoard follows a file that grows
+        directory.mkdir(exist_ok=True)
+        matches = [match for path in directory.iterdir() if (match := _OURS.fullmatch(path.name))]
+        numbers = {int(match[1] or 0): directory / match[0] for match in matches}
+        newest = max(numbers, default=0)
+        path = numbers.pop(newest, None)
+        there = path.read_bytes() if path else b""
+        alone = path is not None and path.stat().st_nlink == 1  # else a snapshot (`cp -al`) has it too
+        if path and alone and whole.startswith(there):  # a running TensorBoard follows a file that grows
             with path.open("ab") as file:
                 file.write(whole[len(there) :])
         else:
-            write_whole(path, whole)
+            with (directory / _NAME.format(newest + 1)).open("xb") as file:
+                file.write(whole)
+            if path:
+                numbers[newest] = path
+        for older in numbers.values():
+            if older.stat().st_nlink == 1:
+                os.truncate(older, 0)
+            else:
+                older.unlink()
     except OSError as error:
         log.warning("TensorBoard's file is behind, the next epoch tries again: %s", error)
 
 
 def encoded(commit: Commit) -> bytes:
-    """The event file of a commit: the settings as text, then every epoch's scalars."""
+    """The event file of a commit: a session's start, the settings as text, every epoch's scalars."""
     timings = {timing["epoch"]: timing for timing in commit["timings"]}
     parts = [_opening(tuple((name, repr(value)) for name, value in commit["config"].items()))]
     for record in commit["history"]:
@@ -72,19 +87,26 @@ def encoded(commit: Commit) -> bytes:
 
 @lru_cache(maxsize=1)
 def _opening(settings: tuple[tuple[str, str], ...]) -> bytes:
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-    rows = "".join(f"| {name} | {value} |\n" for name, value in settings)
+    rows = "".join(f"| {name} | {_as_text(value)} |\n" for name, value in settings)
     table = f"| setting | value |\n|---|---|\n{rows}"
     text = Summary.Value(
         tag="settings/text_summary",
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")),
         tensor=TensorProto(dtype=DT_STRING, string_val=[table.encode()]),
     )
-    return _records(Event(file_version="brain.Event:2"), Event(summary=Summary(value=[text])))
+    start = Event(session_log=SessionLog(status=SessionLog.START))
+    return _records(Event(file_version="brain.Event:2"), start, Event(summary=Summary(value=[text])))
+
+
+def _as_text(value: str) -> str:
+    """A value that Markdown, HTML and formulas leave as it is: all but plain characters as numbers."""
+    plain = " .,/'-+[]"
+    return "".join(c if c.isalnum() or c in plain else f"&#{ord(c)};" for c in value)
 
 
 @cache

@@ -15,8 +15,9 @@ from treelstm.config import Config
 from treelstm.data.load import load_corpus
 from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
+from treelstm.neutral import neutral_torch, require_neutral
 from treelstm.night import BEGUN, COMMITTED, night_began, tell_engine
-from treelstm.process import set_for_training
+from treelstm.process import memory_errors_explained, only_training, set_for_training
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, in_words
 from treelstm.run.deadline import Deadline
@@ -42,7 +43,8 @@ _COST = 10  # commits inside an epoch take at most one part in so many of the ti
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
     """`treelstm.train` with these listeners only; also raises whatever a listener raises."""
     try:
-        return _train(listeners, config)
+        with only_training(config.output_path), neutral_torch(), memory_errors_explained():
+            return _train(listeners, config)
     except Exception as error:
         for listener in listeners:
             listener.on_failure(error)
@@ -92,6 +94,7 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
     def commit() -> None:
         nonlocal slow, told
         commit_began = time.monotonic()
+        require_neutral()
         held.check()
         content = state_of(run)
         write_commit(config.output_path, content, config.keep)
@@ -203,7 +206,8 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
     before = {name: str(content[name]) for name in ("device", "num_threads")} | content["versions"]
     here = {"device": run.device.type, "num_threads": str(torch.get_num_threads())}
     for name, now in (versions() | here).items():
-        if before.get(name) != now and name not in names:
+        # An older version of treelstm recorded fewer names.
+        if before.get(name, now) != now and name not in names:
             log.warning(
                 f"{name} was {before.get(name)}, is {now} now: allowed, but the result may differ in "
                 "the last bits from that of an undisturbed run"
