@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -232,11 +233,14 @@ def test_a_user_without_a_password_entry_and_without_a_home_can_train(
         os.chown(path, 12345, 12345)
     flags = tiny_config(tmp_path / "data", tmp_path / "other", epochs=1).flags()
     monkeypatch.delenv("HOME", raising=False)
+    b"".decode("cp437")  # what zipfile needs is read now
     child = os.fork()
     if child == 0:
         try:
             os.setuid(12345)
             os._exit(main(["train", *flags]))
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
