@@ -233,7 +233,7 @@ def test_a_user_without_a_password_entry_and_without_a_home_can_train(
         os.chown(path, 12345, 12345)
     flags = tiny_config(tmp_path / "data", tmp_path / "other", epochs=1).flags()
     monkeypatch.delenv("HOME", raising=False)
-    b"".decode("cp437")  # what zipfile needs is read now
+    b"x".decode("cp437")  # what zipfile needs is read now
     child = os.fork()
     if child == 0:
         try:
