@@ -33,7 +33,10 @@ def dependencies(config: Config) -> Iterator[Finding]:
             yield _package(requirement)
     yield _device(config)
     yield from _threads(config)
-    yield _kernel()
+    try:
+        yield _kernel()
+    except RuntimeError as error:  # Jupyter looks for kernels in the home directory
+        yield Finding(NOTE, f"the notebooks' kernel was not looked for: {error}", "Set HOME to use them")
 
 
 def _package(requirement: Requirement) -> Finding:
