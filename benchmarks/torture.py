@@ -136,7 +136,7 @@ def engines_killed_while_they_start(work: Path, kills: int) -> None:
         else:
             night.send_signal(signal.SIGTERM)
         night.wait(100)
-        gone, alive = psutil.wait_procs(victims, 70)
+        _, alive = psutil.wait_procs(victims, 70)
         assert not alive, alive
     subprocess.run(words, cwd=place, env=environment, **streams, check=True)
     assert_same_run(work / "undisturbed", place / "run")
