@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -24,19 +23,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from pages import parameters, write_page
 from treelstm import Config, train, write_sample
 
-import psutil
-from conftest import REPOSITORY, tiny_config
+from conftest import tiny_config
 from kills import SYSCALLS
 from runs import assert_same_run, through_kills
-from together import nights_at_once
+from together import killed_while_it_starts, nights_at_once
 
 
 def main(kills: int) -> None:
@@ -46,10 +42,7 @@ def main(kills: int) -> None:
         write_sample(work / "validation", 40, 160, seed=1, unlike=work / "training")
         random_kills(work, kills)
         kills_from_the_interpreters_start(work, max(10, kills // 20))
-        (work / "nights").mkdir()
-        nights_at_once(work, work / "nights", 8)
-        say("8 nights at once, each kernel killed once", time.monotonic())
-        engines_killed_while_they_start(work, max(5, kills // 20))
+        nights(work, max(5, kills // 20))
         if shutil.which("strace"):
             every_call(work)
             every_look(work)
@@ -112,35 +105,15 @@ def kills_from_the_interpreters_start(work: Path, kills: int) -> None:
     say(f"{killed} SIGKILLs of whole processes in {runs} runs", began)
 
 
-def engines_killed_while_they_start(work: Path, kills: int) -> None:
-    """Engine, kernel or both are killed within seconds of the start; the same command then finishes."""
-    began, draw, place = time.monotonic(), random.Random(5), work / "night"
-    place.mkdir()
-    write_page(place / "page.ipynb")
-    words = [sys.executable, "-m", "papermill", "--engine", "treelstm", "--no-progress-bar"]
-    words += ["page.ipynb", "out.ipynb"]
-    for name, value in parameters(six_epochs(work, "night/run")).items():
-        words += ["-p", name, str(value)]
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    for _ in range(kills):
-        night = subprocess.Popen(words, cwd=place, env=environment, **streams)
-        engine = psutil.Process(night.pid)
-        time.sleep(draw.uniform(0.2, 5.0))
-        victims = [engine, *engine.children(recursive=True)]
-        for victim in draw.choice((victims, victims[:1], victims[1:])):
-            with suppress(psutil.NoSuchProcess):
-                victim.kill()
-        if draw.random() < 0.5:
-            night.kill()
-        else:
-            night.send_signal(signal.SIGTERM)
-        night.wait(100)
-        _, alive = psutil.wait_procs(victims, 70)
-        assert not alive, alive
-    subprocess.run(words, cwd=place, env=environment, **streams, check=True)
-    assert_same_run(work / "undisturbed", place / "run")
-    say(f"{kills} engines killed while they start", began)
+def nights(work: Path, kills: int) -> None:
+    began = time.monotonic()
+    (work / "nights").mkdir()
+    nights_at_once(work, work / "nights", 8)
+    say("8 nights at once, each kernel killed once", began)
+    began = time.monotonic()
+    killed_while_it_starts(six_epochs(work, "night"), work, kills)
+    assert_same_run(work / "undisturbed", work / "night")
+    say(f"{kills} engines or kernels killed while they start", began)
 
 
 def every_call(work: Path) -> None:

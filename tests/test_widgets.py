@@ -56,12 +56,22 @@ def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(fin
     assert "hidden_dim=12" in second["settings"] and "epochs=2" in second["settings"]
 
 
-def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
+def long_run(finished, epochs):
+    """The content of a commit of so many epochs; `up_to` makes those of earlier ones."""
     content = load_checkpoint(finished / "checkpoint_epoch_2.pt")
-    for key in ("history", "timings"):  # a thousand epochs of them; read of the newest only
-        content[key] = [{**content[key][0], "epoch": epoch} for epoch in range(1, 1001)]
+    for key in ("history", "timings"):
+        content[key] = [{**content[key][0], "epoch": epoch} for epoch in range(1, epochs + 1)]
     for state in content["optimizer_state_dict"]["state"].values():
-        state["step"].fill_(5000)
+        state["step"].fill_(5 * epochs)
+    return content
+
+
+def up_to(content, epoch):
+    return {**content, "epoch": epoch} | {k: content[k][:epoch] for k in ("history", "timings")}
+
+
+def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
+    content = long_run(finished, 1000)
     for epoch in range(1, 1001):
         path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
         path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))
@@ -200,13 +210,13 @@ def test_pages_on_a_run_that_commits_and_prunes_as_fast_as_it_can_show_no_error(
     finished, tiny, tmp_path
 ):
     run = copy(finished, tmp_path / "run")
-    content, over, epoch = load_checkpoint(run / "checkpoint_epoch_2.pt"), threading.Event(), 2
+    content, over, epoch = long_run(finished, 5_000), threading.Event(), 2
 
     def commit():
         nonlocal epoch
         while not over.is_set():
             epoch += 1
-            write_commit(run, {**content, "epoch": epoch}, keep=2)
+            write_commit(run, up_to(content, epoch), keep=2)
 
     writer = threading.Thread(target=commit)
     writer.start()
@@ -251,12 +261,12 @@ def test_a_path_of_any_characters_is_shown_as_text_and_leads_to_its_file(finishe
 
 
 def test_of_ten_thousand_checkpoints_the_newest_are_listed_and_the_chosen_one(finished, tmp_path):
-    content = load_checkpoint(finished / "checkpoint_epoch_2.pt")
+    content = long_run(finished, 10_000)
     for epoch in range(1, 10_001):
         (tmp_path / f"checkpoint_epoch_{epoch}.pt").touch()
     for epoch in (7, 10_000):
         path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
-        path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))
+        path.write_bytes(b"".join(sealed(up_to(content, epoch))))
     picker = widgets.resume_picker(tmp_path, tmp_path / "checkpoint_epoch_7.pt")
     page = shown(picker)["text/html"]
     picker.close()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from conftest import REPOSITORY, tiny_config
 from pages import parameters, write_page
 from runs import assert_same_run
+
+from treelstm import Config
 
 DIE_IN_EPOCH_2 = """
 class Die(treelstm.Listener):
@@ -53,3 +59,27 @@ def nights_at_once(data: Path, work: Path, number: int, **settings: Any) -> None
         assert about.outcome == "finished" and len(about.deaths) == 1
         assert_same_run(work / "night0" / "run", place / "run")
         assert not (place / "run" / "superseded").exists()
+
+
+def killed_while_it_starts(config: Config, work: Path, kills: int) -> None:
+    """Kills engine, kernel or both so many times within seconds of the start; then lets it finish."""
+    draw, page = random.Random(5), write_page(work / "page.ipynb")
+    words = [sys.executable, "-m", "papermill", "--engine", "treelstm", "--no-progress-bar"]
+    words += [str(page), str(work / "out.ipynb")]
+    words += [word for k, v in parameters(config).items() for word in ("-p", k, str(v))]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    for _ in range(kills):
+        night = subprocess.Popen(words, env=environment, **streams)
+        time.sleep(draw.uniform(0.2, 5.0))
+        kernels = psutil.Process(night.pid).children(recursive=True)
+        if draw.random() < 0.7:
+            night.kill()  # its kernel notices, and ends after a commit
+        for kernel in kernels if draw.random() < 0.5 else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kernel.kill()
+        night.terminate()
+        night.wait(100)
+        _, alive = psutil.wait_procs(kernels, 70)
+        assert not alive, alive
+    subprocess.run(words, env=environment, **streams, check=True)

@@ -24,7 +24,7 @@ def test_a_healthy_corpus_and_run_give_nothing_above_a_note(base):
     report = preflight(healthy_config(base, base / "run", epochs=4))
     assert report.verdict == "go" and report.count(WARNING) == report.count(ERROR) == 0, str(report)
     assert list(report.findings) == list(GROUPS)
-    assert "resumes from checkpoint_epoch_2.pt (epoch 2) and runs epochs 3 to 4" in str(report)
+    assert "resumes from checkpoint_epoch_2.pt (epoch 2); epochs 3 to 4 will run" in str(report)
 
 
 def test_the_real_corpus_gives_nothing_above_a_note(real, tmp_path):

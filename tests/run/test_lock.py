@@ -84,7 +84,7 @@ def test_only_this_packages_leftovers_in_this_directory_are_cleared(tiny, tmp_pa
     (run / "another_run").mkdir()
     ours = [
         ".checkpoint_epoch_1_step_3.pt.tmp",
-        ".best_model.pt.0a1b2c.tmp",
+        ".best_model.pt.0123456789abcdef.tmp",
         "..holder.json.tmp",
         "tensorboard/.events.out.tfevents.treelstm.tmp",
     ]

@@ -16,8 +16,8 @@ from conftest import tiny_config
 from runs import OnStep, StopAfter, assert_same_run, copy, files
 
 from treelstm import Config, Listener, load_checkpoint, load_corpus, load_encoder, preflight, train
-from treelstm.__main__ import main
 from treelstm.checks.report import as_text
+from treelstm.commands import main
 from treelstm.model.files import model_part
 from treelstm.run.directory import NoUsableCheckpoint, list_checkpoints
 from treelstm.run.state import SettingsChanged

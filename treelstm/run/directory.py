@@ -22,7 +22,6 @@ from treelstm.run.content import check_commit
 from treelstm.sealed import (
     CheckpointError,
     DamagedCheckpoint,
-    MissingCheckpoint,
     UnreadableCheckpoint,
     read_sealed,
     verified_bytes,
@@ -182,10 +181,6 @@ def newest_usable(output_dir: Path) -> ResumePoint | None:
             return ResumePoint(checkpoint, load_checkpoint(checkpoint.path), tuple(passed_over))
         except DamagedCheckpoint as error:
             passed_over.append(error)
-        except MissingCheckpoint:  # whoever trains the run has pruned it since it was listed
-            if checkpoint in list_checkpoints(output_dir):
-                raise
-            return newest_usable(output_dir)
     if passed_over:
         reasons = "\n".join(str(error) for error in passed_over)
         raise NoUsableCheckpoint(

@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from treelstm.files import clear_leftovers
 from treelstm.history import IN_HISTORY, value_of
 from treelstm.run.directory import Commit, newest_usable
 from treelstm.run.listener import Listener
@@ -36,6 +37,7 @@ class TensorBoardFile(Listener):
         self._output_dir = output_dir
 
     def on_start(self, run: Run) -> None:
+        clear_leftovers(self._output_dir / DIRECTORY, lambda name: bool(_OURS.fullmatch(name)))
         newest = newest_usable(self._output_dir) if run.outcome else None
         if newest:  # a run with more to do writes at the end of its next epoch
             write_events(self._output_dir, newest.content)
