@@ -112,6 +112,7 @@ SENSELESS: dict[str, Callable[[Any], None]] = {
     "history: NaN": inside("history", 1, "train_loss", to=NAN),
     "history: a tensor": inside("history", 1, "train_loss", to=torch.zeros(())),
     "history: a list for a number": inside("history", 1, "validation_acc", to=[1]),
+    "history: a huge number": inside("history", 1, "validation_acc", to=10**400),
     "timings: none": inside("timings", to=None),
     "timings: of another epoch": inside("timings", 1, "epoch", to=9),
     "timings: without pace": lambda c: c["timings"][0].pop("pairs_per_second"),

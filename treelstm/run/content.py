@@ -6,7 +6,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm.config import Config
-from treelstm.model.content import Content
+from treelstm.model.content import MOST, Content
 
 # What the steps of a run change in the state of torch's schedules; only settings change the others.
 _STEPPED = {"last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"}
@@ -89,6 +89,8 @@ def _history(content: Content, done: int) -> None:
             for name in numbers:
                 content.number(f"{about}, {name}", record.get(name))
             for name, value in record.items():
+                if type(value) is int:
+                    content.whole(f"{about}, {name}", value, -MOST)
                 plain = value is None or isinstance(value, bool | int | float | str)
                 content.require(plain, f"{about}, {name}", value, "a number or a text")
     if content["best"] is not None or (done and not content.get("changes")):  # it may be sought anew
