@@ -37,13 +37,16 @@ _PREFIX, _YOUNG_SECONDS = "treelstm-night-", 60.0
 
 @contextmanager
 def night_directory() -> Iterator[Path]:
-    """A new directory that no other engine uses; removed at the end, or by a later engine."""
+    """A new directory that no other engine uses; removed at the end, as are those of killed engines."""
     _remove_leftovers()
     prefix = f"{_PREFIX}{os.getpid()}-"
     new = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
     with new as name, _lock(Path(name), wait=True):
         (Path(name) / TOLD).touch()
-        yield Path(name)
+        try:
+            yield Path(name)
+        finally:
+            _remove_leftovers()
 
 
 def tell_night(file: str | Path, line: Line) -> None:
