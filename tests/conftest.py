@@ -28,8 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     end_with_this_process(follow_parent=is_worker or "TREELSTM_TESTS_FOLLOW_PARENT" in os.environ)
 
 
-SLOWEST_FILES = [
-    f"test_{name}.py" for name in ("browser", "notebooks", "overnight", "kills", "guide", "children")
+SLOWEST_FILES = [  # and test_neutral.py, which forks: a worker must not have run torch's threads before
+    f"test_{name}.py"
+    for name in ("neutral", "browser", "notebooks", "overnight", "kills", "guide", "children")
 ]
 
 

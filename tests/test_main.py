@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import pytest
@@ -221,11 +220,8 @@ def test_commands_work_without_streams_or_with_narrow_ones_on_paths_of_any_name(
 @pytest.mark.skipif(
     not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can change its user"
 )
-def test_a_user_without_a_password_entry_and_without_a_home_can_train(
-    small, tiny, tmp_path, monkeypatch
-):
-    """In a fork after a first run, because such a user may not read this Python's own files."""
-    assert main(["train", *small]) == 0
+def test_a_user_without_a_password_entry_and_without_a_home_can_train(small, tiny, tmp_path):
+    """In a process that has trained before, since such a user may not read this Python's own files."""
     for path in (tmp_path, *tmp_path.parents):
         if path.owner() == "root" and path != Path(tempfile.gettempdir()) and "pytest" in str(path):
             path.chmod(0o755)
@@ -234,18 +230,18 @@ def test_a_user_without_a_password_entry_and_without_a_home_can_train(
     for path in (tmp_path / "other", tmp_path / "data", *(tmp_path / "data").rglob("*")):
         os.chown(path, 12345, 12345)
     flags = tiny_config(tmp_path / "data", tmp_path / "other", epochs=1).flags()
-    monkeypatch.delenv("HOME", raising=False)
-    b"x".decode("cp437")  # what zipfile needs is read now
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setuid(12345)
-            os._exit(main(["train", *flags]))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(9)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = (
+        "import os, sys\n"
+        "from treelstm.commands import main\n"
+        f"assert main(['train', *{small}]) == 0\n"
+        "b'x'.decode('cp437')  # what zipfile needs is read now\n"
+        "os.setuid(12345)\n"
+        f"sys.exit(main(['train', *{flags}]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
     assert "finished: epoch 1" in (tmp_path / "other" / "training.log").read_text()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_config
-from runs import OnStep, StopAfter, assert_same_run
+from runs import StopAfter, assert_same_run
 
 from treelstm import Config, Listener, evaluate, load_encoder, load_pairs, preflight, train
 from treelstm.config import ConfigError
@@ -216,25 +216,23 @@ def test_the_allocators_settings_in_the_environment_win(tiny, tmp_path):
 
 def test_memory_that_runs_out_in_training_is_said_with_the_remedy_and_the_commit_stays(tiny, tmp_path):
     """The process is allowed no more memory than it has, after its first commit."""
-    resource = pytest.importorskip("resource")
+    pytest.importorskip("resource")
     config = tiny_config(tiny, tmp_path / "run", num_threads=1)
-    child = os.fork()
-    if child == 0:
-        try:
-
-            def limit(run: Any) -> None:
-                if run.steps_done == 7:
-                    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-                    resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
-                    torch.zeros(1 << 30)
-
-            train(config, listeners=[OnStep(limit)])
-        except MemoryError as error:
-            (tmp_path / "said").write_text(str(error))
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert "Set a smaller batch_size or smaller sizes" in (tmp_path / "said").read_text()
+    code = (
+        "import resource, sys, torch, treelstm\n"
+        "class Limit(treelstm.Listener):\n"
+        "    def on_step(self, run):\n"
+        "        if run.steps_done == 7:\n"
+        "            used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "            resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))\n"
+        "            torch.zeros(1 << 30)\n"
+        f"config = treelstm.Config.from_parameters({config.to_dict()})\n"
+        "try: treelstm.train(config, listeners=[Limit()])\n"
+        "except MemoryError as error: print(error)"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert "Set a smaller batch_size or smaller sizes" in done.stdout, done.stderr
     assert "OutOfMemory: " in (config.output_path / "training.log").read_text()
     history = train(config)
     assert history.finished and history.resumed_at == (1, 0)
