@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +30,7 @@ from treelstm import Config, train, write_sample
 
 from conftest import tiny_config
 from kills import SYSCALLS
-from runs import assert_same_run, through_kills
+from runs import assert_same_run, recorded_calls, through_kills
 from together import killed_while_it_starts, nights_at_once
 
 
@@ -123,11 +122,9 @@ def every_call(work: Path) -> None:
     settings = {"epochs": 2, "checkpoint_every_seconds": 0, "batch_size": 320}
     train(six_epochs(work, "calls_undisturbed", **settings))
     config = six_epochs(work, "calls", **settings)
-    record = work / "calls.txt"
-    through_kills(config, work, lives=[{"inject": f"record:{record}", "run": "record"}])
     # Calls outside the output directory (the cache, libraries) are no part of a commit; keeping them
     # in the count keeps `when=N` simple.
-    counts = Counter(re.findall(r"^\d+ +(\w+)\(", record.read_text(), re.MULTILINE))
+    counts = recorded_calls(config, work, run="record")
     faults = ("signal=SIGKILL", "error=ENOSPC", "error=EIO")
     plans = []
     for call in SYSCALLS:
@@ -162,10 +159,7 @@ def every_look(work: Path) -> None:
         shutil.copytree(base / "killed", base / run)
         return [str(base / run), *map(str, (base / run).iterdir())]
 
-    record = work / "looks.txt"
-    plan = {"inject": f"record:{record}", "run": "record", "paths": again("record")}
-    through_kills(config, work, lives=[plan])
-    counts = Counter(re.findall(r"^\d+ +(\w+)\(", record.read_text(), re.MULTILINE))
+    counts = recorded_calls(config, work, run="record", paths=again("record"))
     plans: list[dict[str, Any]] = []
     for call, count in counts.items():
         faults = ["error=EIO", "error=EMFILE", "error=ESTALE"] + ["retval=1"] * (call == "read")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,14 @@ def through_kills(config: Config, work: Path, **plan: Any) -> Any:
     done = subprocess.run([sys.executable, script, spec], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def recorded_calls(config: Config, work: Path, **plan: Any) -> Counter[str]:
+    """How often a life of this plan, which must succeed, makes each file-system call."""
+    record = work / "calls.txt"
+    (seen,) = through_kills(config, work, lives=[{"inject": f"record:{record}", **plan}])
+    assert seen["code"] == 0, seen
+    return Counter(re.findall(r"^\d+ +(\w+)\(", record.read_text(), re.MULTILINE))
 
 
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:

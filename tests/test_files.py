@@ -175,7 +175,7 @@ def test_what_cannot_be_looked_at_or_listed_is_not_a_missing_file(tmp_path, monk
     def refuse(*args: object, **options: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    for name in ("stat", "scandir"):
+    for name in ("stat", "listdir", "scandir"):
         monkeypatch.setattr(os, name, refuse)
     for act in (is_there, nearest_existing, lambda path: listed(path, "*"), open_file):
         with pytest.raises(OSError, match=os.strerror(number)):

@@ -27,6 +27,10 @@ _KINDS = {
 }
 
 
+class NotAFile(OSError):
+    """A path leads to a pipe, device, socket or directory."""
+
+
 class WriteFailed(UserError, OSError):
     """A file could not be written; the file system is as it was before."""
 
@@ -103,7 +107,8 @@ def open_file(path: Path) -> io.FileIO:
     """Opens an ordinary file to read its bytes.
 
     Raises:
-        OSError: it cannot be opened, or is a pipe, device, socket or directory (never waited for).
+        NotAFile: it is something else, which is never waited for.
+        OSError: it cannot be opened.
     """
     _refuse_others(path, path.stat())
     file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _NEVER_WAIT))
@@ -123,7 +128,7 @@ _NEVER_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its 
 def _refuse_others(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"it is {kind}, expected a file", str(path))
+        raise NotAFile(errno.EINVAL, f"it is {kind}, expected a file", str(path))
 
 
 def is_there(path: Path) -> bool:
@@ -141,11 +146,9 @@ def listed(directory: Path, pattern: str) -> list[Path]:
     Unlike `Path.glob`, raises OSError if the directory cannot be listed.
     """
     try:
-        with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries)
+        return sorted(path for path in directory.iterdir() if fnmatchcase(path.name, pattern))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [directory / name for name in names if fnmatchcase(name, pattern)]
 
 
 def _free(directory: Path) -> str:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import re
-import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from treelstm.errors import UserError
-from treelstm.files import write_whole
+from treelstm.files import NotAFile, open_file, write_whole
 
 FORMAT = 3  # raised whenever another version of the package could misread a file
 
@@ -128,26 +127,19 @@ def bytes_of(path: Path, remedy: str = "Name an existing checkpoint") -> bytes:
         UnreadableCheckpoint: the file system refuses.
     """
     try:
-        # A pipe of that name would make this process wait for a writer.
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                raise DamagedCheckpoint(f"{path} is damaged: it is not a file.")
-            data = file.read()
+        with open_file(path) as file:
+            size, data = os.fstat(file.fileno()).st_size, file.readall()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             lost = f"it is a link to {path.readlink()}, which does not exist"
             raise DamagedCheckpoint(f"{path} is damaged: {lost}.") from None
         raise MissingCheckpoint(f"{path}: no such file. {remedy}.") from None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR):
+        if isinstance(error, NotAFile) or error.errno == errno.ELOOP:
             raise DamagedCheckpoint(f"{path} is damaged: it is not a file.") from error
         raise UnreadableCheckpoint(path, error.strerror) from error
-    if len(data) != about.st_size:
-        raise UnreadableCheckpoint(path, f"{len(data):,} of its {about.st_size:,} bytes were read")
+    if len(data) != size:
+        raise UnreadableCheckpoint(path, f"{len(data):,} of its {size:,} bytes were read")
     return data
 
 

@@ -17,7 +17,7 @@ import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
 from treelstm.data.pairs import Corpus, DataError, Pairs, Problems, data_error
-from treelstm.data.reading import digest_of, read_jsonl
+from treelstm.data.reading import REPAIR, digest_of, read_jsonl
 from treelstm.data.store import read_store, write_store
 from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
@@ -25,7 +25,7 @@ from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.vocabulary import Vocabulary
 
 CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
-_REPAIR, _PARSE_AGAIN = "Repair or remove the line", "Parse the sentence again or remove the line"
+_PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
 def load_corpus(config: Config) -> Corpus:
@@ -35,14 +35,12 @@ def load_corpus(config: Config) -> Corpus:
         DataError: files are missing, damaged or too small to split; the message lists the problems.
     """
     require_config(config)
-    pair_files(config.data_path, "data_dir")
-    training = load_pairs(config.data_path, config.ignored_keys)
+    training = _load(config.data_path, config.ignored_keys, "data_dir")
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
         training, validation = _split(training, config)
     else:
-        pair_files(config.validation_path, "validation_dir")
-        validation = load_pairs(config.validation_path, config.ignored_keys)
+        validation = _load(config.validation_path, config.ignored_keys, "validation_dir")
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
     return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
 
@@ -74,9 +72,12 @@ def load_pairs(
         DataError: the files cannot be used; the message lists the problems.
         ConfigError: `ignored_keys` is not a list of texts.
     """
-    directory = Path(directory)
     ignored_keys = EncoderSettings(ignored_keys=ignored_keys).ignored_keys  # checks them
-    paths = pair_files(directory)
+    return _load(Path(directory), ignored_keys)
+
+
+def _load(directory: Path, ignored_keys: tuple[str, ...], setting: str = "") -> Pairs:
+    paths = pair_files(directory, setting)
     fingerprint = {}
     for path in paths.values():
         try:
@@ -175,9 +176,9 @@ def _record_problems(
     for side in ("ast1", "ast2"):
         part = record.get(side)
         if part is None:
-            yield f"{side} is missing", _REPAIR
+            yield f"{side} is missing", REPAIR
         elif not isinstance(part, dict):
-            yield f"{side} is not a JSON object", _REPAIR
+            yield f"{side} is not a JSON object", REPAIR
         elif "ast" not in part:
             yield f"{side}.ast is missing", _PARSE_AGAIN
         else:

@@ -20,13 +20,13 @@ from treelstm.files import open_file
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
-_REPAIR = "Repair or remove the line"
+REPAIR = "Repair or remove the line"
 
 
 class Unreadable(UserError, ValueError):
     """Bytes that are not JSON as this package reads it: what was found, and what to do."""
 
-    def __init__(self, found: str, remedy: str = _REPAIR) -> None:
+    def __init__(self, found: str, remedy: str = REPAIR) -> None:
         super().__init__(found)
         self.remedy = remedy
 

@@ -6,7 +6,6 @@ the vocabulary and the threshold. Exporting, importing and exporting again gives
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -40,8 +39,7 @@ class ModelFile(TypedDict):
 def model_part(content: ModelFile) -> ModelFile:
     """The keys of `ModelFile` out of a commit's content."""
     every = cast("dict[str, object]", content)
-    names = ModelFile.__annotations__.keys() & every.keys()
-    return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__ if name in names})
+    return cast("ModelFile", {name: every[name] for name in ModelFile.__annotations__})
 
 
 def read_model(path: Path | str) -> ModelFile:
@@ -76,21 +74,9 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     content = read_model(path)
     settings = EncoderSettings.among(content["config"])
     encoder = TreeEncoder(Vocabulary(content["vocabulary"]), settings)
-    load_weights(encoder, content["model_state_dict"], path)
+    encoder.load_state_dict(content["model_state_dict"])
     encoder.threshold = float(content["threshold"])
     return encoder.to(on).eval()
-
-
-def load_weights(encoder: TreeEncoder, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Loads a state dict; raises CheckpointError, with the difference, if it is another model's."""
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()).partition(": ")[2]
-        raise CheckpointError(
-            f"{path} holds the weights of another model ({reason}). Use the version of treelstm that "
-            "wrote it, or start a new output_dir."
-        ) from error
 
 
 def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
@@ -140,6 +126,6 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         content.number("threshold", threshold)
     content.encoder(settings)
     encoder = TreeEncoder(Vocabulary(about["vocabulary"]), settings)
-    load_weights(encoder, weights, directory / WEIGHTS)
+    encoder.load_state_dict(weights)
     encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.to(on).eval()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NotRequired, ParamSpec, TypeVar, cast
 
 from treelstm.config import from_root
-from treelstm.files import WriteFailed, make_directory, write_whole
+from treelstm.files import WriteFailed, listed, make_directory, write_whole
 from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
 from treelstm.model.content import Content
 from treelstm.model.files import ModelFile, model_epoch, model_part
@@ -112,9 +112,7 @@ def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
 def names_in(directory: Path) -> list[str]:
     """The names in a directory, none if it does not exist; raises as `list_checkpoints`."""
     try:
-        return [path.name for path in directory.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [path.name for path in listed(directory, "*")]
     except OSError as error:
         raise UnreadableCheckpoint(directory, error.strerror) from error
 
@@ -278,8 +276,7 @@ def write_derived_files(
 def _whole_epoch(output_dir: Path, epoch: int, history: list[EpochRecord]) -> Commit:
     """The commit that ended an epoch of this history: in the directory, or set aside from it."""
     path = output_dir / checkpoint_name(epoch, 0)
-    aside = sorted((output_dir / SUPERSEDED).glob(f"{path.stem}.*")) if not path.exists() else []
-    for other in aside:
+    for other in [] if path.name in names_in(output_dir) else _set_aside_before(path):
         try:
             content = load_checkpoint(other)
         except CheckpointError as error:
@@ -338,10 +335,16 @@ def now_at(path: Path, output_dir: Path) -> Path:
     here = path.parent.resolve() == output_dir.resolve()
     if not here or path.name in names_in(path.parent):
         return path
+    copies = _set_aside_before(path)
+    return copies[-1] if copies else path
+
+
+def _set_aside_before(path: Path) -> list[Path]:
+    """The files of this name that `set_aside` has moved to superseded/, oldest first."""
     numbered = re.compile(rf"{re.escape(path.stem)}(?:\.(\d+))?{re.escape(path.suffix)}")
     matches = map(numbered.fullmatch, names_in(path.parent / SUPERSEDED))
     copies = {int(match[1] or 1): match[0] for match in matches if match}
-    return path.parent / SUPERSEDED / copies[max(copies)] if copies else path
+    return [path.parent / SUPERSEDED / copies[number] for number in sorted(copies)]
 
 
 def _best_epochs(content: Commit, ends: set[int]) -> set[int]:

@@ -17,7 +17,7 @@ from treelstm.errors import UserError
 from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
-from treelstm.model.files import load_encoder, load_weights
+from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
 from treelstm.run.changes import ended, new_changes, refusals
@@ -127,7 +127,6 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
     Raises:
         SettingsChanged: other settings or data would change what is computed; names all of them. Or the
             commit is already past `epochs`.
-        CheckpointError: the weights are of another model.
     """
     content, path = start.content, start.checkpoint.path
     if reasons := refusals(config, corpus, content, path):
@@ -139,7 +138,7 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
     new = new_changes(config, corpus, content)
     changed = {change["name"] for change in new}
     run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
-    load_weights(run.encoder, content["model_state_dict"], path)
+    run.encoder.load_state_dict(content["model_state_dict"])  # of its shapes, see run/content.py
     run.step, run.epochs_done = content["step"], content["epoch"] - (content["step"] > 0)
     if changed & {"learning_rate", "lr_schedule", "warmup_steps", "epochs"}:
         _advance_schedule(run)
