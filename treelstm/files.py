@@ -27,7 +27,7 @@ _KINDS = {
 }
 
 
-class NotAFile(OSError):
+class NotAFile(UserError, OSError):
     """A path leads to a pipe, device, socket or directory."""
 
 
