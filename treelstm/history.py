@@ -10,29 +10,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, TypedDict, cast
+from typing import Annotated, Literal, NotRequired, Self, TypedDict, cast
+
+from msgspec import Meta
 
 from treelstm.config import Value
+
+# Their bounds are checked where a commit is read, see run/content.py.
+Count = Annotated[int, Meta(ge=0, le=10**12)]
+Epoch = Annotated[int, Meta(ge=1, le=10**12)]
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 
 
 class EpochRecord(TypedDict):
     """One epoch, as in training_history.json: every metric of `METRICS` that has a key."""
 
-    epoch: int
-    train_loss: float
-    train_acc: float
-    validation_loss: float
-    validation_acc: float
-    validation_roc_auc: float
-    validation_average_precision: float
-    learning_rate: float
+    epoch: Epoch
+    train_loss: Number
+    train_acc: NotRequired[float]
+    validation_loss: Number
+    validation_acc: NotRequired[float]
+    validation_roc_auc: NotRequired[float]
+    validation_average_precision: NotRequired[float]
+    learning_rate: Number
 
 
 class BestEpoch(TypedDict):
     """The best epoch so far and its validation loss."""
 
-    epoch: int
-    validation_loss: float
+    epoch: Epoch
+    validation_loss: Number
 
 
 class Change(TypedDict):
@@ -41,18 +48,18 @@ class Change(TypedDict):
     name: str
     before: Value
     now: Value
-    epoch: int  # of the commit that was resumed
-    step: int
+    epoch: Epoch  # of the commit that was resumed
+    step: Count
     best_anew: bool  # validation losses before it mean something else: the best epoch is sought anew
 
 
 class Timing(TypedDict):
     """How long an epoch took. In commits only: histories of equal runs must be equal."""
 
-    epoch: int
-    ended: float  # seconds since 1970
-    seconds: float
-    pairs_per_second: float
+    epoch: Epoch
+    ended: Number  # seconds since 1970
+    seconds: Number
+    pairs_per_second: Number
 
 
 @dataclass(frozen=True, kw_only=True)

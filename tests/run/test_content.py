@@ -185,6 +185,19 @@ SENSELESS: dict[str, Callable[[Any], None]] = {
     "warm-up: begins with 0": inside("warmup_state_dict", "start_factor", to=0.0),
     "threshold: 10^400": inside("threshold", to=10**400),
     "config: a rate of 10^400": inside("config", "learning_rate", to=10**400),
+    "optimizer: betas that are tensors": group("betas", (torch.ones(2), torch.ones(2))),
+    "scheduler: least rates that are tensors": inside(
+        "scheduler_state_dict", "min_lrs", to=[torch.ones(2)]
+    ),
+    "epoch_sums: a set": inside("epoch_sums", to={1.0, 2.0}),
+    "history: a tuple": lambda c: c.__setitem__("history", (*c["history"],)),
+    "scheduler: a rate in a tuple": inside("scheduler_state_dict", "_last_lr", to=(0.1,)),
+    "vocabulary: a set": lambda c: c.__setitem__("vocabulary", {*c["vocabulary"]}),
+    "optimizer: betas that are a set": group("betas", {0.9, 0.999}),
+    "fingerprint: half of a character": inside("fingerprint", "\ud800", to=3),
+    "history: a number of 5,000 digits": inside("history", 1, "validation_acc", to=10**5000),
+    "config: a number of 5,000 digits": inside("config", "seed", to=10**5000),
+    "optimizer: a tensor": inside("optimizer_state_dict", to=torch.zeros(2)),
     "itself": inside("history", to=itself()),
 }
 
@@ -196,6 +209,20 @@ def test_a_sealed_file_with_senseless_content_is_refused_by_name(scheduled, tmp_
     rewrite(path, SENSELESS[what])
     with pytest.raises(DamagedCheckpoint, match=rf"{path}.* (is|holds|belongs)"):
         load_checkpoint(path)
+
+
+def test_keys_that_no_version_yet_writes_are_read_past(scheduled, tmp_path):
+    path = tmp_path / scheduled.name
+    path.write_bytes(scheduled.read_bytes())
+    more = {"future": {"x": torch.ones(2)}, 7: 3, "\ud800": ()}
+    write_sealed(path, load_checkpoint(path) | more)
+    content = load_checkpoint(path)
+    assert identical({key: content[key] for key in more}, more)
+    content["history"][0]["future"] = 0.5
+    content["optimizer_state_dict"]["param_groups"][0]["future"] = [1]
+    content["scheduler_state_dict"]["future"] = None
+    write_sealed(path, content)
+    assert load_checkpoint(path)["history"][0]["future"] == 0.5
 
 
 def test_auto_passes_over_a_senseless_commit_and_ends_as_if_it_had_never_been(tiny, tmp_path, scheduled):

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 import treelstm
-from treelstm.run.directory import FINAL, Commit
+from treelstm.run.content import Commit
+from treelstm.run.directory import FINAL
 from treelstm.sealed import FORMAT, CheckpointError, write_sealed
 
 RUN = Path(__file__).resolve().parents[1] / "data" / "run"

@@ -3,112 +3,97 @@
 A seal proves that a file is as it was written, not that what was written makes sense.
 """
 
-import math
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import torch
+from msgspec import Meta
+from torch import Tensor
 
-from treelstm.config import Config, ConfigError, EncoderSettings
+from treelstm.config import Config, ConfigError, EncoderSettings, Settings
+from treelstm.history import Epoch, Number
 from treelstm.model.encoder import parameter_shapes
 from treelstm.sealed import DamagedCheckpoint
 
-MOST = 10**12  # no count of a run is larger
-_LARGEST = sys.float_info.max
+Shape = tuple[int, ...]
+Symbols = Annotated[list[str], Meta(min_length=1)]
+
+_LOWEST = torch.finfo(torch.float32).min
 
 
-class Content:
-    """The content of a file. A check raises DamagedCheckpoint: path, key, found, expected."""
+class ModelFile(TypedDict):
+    """What every `.pt` file of a run holds: an encoder and its origin."""
 
-    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
-        self.path, self._content = path, content
+    epoch: Epoch
+    model_state_dict: dict[str, Tensor]
+    threshold: Number  # distance under which a pair counts as similar
+    vocabulary: Symbols
+    config: Settings  # of the run
+    versions: dict[str, str]
 
-    def __getitem__(self, key: str) -> Any:
-        return self._content[key]
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._content.get(key, default)
+def require(path: Path, holds: bool, otherwise: str) -> None:
+    """Raises DamagedCheckpoint, which says what was found and expected, unless it holds."""
+    if not holds:
+        remedy = "Restore it from a backup, or use another"
+        raise DamagedCheckpoint(f"{path} is damaged: {otherwise}. {remedy}.")
 
-    def require(self, holds: bool, key: str, found: object, expected: str) -> None:
-        if not holds:
-            plain = found is None or isinstance(found, str | bool | int | float)
-            self.refuse(key, f"{found!r:.60}" if plain else f"a {type(found).__name__}", expected)
 
-    def refuse(self, key: str, found: str, expected: str) -> None:
-        where, remedy = f"{self.path} is damaged: {key}", "Restore it from a backup, or use another"
-        raise DamagedCheckpoint(f"{where} is {found}, expected {expected}. {remedy}.")
+def require_type(path: Path, value: object, kind: Any) -> Any:
+    """The value with the keys and bounds of this type, others left out; raises as `require`."""
+    try:
+        found = msgspec.convert(value, kind)
+    except (
+        msgspec.ValidationError,
+        ValueError,
+        AttributeError,
+    ) as error:  # 10**5000; a tensor
+        return require(path, False, f"it holds what no run writes ({error})")
+    if isinstance(value, dict):  # msgspec takes tuples and sets for lists
+        others = [key for key in found if type(found[key]) is list and type(value[key]) is not list]
+        require(path, not others, f"it holds no list as {', '.join(others)}")
+    return found
 
-    def whole(self, key: str, value: object, low: int, high: int = MOST) -> int:
-        self.require(
-            type(value) is int and low <= value <= high, key, value, f"a number {low} to {high:,}"
-        )
-        return int(value)  # type: ignore[call-overload, no-any-return]
 
-    def number(self, key: str, value: object, low: float = -math.inf) -> float:
-        found = type(value) in (int, float) and max(low, -_LARGEST) <= value <= _LARGEST  # type: ignore
-        self.require(
-            found,
-            key,
-            value,
-            f"a finite number of at least {low:g}" if low > -math.inf else "a finite number",
-        )
-        return float(value)  # type: ignore[arg-type]
+def require_tensor(path: Path, key: str, tensor: Tensor, shape: Shape, low: float = _LOWEST) -> None:
+    """A float32 tensor of this shape, all of it finite and at least `low`; raises as `require`."""
+    found = f"a {tensor.dtype} tensor of shape {list(tensor.shape)}".replace("torch.", "")
+    expected = f"a float32 tensor of shape {list(shape)}"
+    require(path, found == expected, f"{key} is {found}, expected {expected}")
+    least, most = (float(each) for each in tensor.aminmax())
+    finite = f"expected finite ones of at least {low:g}"
+    require(path, low <= least <= most < torch.inf, f"{key} has numbers {least:g} to {most:g}, {finite}")
 
-    def mapping(self, key: str, value: object) -> dict[str, Any]:
-        found = isinstance(value, dict) and all(isinstance(name, str) for name in value)
-        self.require(found, key, value, "a dict with strings as keys")
-        return value  # type: ignore[return-value]
 
-    def strings(self, key: str) -> None:
-        names = self.mapping(key, self[key])
-        printable = all(isinstance(text, str) and text.isprintable() for text in names.values())
-        self.require(printable, key, names, "texts by name")
+def check_encoder(
+    path: Path, settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor]
+) -> list[Shape]:
+    """Checks vocabulary and weights of an encoder with these settings; the shapes of its weights."""
+    require(path, len({*symbols}) == len(symbols), "its vocabulary holds a symbol twice")
+    shapes = parameter_shapes(settings, len(symbols))
+    sets = {"Missing": shapes.keys() - weights.keys(), "Unexpected": weights.keys() - shapes.keys()}
+    for which, names in sets.items():
+        if names:
+            raise DamagedCheckpoint(
+                f"{path} holds the weights of another model ({which} key(s): "
+                f"{', '.join(sorted(names)):.200}). Use the version of treelstm that wrote it, or "
+                "start a new output_dir."
+            )
+    for name, shape in shapes.items():
+        require_tensor(path, name, weights[name], shape)
+    return [*shapes.values()]
 
-    def tensor(self, key: str, value: object, shape: tuple[int, ...], low: float = -math.inf) -> None:
-        """A float32 tensor of this shape, all of it finite and at least `low`."""
-        expected = f"a dense float32 tensor of shape {list(shape)}"
-        self.require(isinstance(value, torch.Tensor), key, value, expected)
-        assert isinstance(value, torch.Tensor)
-        if tuple(value.shape) != shape or value.dtype != torch.float32:
-            found = f"a {value.dtype} tensor of shape {list(value.shape)}".replace("torch.", "")
-            self.refuse(key, found, expected)
-        smallest, largest = (float(each) for each in value.aminmax())
-        self.number(f"the smallest number of {key}", smallest, low)
-        self.number(f"the largest number of {key}", largest)
 
-    def encoder(self, settings: EncoderSettings) -> dict[str, tuple[int, ...]]:
-        """Checks vocabulary and weights of an encoder with these settings; the shapes of its weights."""
-        words = self["vocabulary"]
-        found = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
-        self.require(
-            bool(found) and len({*words}) == len(words), "vocabulary", words, "distinct strings"
-        )
-        weights = self.mapping("model_state_dict", self["model_state_dict"])
-        shapes = parameter_shapes(settings, len(words))
-        sets = {"Missing": shapes.keys() - weights.keys(), "Unexpected": weights.keys() - shapes.keys()}
-        for which, names in sets.items():
-            if names:
-                raise DamagedCheckpoint(
-                    f"{self.path} holds the weights of another model ({which} key(s): "
-                    f"{', '.join(sorted(names)):.200}). Use the version of treelstm that wrote it, or "
-                    "start a new output_dir."
-                )
-        for name, shape in shapes.items():
-            self.tensor(name, weights[name], shape)
-        return shapes
-
-    def model(self) -> tuple[Config, dict[str, tuple[int, ...]]]:
-        """Checks all keys of a `ModelFile`; the run's settings, and the shapes of its weights."""
-        self.whole("epoch", self["epoch"], 1)
-        self.number("threshold", self["threshold"])
-        self.strings("versions")
-        try:
-            settings = self.mapping("config", self["config"])
-            config = Config.from_parameters(settings)
-            EncoderSettings.among(settings)
-        except (ConfigError, KeyError, OverflowError) as error:
-            lacks = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise DamagedCheckpoint(f"{self.path} is damaged: in its config, {lacks}") from error
-        return config, self.encoder(config)
+def check_model(path: Path, content: ModelFile) -> tuple[Config, list[Shape]]:
+    """Checks all keys of a `ModelFile`; the run's settings, and the shapes of its weights."""
+    known = {key: value for key, value in content.items() if key in ModelFile.__annotations__}
+    require_type(path, known, ModelFile)  # whatever else a later version may have added
+    require(path, all(map(str.isprintable, content["versions"].values())), "its versions are no texts")
+    try:
+        config = Config.from_parameters(content["config"])
+        EncoderSettings.among(content["config"])
+    except (ConfigError, KeyError, OverflowError) as error:
+        lacks = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamagedCheckpoint(f"{path} is damaged: in its config, {lacks}") from error
+    return config, check_encoder(path, config, content["vocabulary"], content["model_state_dict"])

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from treelstm.config import ConfigError, EncoderSettings, Settings
+from treelstm.config import ConfigError, EncoderSettings
 from treelstm.files import make_directory, write_whole
-from treelstm.model.content import Content
+from treelstm.history import Number
+from treelstm.model.content import ModelFile, Symbols, check_encoder, check_model, require_type
 from treelstm.model.encoder import TreeEncoder
 from treelstm.process import chosen_device
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
@@ -25,15 +26,9 @@ EXPORT_FORMAT = 2  # raised whenever another version of the package could misrea
 WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"
 
 
-class ModelFile(TypedDict):
-    """What every `.pt` file of a run holds: an encoder and its origin."""
-
-    epoch: int
-    model_state_dict: dict[str, Tensor]
-    threshold: float  # distance under which a pair counts as similar
-    vocabulary: list[str]
-    config: Settings  # of the run
-    versions: dict[str, str]
+class _Export(TypedDict):
+    threshold: Number | None
+    vocabulary: Symbols
 
 
 def model_part(content: ModelFile) -> ModelFile:
@@ -44,12 +39,12 @@ def model_part(content: ModelFile) -> ModelFile:
 
 def read_model(path: Path | str) -> ModelFile:
     """The encoder's part of a checkpoint or model file; raises as `sealed.read_sealed`."""
-    content = read_sealed(Path(path))
+    content = cast("ModelFile", read_sealed(Path(path)))
     missing = sorted(ModelFile.__required_keys__ - content.keys())
     if missing:
         raise DamagedCheckpoint(f"{path} does not hold an encoder: it lacks {', '.join(missing)}.")
-    Content(Path(path), content).model()
-    return cast("ModelFile", content)
+    check_model(Path(path), content)
+    return content
 
 
 def model_epoch(path: Path) -> int | None:
@@ -70,13 +65,19 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
         MissingCheckpoint, DamagedCheckpoint, CheckpointError: the file cannot be used; says why.
         ConfigError: torch sees no such device.
     """
-    path, on = Path(path), chosen_device(device)
-    content = read_model(path)
+    on, content = chosen_device(device), read_model(path)
     settings = EncoderSettings.among(content["config"])
-    encoder = TreeEncoder(Vocabulary(content["vocabulary"]), settings)
-    encoder.load_state_dict(content["model_state_dict"])
-    encoder.threshold = float(content["threshold"])
-    return encoder.to(on).eval()
+    weights, symbols = content["model_state_dict"], content["vocabulary"]
+    return _encoder(settings, symbols, weights, content["threshold"]).to(on)
+
+
+def _encoder(
+    settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor], threshold: float
+) -> TreeEncoder:
+    encoder = TreeEncoder(Vocabulary(symbols), settings)
+    encoder.load_state_dict(weights)
+    encoder.threshold = float(threshold)
+    return encoder.eval()
 
 
 def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
@@ -110,22 +111,19 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         about, weights = json.loads(files[0]), load(files[1])
     except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
+    path = directory / SETTINGS
     if not isinstance(about, dict) or about.get("format") != EXPORT_FORMAT:
         raise CheckpointError(
-            f"{directory / SETTINGS} is not an export of format {EXPORT_FORMAT}, which this version of "
-            "treelstm reads. Export it again."
+            f"{path} is not an export of format {EXPORT_FORMAT}, which this version of treelstm reads. "
+            "Export it again."
         )
     try:
-        settings, threshold = EncoderSettings.among(about), about["threshold"]
-        content = Content(directory, {"vocabulary": about["vocabulary"], "model_state_dict": weights})
+        settings = EncoderSettings.among(about)
     except KeyError as error:
-        raise DamagedCheckpoint(f"{directory / SETTINGS} lacks a setting: {error}.") from error
+        raise DamagedCheckpoint(f"{path} lacks a setting: {error}.") from error
     except ConfigError as error:
-        raise DamagedCheckpoint(f"{directory / SETTINGS} is damaged: {error}") from error
-    if threshold is not None:
-        content.number("threshold", threshold)
-    content.encoder(settings)
-    encoder = TreeEncoder(Vocabulary(about["vocabulary"]), settings)
-    encoder.load_state_dict(weights)
-    encoder.threshold = math.nan if threshold is None else float(threshold)
-    return encoder.to(on).eval()
+        raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
+    export: _Export = require_type(path, about, _Export)
+    check_encoder(directory, settings, export["vocabulary"], weights)
+    threshold = math.nan if export["threshold"] is None else export["threshold"]
+    return _encoder(settings, export["vocabulary"], weights, threshold).to(on)

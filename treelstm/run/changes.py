@@ -10,7 +10,8 @@ from treelstm.config import MODEL_SETTINGS, Config, Value
 from treelstm.data.pairs import Corpus
 from treelstm.history import BestEpoch, Change, Outcome
 from treelstm.process import usable_cores
-from treelstm.run.directory import Commit, list_checkpoints
+from treelstm.run.content import Commit
+from treelstm.run.directory import list_checkpoints
 
 # They decide which pairs a batch holds, so the steps done in an epoch would lose their meaning.
 _BETWEEN_EPOCHS = {"batch_size", "seed", "validation_fraction", "data"}

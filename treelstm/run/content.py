@@ -1,16 +1,87 @@
-"""What a file must hold to be resumed: every value that the next step depends on, and its bounds."""
+"""What a commit holds: every value that the next step depends on, and its bounds."""
 
-import math
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from treelstm.config import Config
-from treelstm.model.content import MOST, Content
+from treelstm.history import BestEpoch, Change, Count, EpochRecord, Number, Timing
+from treelstm.model.content import (
+    ModelFile,
+    Shape,
+    check_model,
+    require,
+    require_tensor,
+    require_type,
+)
 
-# What the steps of a run change in the state of torch's schedules; only settings change the others.
-_STEPPED = {"last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"}
-_SET = {"base_lrs", "T_max", "total_iters", "start_factor"}  # from settings that a resume may change
+_NotNegative = Annotated[float, Meta(ge=0, le=1e300)]
+_Rate = Annotated[list[_NotNegative], Meta(min_length=1, max_length=1)]  # of the one parameter group
+_Plain = Annotated[int, Meta(ge=-(10**12), le=10**12)] | float | bool | str | None
+
+
+class Commit(ModelFile):
+    """What a checkpoint holds: an encoder, and everything else that the next step depends on."""
+
+    step: Count  # steps done in `epoch`; 0: the epoch is complete
+    optimizer_state_dict: dict[str, Any]
+    scheduler_state_dict: dict[str, Any] | None
+    warmup_state_dict: dict[str, Any] | None
+    train_loss: Number  # mean of the epoch so far
+    epoch_sums: Annotated[list[_NotNegative], Meta(min_length=2, max_length=2)]  # loss, correct pairs
+    best: BestEpoch | None
+    history: list[EpochRecord]
+    first_loss: Number | None  # mean of the run's first step
+    timings: list[Timing]
+    seconds: _NotNegative  # training time of the epoch so far
+    fingerprint: dict[str, str]  # of the data: file -> SHA-256
+    content_digest: NotRequired[dict[str, str]]  # of the data, however its files hold it
+    changes: NotRequired[list[Change]]  # that a resume made on purpose, oldest first
+    num_threads: Annotated[int, Meta(ge=1, le=4096)]
+    device: str  # type of device
+
+
+class _Group(TypedDict):
+    params: list[int]
+    lr: _NotNegative
+    initial_lr: NotRequired[_NotNegative]
+    fused: NotRequired[bool | None]
+    foreach: NotRequired[bool | None]
+    betas: tuple[float, float]  # these, and what is not here, as in a new optimizer
+    eps: float
+    weight_decay: float
+
+
+class _Moments(TypedDict):
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: Tensor
+
+
+class _Adam(TypedDict):
+    param_groups: Annotated[list[_Group], Meta(min_length=1, max_length=1)]
+    state: dict[int, _Moments]
+
+
+class _Schedule(TypedDict, total=False):
+    """What settings and the steps of a run change; all else is as in a new schedule."""
+
+    last_epoch: Count
+    _step_count: Count
+    num_bad_epochs: Count
+    cooldown_counter: Count
+    _last_lr: _Rate
+    base_lrs: _Rate
+    best: Annotated[float, Meta(ge=-1e300)]  # infinite before the first epoch
+    T_max: Annotated[int, Meta(ge=1, le=10**18)]
+    total_iters: Annotated[int, Meta(ge=1, le=10**18)]
+    start_factor: Annotated[float, Meta(gt=0, le=1)]
+
+
 _NEEDED = {"last_epoch", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"}
 
 
@@ -29,143 +100,72 @@ def schedules(
     return scheduler, warmup
 
 
-def check_commit(content: Content) -> None:
+def check_commit(path: Path, content: Commit) -> None:
     """Raises DamagedCheckpoint where a commit holds what no run can have written."""
-    config, shapes = content.model()
-    step = content.whole("step", content["step"], 0)
-    done = content["epoch"] - (step > 0)
-    _history(content, done)
-    content.number("train_loss", content["train_loss"])
-    content.number("seconds", content["seconds"], 0.0)
-    if content["first_loss"] is not None:
-        content.number("first_loss", content["first_loss"])
-    sums = content["epoch_sums"]
-    content.require(isinstance(sums, list) and len(sums) == 2, "epoch_sums", sums, "two numbers")
-    for number in sums:
-        content.number("epoch_sums", number, 0.0)
-    content.strings("fingerprint")
-    _changes(content)
-    content.whole("num_threads", content["num_threads"], 1, 4096)
-    device = content["device"]
-    printable = isinstance(device, str) and device.isprintable()
-    content.require(printable, "device", device, "a text")
-    _optimizer(content, list(shapes.values()), done + step)
+    known = {key: value for key, value in content.items() if key in Commit.__annotations__}
+    require_type(path, known, Commit)  # whatever else a later version may have added
+    require_type(path, content["history"] + content["timings"], list[dict[str, _Plain]])
+    config, shapes = check_model(path, content)
+    texts = [content["device"], *content["fingerprint"].values()]
+    texts += content.get("content_digest", {}).values()
+    require(path, all(map(str.isprintable, texts)), "its device or its digests are no texts")
+    done = content["epoch"] - (content["step"] > 0)
+    for records in (content["history"], content["timings"]):
+        epochs = [record["epoch"] for record in records]
+        right = len(epochs) == done and epochs == [*range(1, len(epochs) + 1)]
+        require(path, right, f"its history or timings are not of the epochs 1 to {done}")
+    best, changes = content["best"], content.get("changes", [])
+    right = best["epoch"] <= done if best else not done or bool(changes)  # it may be sought anew
+    require(path, right, f"its best epoch is {best}, expected one of {done}")
+    past = all(change["epoch"] <= content["epoch"] for change in changes)
+    require(path, past, "its changes are of epochs to come")
+    _check_optimizer(path, content["optimizer_state_dict"], shapes, done + content["step"])
     blank = torch.optim.Adam([torch.zeros(1)], lr=config.learning_rate)
-    named = zip(("scheduler_state_dict", "warmup_state_dict"), schedules(blank, config), strict=True)
-    for key, schedule in named:
-        if content[key] is not None:
-            _schedule(content, key, schedule)
+    states = content["scheduler_state_dict"], content["warmup_state_dict"]
+    for state, schedule in zip(states, schedules(blank, config), strict=True):
+        if state is not None and schedule is not None:  # nothing else reads it
+            _check_schedule(path, state, schedule)
 
 
-def _changes(content: Content) -> None:
-    """The two keys that earlier versions did not write."""
-    if content.get("content_digest") is not None:
-        content.strings("content_digest")
-    changes = content.get("changes", [])
-    content.require(isinstance(changes, list), "changes", changes, "a list")
-    for number, change in enumerate(changes, 1):
-        about = f"changes, record {number}"
-        content.mapping(about, change)
-        names = isinstance(change.get("name"), str) and {"before", "now"} <= change.keys()
-        known = names and isinstance(change.get("best_anew"), bool)
-        content.require(known, about, change, "name, before, now, epoch, step, best_anew")
-        content.whole(f"{about}, epoch", change.get("epoch"), 1, content["epoch"])
-        content.whole(f"{about}, step", change.get("step"), 0)
-
-
-def _history(content: Content, done: int) -> None:
-    needed = {
-        "history": ("train_loss", "validation_loss", "learning_rate"),
-        "timings": ("ended", "seconds", "pairs_per_second"),
-    }
-    for key, numbers in needed.items():
-        records = content[key]
-        found = len(records) if isinstance(records, list) else records
-        content.require(isinstance(records, list) and found == done, key, found, f"{done} records")
-        for epoch, record in enumerate(records, 1):
-            about = f"{key}, record {epoch}"
-            content.mapping(about, record)
-            content.whole(f"{about}, epoch", record.get("epoch"), epoch, epoch)
-            for name in numbers:
-                content.number(f"{about}, {name}", record.get(name))
-            for name, value in record.items():
-                if type(value) is int:
-                    content.whole(f"{about}, {name}", value, -MOST)
-                plain = value is None or isinstance(value, bool | int | float | str)
-                content.require(plain, f"{about}, {name}", value, "a number or a text")
-    if content["best"] is not None or (done and not content.get("changes")):  # it may be sought anew
-        best = content.mapping("best", content["best"])
-        content.whole("best, epoch", best.get("epoch"), 1, done)
-        content.number("best, validation_loss", best.get("validation_loss"))
-
-
-def _optimizer(content: Content, shapes: list[tuple[int, ...]], least_steps: int) -> None:
-    key = "optimizer_state_dict"
-    whole, blank = content.mapping(key, content[key]), torch.optim.Adam([torch.zeros(1)]).state_dict()
-    groups, states = whole.get("param_groups"), whole.get("state")
-    one = isinstance(groups, list) and len(groups) == 1
-    content.require(one, f"{key}, param_groups", groups, "a list of one group")
-    assert groups
-    group, usual = content.mapping(f"{key}, param_groups", groups[0]), blank["param_groups"][0]
-    for name in {"lr", "betas", "eps", "weight_decay"} | (group.keys() & usual.keys()):
-        value, about = group.get(name), f"{key}, {name}"
-        if name in ("lr", "initial_lr"):
-            content.number(about, value, 0.0)
-        elif name not in ("params", "fused", "foreach"):
-            same = type(value) is type(usual[name]) and value == usual[name]
-            content.require(same, about, value, repr(usual[name]))
-    numbers = list(range(len(shapes)))
-    content.require(_are(group.get("params"), numbers), f"{key}, params", "others", str(numbers))
-    for name in ("fused", "foreach"):
-        flag = group.get(name)
-        right = flag is None or isinstance(flag, bool)
-        content.require(right, f"{key}, {name}", flag, "True, False or None")
-    if "initial_lr" in group:
-        content.number(f"{key}, initial_lr", group["initial_lr"], 0.0)
-    known = isinstance(states, dict) and _are([*states], numbers)
-    content.require(known, f"{key}, state", states, f"the moments of {len(shapes)} tensors")
-    steps = set()
+def _check_optimizer(path: Path, state: dict[str, Any], shapes: list[Shape], least_steps: int) -> None:
+    adam: _Adam = require_type(path, state, _Adam)
+    (group,), (usual,) = state["param_groups"], torch.optim.Adam([torch.zeros(1)]).param_groups
+    _require_usual(path, group, usual, but={"params", "lr", "initial_lr", "fused", "foreach"})
+    numbers = [*range(len(shapes))]
+    right = numbers == group["params"] == [*adam["state"]]
+    require(path, right, f"its optimizer is not of {len(shapes)} tensors")
     for number, shape in enumerate(shapes):
-        about = f"{key}, state {number}"
-        state = content.mapping(about, states[number])  # type: ignore[index]
-        for name, low in (("exp_avg", -math.inf), ("exp_avg_sq", 0.0)):
-            content.tensor(f"{about}, {name}", state.get(name), shape, low)
-        content.tensor(f"{about}, step", state.get("step"), (), 1.0)
-        steps.add(float(state["step"]))
+        moments, about = adam["state"][number], f"the optimizer's {{}} of tensor {number}"
+        require_tensor(path, about.format("exp_avg"), moments["exp_avg"], shape)
+        require_tensor(path, about.format("exp_avg_sq"), moments["exp_avg_sq"], shape, low=0.0)
+        require_tensor(path, about.format("step"), moments["step"], (), low=1.0)
+    steps = {float(moments["step"]) for moments in adam["state"].values()}
     # From 2^24 on, float32 can count no further.
-    enough = len(steps) == 1 and min(steps).is_integer() and min(steps) >= min(least_steps, 2**24)
-    content.require(enough, f"{key}, step", f"{steps}", f"one number for all, at least {least_steps}")
+    right = len(steps) == 1 and min(steps).is_integer() and min(steps) >= min(least_steps, 2**24)
+    require(path, right, f"its optimizer has done {steps} steps, expected one number from {least_steps}")
 
 
-def _are(found: object, numbers: list[int]) -> bool:
-    whole = isinstance(found, list) and all(type(each) is int for each in found)
-    return whole and found == numbers
+def _check_schedule(path: Path, state: dict[str, Any], schedule: LRScheduler) -> None:
+    require_type(path, state, _Schedule)
+    usual, name = schedule.state_dict(), type(schedule).__name__
+    missing = _NEEDED & usual.keys() - state.keys()
+    require(path, not missing, f"its {name} lacks {missing}")
+    # Another version of torch may have others, but none that replaces a method.
+    replaced = [key for key in state.keys() - usual.keys() if hasattr(schedule, key)]
+    require(path, not replaced, f"its {name} has {replaced}, which no state holds")
+    _require_usual(path, state, usual, but={*_Schedule.__annotations__})
 
 
-def _schedule(content: Content, key: str, schedule: LRScheduler | None) -> None:
-    state = content.mapping(key, content[key])
-    if schedule is None:
-        return  # nothing reads it
-    usual = schedule.state_dict()
-    for name in (_NEEDED & usual.keys()) | state.keys():
-        value, about, like = state.get(name), f"{key}, {name}", usual.get(name)
-        if name not in usual:  # of another version of torch; but nothing that replaces a method
-            content.require(not hasattr(schedule, name), about, value, "no such key")
-        elif name in ("last_epoch", "_step_count", "num_bad_epochs", "cooldown_counter"):
-            content.whole(about, value, 0)
-        elif name in ("_last_lr", "base_lrs"):
-            content.require(
-                isinstance(value, list) and len(value) == 1, about, value, "a list of one number"
-            )
-            content.number(about, value[0], 0.0)  # type: ignore[index]
-        elif name == "start_factor":
-            content.require(
-                0 < content.number(about, value) <= 1, about, value, "more than 0, at most 1"
-            )
-        elif name in _SET:
-            content.whole(about, value, 1)
-        elif name == "best":
-            if not isinstance(value, float) or value != math.inf:  # infinite before the first epoch
-                content.number(about, value)
-        else:
-            content.require(type(value) is type(like) and value == like, about, value, repr(like))
+def _require_usual(path: Path, state: dict[str, Any], usual: dict[str, Any], but: set[str]) -> None:
+    """Raises DamagedCheckpoint unless all values, `but` these, are a new optimizer's or schedule's."""
+    names = sorted(state.keys() & usual.keys() - but)
+    found, expected = (
+        require_type(path, {name: each[name] for name in names}, dict[str, _Plain | tuple[float, ...]])
+        for each in (state, usual)
+    )
+    same_types = all(type(state[name]) is type(usual[name]) for name in names)
+    require(
+        path,
+        same_types and repr(found) == repr(expected),
+        f"it holds {found!r:.200}, expected {expected}",
+    )

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, NotRequired, ParamSpec, TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, listed, make_directory, write_whole
-from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
-from treelstm.model.content import Content
-from treelstm.model.files import ModelFile, model_epoch, model_part
-from treelstm.run.content import check_commit
+from treelstm.history import EpochRecord, Outcome
+from treelstm.model.content import ModelFile
+from treelstm.model.files import model_epoch, model_part
+from treelstm.run.content import Commit, check_commit
 from treelstm.sealed import (
     CheckpointError,
     DamagedCheckpoint,
@@ -38,27 +38,6 @@ _NAME = re.compile(r"checkpoint_epoch_([1-9]\d*)(?:_step_(\d+))?\.pt")
 
 class NoUsableCheckpoint(CheckpointError):
     """Checkpoints exist, but every one is damaged."""
-
-
-class Commit(ModelFile):
-    """What a checkpoint holds: an encoder, and everything else that the next step depends on."""
-
-    step: int  # steps done in `epoch`; 0: the epoch is complete
-    optimizer_state_dict: dict[str, Any]
-    scheduler_state_dict: dict[str, Any] | None
-    warmup_state_dict: dict[str, Any] | None
-    train_loss: float  # mean of the epoch so far
-    epoch_sums: list[float]  # of the epoch so far: loss, correct pairs
-    best: BestEpoch | None
-    history: list[EpochRecord]
-    first_loss: float | None  # mean of the run's first step
-    timings: list[Timing]
-    seconds: float  # training time of the epoch so far
-    fingerprint: dict[str, str]  # of the data: file -> SHA-256
-    content_digest: NotRequired[dict[str, str]]  # of the data, however its files hold it
-    changes: NotRequired[list[Change]]  # that a resume made on purpose, oldest first
-    num_threads: int
-    device: str  # type of device
 
 
 @dataclass(frozen=True, order=True)
@@ -127,18 +106,18 @@ def load_checkpoint(path: Path | str) -> Commit:
         CheckpointError: another version of the package wrote it.
     """
     path = Path(path)
-    content = read_sealed(path)
+    content = cast("Commit", read_sealed(path))
     missing = sorted(Commit.__required_keys__ - content.keys())
     if missing and ModelFile.__required_keys__ <= content.keys():
         remedy = "To start another run from its weights, set start_from."
         raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
     if missing:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
-    check_commit(Content(path, content))
+    check_commit(path, content)
     name = checkpoint_name(content["epoch"], content["step"])
     if checkpoint_at(path) and path.name != name:
         raise DamagedCheckpoint(f"{path} holds what belongs under the name {name}. Rename it.")
-    return cast("Commit", content)
+    return content
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The interface between the training loop and whatever watches a run."""
 
 from treelstm.history import EpochRecord, History
-from treelstm.run.directory import Commit
+from treelstm.run.content import Commit
 from treelstm.run.state import Run
 
 

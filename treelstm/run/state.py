@@ -21,8 +21,8 @@ from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.process import chosen_device
 from treelstm.run.changes import ended, new_changes, refusals
-from treelstm.run.content import schedules
-from treelstm.run.directory import Commit, ResumePoint, now_at
+from treelstm.run.content import Commit, schedules
+from treelstm.run.directory import ResumePoint, now_at
 from treelstm.trees.vocabulary import Vocabulary
 
 log = logging.getLogger("treelstm")

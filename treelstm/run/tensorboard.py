@@ -17,7 +17,8 @@ from typing import Any
 
 from treelstm.files import clear_leftovers
 from treelstm.history import IN_HISTORY, value_of
-from treelstm.run.directory import Commit, newest_usable
+from treelstm.run.content import Commit
+from treelstm.run.directory import newest_usable
 from treelstm.run.listener import Listener
 from treelstm.run.state import Run
 
