@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.data.pairs import Pairs
+from treelstm.evaluation import threshold_scores
 from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.plain import shown
 from treelstm.trees.forest import Array
@@ -142,15 +143,10 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
 
 def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
     """F1 and accuracy by threshold; the given one is marked."""
-    from sklearn.metrics import precision_recall_curve
-
     figure, (ax,) = _figure(1, width=7.0)
-    precision, recall, cut = precision_recall_curve(label, -distance)
-    found, called = recall[:-1] * label.sum(), recall[:-1] * label.sum() / precision[:-1].clip(1e-12)
-    right = found + (len(label) - label.sum()) - (called - found)
-    f1 = 2 * found / (called + label.sum())
-    ax.plot(-cut, f1, color=SIMILAR, label="F1")
-    ax.plot(-cut, right / len(label), color=TRAINING, label="accuracy")
+    cut, f1, accuracy = threshold_scores(distance, label)
+    ax.plot(cut, f1, color=SIMILAR, label="F1")
+    ax.plot(cut, accuracy, color=TRAINING, label="accuracy")
     majority_rate = max(label.mean(), 1 - label.mean())
     ax.axhline(majority_rate, color="lightgray", linewidth=1, label="majority rate")
     ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
