@@ -128,6 +128,13 @@ def test_a_model_of_another_run_gets_no_numbers_of_this_run(finished, tiny, tmp_
     assert picker.settings["seed"] == 7
 
 
+def test_the_epoch_of_a_damaged_model_is_left_empty(finished, tmp_path):
+    run = copy(finished, tmp_path / "run")
+    (run / "final_model.pt").write_bytes(b"torn")
+    page = shown(widgets.model_picker(run, "best"))["text/html"]
+    assert ">final_model.pt<" in page and "is damaged" in page and ">None<" not in page
+
+
 def test_paths_may_be_strings(finished):
     name = str(finished / "checkpoint_epoch_1.pt")
     for picker in (

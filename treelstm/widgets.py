@@ -210,7 +210,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         for number, row in enumerate(reversed(self.rows)):
             if number >= _ROWS_IN_FILE and row["path"] != self.chosen:
                 continue
-            line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
+            line = [row["name"], f"{row['epoch'] or ''}{' ★' if row['best'] else ''}"]
             numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
             line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
