@@ -21,7 +21,7 @@ from treelstm.config import ConfigError, project_root
         ({"learning_rate": float("nan")}, "learning_rate is nan, expected more than 0"),
         ({"dropout": 1.0}, "dropout is 1.0, expected at least 0 and under 1"),
         ({"resume": "last"}, "resume is 'last', expected \"auto\""),
-        ({"lr_schedule": "linear"}, "lr_schedule is 'linear', expected None"),
+        ({"lr_schedule": "linear"}, "lr_schedule is 'linear', expected \"cosine\""),
         ({"data_dir": " "}, "data_dir is ' ', expected a path"),
         ({"device": "tpu"}, "device is 'tpu', expected"),
         ({"keep": 0}, "keep is 0, expected"),

@@ -72,9 +72,12 @@ def test_curves_threshold_comparison_and_map_name_their_axes():
         assert all(ax.get_ylabel() for ax in figure.axes)
 
 
-def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold():
+@pytest.mark.parametrize("nearest", ["of both classes", "dissimilar"])
+def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold(nearest):
     random = np.random.default_rng(0)
     label, distance = random.integers(2, size=50), random.random(50).round(1)
+    if nearest == "dissimilar":
+        label[distance < 0.3] = 0
     ax = figures.threshold_figure(distance, label, 0.35).axes[0]
     lines = {line.get_label(): line for line in ax.get_lines()}
     for name, value in (("F1", "f1"), ("accuracy", "accuracy")):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import tiny_config
 from IPython.core.formatters import DisplayFormatter
@@ -20,6 +22,7 @@ from treelstm.history import IN_EVALUATION, IN_HISTORY
 from treelstm.run.directory import write_commit
 from treelstm.run.lock import only_writer
 from treelstm.sealed import CheckpointError, sealed
+from treelstm.trees.builder import compile_forest
 from treelstm.widgets import CheckpointPicker
 
 
@@ -125,6 +128,13 @@ def test_a_model_of_another_run_gets_no_numbers_of_this_run(finished, tiny, tmp_
     assert picker.settings["seed"] == 7
 
 
+def test_the_epoch_of_a_damaged_model_is_left_empty(finished, tmp_path):
+    run = copy(finished, tmp_path / "run")
+    (run / "final_model.pt").write_bytes(b"torn")
+    page = shown(widgets.model_picker(run, "best"))["text/html"]
+    assert ">final_model.pt<" in page and "is damaged" in page and ">None<" not in page
+
+
 def test_paths_may_be_strings(finished):
     name = str(finished / "checkpoint_epoch_1.pt")
     for picker in (
@@ -171,6 +181,26 @@ def test_the_choice_of_a_tree_is_by_sentence(tiny):
     choice = widgets.TreeChoice(pairs)
     assert choice.label == pairs.sentences[int(pairs.first[0])]
     assert len(choice.options) == len(distinct_trees(pairs)[0])
+    assert choice.description == "sentence"
+
+
+def test_of_very_many_trees_the_first_are_listed_and_the_chosen_one(tiny):
+    forest, numbers = compile_forest([{"name": f"name {k}"} for k in range(5_002)]), np.arange(5_002)
+    pairs = dataclasses.replace(
+        load_pairs(tiny / "validation"),
+        forest=forest,
+        first=numbers[:2_501],
+        second=numbers[2_501:],
+        label=np.arange(2_501) // 2_500,  # only the last pair is similar
+        sentences=(None,) * 5_002,
+    )
+    choice = widgets.TreeChoice(pairs)
+    trees, first, _ = distinct_trees(pairs)
+    assert len(trees) == 5_002 and choice.value == first[-1] >= 2_000
+    assert {tree for _, tree in choice.options} == {*range(2_000), choice.value}
+    assert choice.label == f"tree {choice.value}"
+    assert choice.description == "one of 2,001 of 5,002 sentences"
+    assert widgets.tree_names(pairs)[choice.value] == choice.label
 
 
 def test_a_live_figure_spends_little_of_the_training_on_itself(finished, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -39,8 +40,8 @@ def from_root(path: str | Path) -> Path:
     try:
         return project_root() / Path(path).expanduser()
     except RuntimeError as error:
-        remedy = "Write the path without ~"
-        raise ConfigError(f"{path}: this user has no home directory. {remedy}.") from error
+        words = f"{path}: this user has no home directory. Write the path without ~."
+        raise ConfigError(words) from error
 
 
 def require_config(config: object) -> None:
@@ -49,40 +50,46 @@ def require_config(config: object) -> None:
         raise ConfigError(f"expected a treelstm.Config(...), found {config!r:.60}.")
 
 
-_Check = tuple[Callable[[Any], bool], str]  # whether a value is valid; what is expected, in words
+_Check = tuple[Callable[[Any], bool], str]  # whether a value, not None, is valid; in words
+_MOST = 10**18  # what torch and the file system count with
+
+
+def _at_least(low: int) -> _Check:
+    return lambda value: low <= value <= _MOST, f"at least {low} and at most 10**18"
+
+
+def _one_of(*values: str) -> _Check:
+    return lambda value: value in values, " or ".join(f'"{value}"' for value in values)
+
+
 _ANY: _Check = (lambda value: True, "")
 _POSITIVE: _Check = (lambda value: 0 < value < math.inf, "more than 0, and finite")
-_POSITIVE_OR_NONE: _Check = (
-    lambda value: value is None or 0 < value < math.inf,
-    "more than 0, and finite, or None",
-)
+_NOT_NEGATIVE: _Check = (lambda value: value >= 0, "at least 0")
 _UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
 _SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
-_NAME: _Check = (lambda value: bool(value.strip()) and "\0" not in value, "a path")
-_NAME_OR_NONE: _Check = (lambda value: value is None or _NAME[0](value), "a path or None")
-_MOST, _AT_MOST = 10**18, " and at most 10**18"  # what torch and the file system count with
-_COUNT_OR_NONE: _Check = (
-    lambda value: value is None or 1 <= value <= _MOST,
-    f"at least 1{_AT_MOST}, or None",
+_THREADS: _Check = (lambda value: 1 <= value <= 1024, "1 to 1024")
+_COUNT = _at_least(1)
+_KEPT: _Check = (
+    lambda value: value == "all" or (isinstance(value, int) and _COUNT[0](value)),
+    '"all" or a number of at least 1',
 )
-_THREADS: _Check = (lambda value: value is None or 1 <= value <= 1024, "1 to 1024, or None")
+_PATH: _Check = (lambda value: bool(value.strip()) and "\0" not in value, "a path")
+_RESUME: _Check = (
+    lambda value: value == "auto" or value.endswith(".pt"),
+    '"auto" or the path of a .pt file',
+)
+_DEVICE: _Check = (
+    lambda value: value.split(":")[0] in ("auto", "cpu", "cuda"),
+    '"auto", "cpu", "cuda" or "cuda:N"',
+)
 
 
-def _at_least(low: float) -> _Check:
-    return lambda value: value >= low and _countable(value), f"at least {low}{_AT_MOST}"
+def _free(default: Any, help: str, check: _Check = _ANY, fixed: bool = False) -> Any:
+    """A field of Config. `fixed` ones decide what is computed: a resume may not change them."""
+    return field(default=default, metadata={"help": help, "check": check, "fixed": fixed})
 
 
-def _countable(value: float) -> bool:
-    return isinstance(value, float) or value <= _MOST
-
-
-def _setting(default: Any, help: str, check: _Check = _ANY, *, computed: bool = False) -> Any:
-    """A field of Config. `computed` settings decide what is computed: a resume may not change them."""
-    return field(default=default, metadata={"help": help, "check": check, "computed": computed})
-
-
-def _computed(default: Any, help: str, check: _Check = _ANY) -> Any:
-    return _setting(default, help, check, computed=True)
+_fixed = functools.partial(_free, fixed=True)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -101,24 +108,24 @@ class EncoderSettings:
             is expected), or a name is unknown (names the closest ones).
     """
 
-    embedding_dim: int = _computed(128, "size of a symbol's embedding", _at_least(1))
-    hidden_dim: int = _computed(256, "size of a node's state", _at_least(1))
-    output_dim: int = _computed(512, "size of a tree's encoding", _at_least(1))
-    precision: str = _computed(
+    embedding_dim: int = _fixed(128, "size of a symbol's embedding", _COUNT)
+    hidden_dim: int = _fixed(256, "size of a node's state", _COUNT)
+    output_dim: int = _fixed(512, "size of a tree's encoding", _COUNT)
+    precision: str = _fixed(
         "float32",
         '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
-        (lambda value: value in ("float32", "bfloat16"), '"float32" or "bfloat16"'),
+        _one_of("float32", "bfloat16"),
     )
-    ignored_keys: tuple[str, ...] = _computed(
+    ignored_keys: tuple[str, ...] = _fixed(
         ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
         "keys of the ASTs that the model must not see",
     )
 
     def __new__(cls, **parameters: Any) -> Self:
-        known = [setting.name for setting in dataclasses.fields(cls)]
+        known = sorted(setting.name for setting in dataclasses.fields(cls))
         for name in parameters:
             if name not in known:
-                listed = f"{did_you_mean(name, known)}The settings are {', '.join(sorted(known))}."
+                listed = f"{did_you_mean(name, known)}The settings are {', '.join(known)}."
                 raise ConfigError(f"{name}: no such setting. {listed}")
         return super().__new__(cls)
 
@@ -126,7 +133,8 @@ class EncoderSettings:
         for setting in dataclasses.fields(self):
             value = _converted(setting, getattr(self, setting.name))
             valid, expected = setting.metadata["check"]
-            if not valid(value):
+            if value is not None and not valid(value):
+                expected += ", or None" if "None" in str(setting.type) else ""
                 raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
             object.__setattr__(self, setting.name, value)
 
@@ -147,101 +155,78 @@ MODEL_SETTINGS = frozenset(setting.name for setting in dataclasses.fields(Encode
 class Config(EncoderSettings):
     """The settings of one run; relative paths start from the repository. Raises as `EncoderSettings`."""
 
-    data_dir: str = _setting("data/training_pairs", "directory of the training pairs", _NAME)
-    validation_dir: str | None = _setting(
-        None, "directory of unseen pairs; None splits data_dir's pairs", _NAME_OR_NONE
+    data_dir: str = _free("data/training_pairs", "directory of the training pairs", _PATH)
+    validation_dir: str | None = _free(None, "directory of unseen pairs; None splits data_dir", _PATH)
+    output_dir: str = _free("models/tree_lstm", "directory of checkpoints, history, log", _PATH)
+    resume: str | None = _free(
+        "auto", '"auto", a checkpoint\'s path, or None for a fresh start', _RESUME
     )
-    output_dir: str = _setting("models/tree_lstm", "directory of checkpoints, history, log", _NAME)
-    resume: str | None = _setting(
-        "auto",
-        '"auto", a checkpoint\'s path, or None for a fresh start',
-        (lambda v: v in (None, "auto") or v.endswith(".pt"), '"auto", the path of a .pt file, or None'),
+    start_from: str | None = _free(
+        None, "checkpoint that gives a fresh run its weights and vocabulary; ignored on resume", _PATH
     )
-    start_from: str | None = _setting(
-        None,
-        "a checkpoint whose weights and vocabulary a fresh run starts from; ignored on resume",
-        _NAME_OR_NONE,
-    )
-    checkpoint: str = _setting("best", '"best" or the path of a checkpoint to evaluate', _NAME)
-    compare_with: str | None = _setting(
-        None, "second checkpoint to evaluate; None takes the newest", _NAME_OR_NONE
-    )
-    epochs: int = _setting(50, "train until this epoch", _at_least(1))
-    batch_size: int = _computed(16, "pairs per optimizer step", _at_least(1))
-    learning_rate: float = _computed(1e-3, "of Adam, per step", _POSITIVE)
-    lr_schedule: str | None = _computed(
+    checkpoint: str = _free("best", '"best" or the path of a checkpoint to evaluate', _PATH)
+    compare_with: str | None = _free(None, "second checkpoint to evaluate; None takes the newest", _PATH)
+    epochs: int = _free(50, "train until this epoch", _COUNT)
+    batch_size: int = _fixed(16, "pairs per optimizer step", _COUNT)
+    learning_rate: float = _fixed(1e-3, "of Adam, per step", _POSITIVE)
+    lr_schedule: str | None = _fixed(
         None,
         'None, "cosine" (to 0 at the last epoch) or "plateau" (halved after 5 epochs without gain)',
-        (lambda value: value in (None, "cosine", "plateau"), 'None, "cosine" or "plateau"'),
+        _one_of("cosine", "plateau"),
     )
-    warmup_steps: int = _computed(0, "steps over which learning_rate rises from near 0", _at_least(0))
-    margin: float = _computed(1.0, "distance beyond which dissimilar pairs cost nothing", _POSITIVE)
-    dropout: float = _computed(0.1, "share of the root state set to 0 in training", _UNDER_1)
-    validation_fraction: float = _computed(
-        0.1, "share of pairs held out if validation_dir is None", _SHARE
-    )
-    seed: int = _computed(42, "of weights, order, dropout and split", (lambda v: v >= 0, "at least 0"))
-    device: str = _setting(
-        "auto",
-        '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:N"',
-        (lambda v: v.split(":")[0] in ("auto", "cpu", "cuda"), '"auto", "cpu", "cuda" or "cuda:N"'),
-    )
-    num_threads: int | None = _setting(
+    warmup_steps: int = _fixed(0, "steps over which learning_rate rises from near 0", _at_least(0))
+    margin: float = _fixed(1.0, "distance beyond which dissimilar pairs cost nothing", _POSITIVE)
+    dropout: float = _fixed(0.1, "share of the root state set to 0 in training", _UNDER_1)
+    validation_fraction: float = _fixed(0.1, "share of pairs held out without validation_dir", _SHARE)
+    seed: int = _fixed(42, "of weights, order, dropout and split", _NOT_NEGATIVE)
+    device: str = _free("auto", '"auto" (a GPU where there is one), "cpu", "cuda", "cuda:N"', _DEVICE)
+    num_threads: int | None = _free(
         None, "CPU threads; None takes torch's own choice, on resume the checkpoint's", _THREADS
     )
-    checkpoint_every_seconds: float = _setting(60.0, "between commits inside an epoch", _at_least(0))
-    patience: int | None = _setting(
-        None, "stop after this many epochs without a better validation loss; None never", _COUNT_OR_NONE
+    checkpoint_every_seconds: float = _free(60.0, "between commits inside an epoch", _NOT_NEGATIVE)
+    patience: int | None = _free(
+        None, "stop after this many epochs without a better validation loss; None never", _COUNT
     )
-    max_hours: float | None = _setting(
-        None, "hours after which this night's run commits and stops; None never", _POSITIVE_OR_NONE
+    max_hours: float | None = _free(
+        None, "hours after which this night's run commits and stops; None never", _POSITIVE
     )
-    changes: tuple[str, ...] = _setting(
+    changes: tuple[str, ...] = _free(
         (), 'settings that a resumed run may change on purpose, such as "learning_rate" or "data"'
     )
-    accept_weak_disk: bool = _setting(
+    accept_weak_disk: bool = _free(
         False,
         "train on a disk without locks or fsync of directories: two writers may go unnoticed, and a "
         "power cut may lose the last commit",
     )
-    keep: str | int = _setting(
-        "all",
-        'epoch checkpoints to keep: "all", or the last N and, for each, the best by then',
-        (
-            lambda v: v == "all" or (isinstance(v, int) and 1 <= v <= _MOST),
-            '"all" or a number of at least 1',
-        ),
+    keep: str | int = _free(
+        "all", 'epoch checkpoints to keep: "all", or the last N and, for each, the best by then', _KEPT
     )
-    max_restarts: int = _setting(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
-    ignore_preflight: bool = _setting(False, "train even if preflight says no-go")
+    max_restarts: int = _free(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
+    ignore_preflight: bool = _free(False, "train even if preflight says no-go")
 
     def __post_init__(self) -> None:
         """Also splits `changes` at commas, and refuses names that it cannot hold."""
         if isinstance(self.changes, str):
             object.__setattr__(self, "changes", (self.changes,))
         super().__post_init__()
-        words = (word.strip() for text in self.changes for word in text.split(","))
-        object.__setattr__(self, "changes", tuple(filter(None, words)))
+        names = tuple(filter(None, map(str.strip, ",".join(self.changes).split(","))))
+        object.__setattr__(self, "changes", names)
         known = {setting.name for setting in dataclasses.fields(self)} - MODEL_SETTINGS | {"data"}
-        for name in self.changes:
+        for name in names:
             if name in MODEL_SETTINGS:
                 remedy = "it makes another model. Choose a new output_dir instead"
                 raise ConfigError(f"changes names {name}, which no resume can change: {remedy}.")
             if name not in known:
-                raise ConfigError(
-                    f"changes names {name}: no such setting. {did_you_mean(name, known)}"
-                    'Name settings, or "data", with commas between them.'
-                )
+                remedy = f'{did_you_mean(name, known)}Name settings, or "data", with commas between.'
+                raise ConfigError(f"changes names {name}: no such setting. {remedy}")
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Config:
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """The settings named in `parameters`, defaults for the others."""
         return cls(**parameters)
 
     @classmethod
-    def from_notebook(
-        cls, namespace: Mapping[str, Any], others: Mapping[str, Any] | None = None
-    ) -> Config:
+    def from_notebook(cls, namespace: Mapping[str, Any], others: Settings | None = None) -> Self:
         """The settings assigned in a notebook's parameters cell and in the one that papermill adds.
 
         `namespace` is the notebook's `globals()`; variables of other cells are ignored. All other
@@ -253,19 +238,15 @@ class Config(EncoderSettings):
         if others is not None:
             required = {s.name for s in dataclasses.fields(cls) if "None" not in str(s.type)}
             given = {k: v for k, v in given.items() if v is not None or k not in required}
-        config = cls(**{**(others or {}), **given})
-        config.tell_engine()
-        return config.for_this_kernel()
-
-    def tell_engine(self) -> None:
-        """Tells papermill's engine, if there is one, what it needs to know of this run."""
-        about = {"max_restarts": self.max_restarts, "max_hours": self.max_hours}
-        tell_engine(SETTINGS, self.output_path, **about)
+        return cls(**{**(others or {}), **given}).for_this_kernel()
 
     def for_this_kernel(self) -> Self:
-        """With resume="auto" if an earlier kernel of the same night has begun this run."""
-        begun = begun_before(self.output_path)
-        return dataclasses.replace(self, resume="auto") if begun else self
+        """With resume="auto" if an earlier kernel of this night has begun this run; tells papermill's
+        engine, if there is one, what it needs to know.
+        """
+        output_dir = self.output_path
+        tell_engine(SETTINGS, output_dir, max_restarts=self.max_restarts, max_hours=self.max_hours)
+        return dataclasses.replace(self, resume="auto") if begun_before(output_dir) else self
 
     @property
     def data_path(self) -> Path:
@@ -284,7 +265,7 @@ class Config(EncoderSettings):
 
         A cosine schedule's shape depends on `epochs`, which then counts among them.
         """
-        names = [setting.name for setting in dataclasses.fields(self) if setting.metadata["computed"]]
+        names = [setting.name for setting in dataclasses.fields(self) if setting.metadata["fixed"]]
         if self.lr_schedule == "cosine":
             names.append("epochs")
         if self.validation_dir is not None:
@@ -314,24 +295,18 @@ def plain(value: Any) -> Value:
 def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
     """`value` as the setting's type: 1 is a float too, a list is a tuple, a Path is a string."""
     expected = str(setting.type)
-    if isinstance(value, Path):
-        value = str(value)
-    if value is None and "None" in expected:
-        return None
-    if isinstance(value, list | tuple) and expected.startswith("tuple"):
+    kind = "None" if value is None else type(value).__name__  # True is an int, but not for a user
+    if isinstance(value, Path | str):
+        kind, value = "str", str(value)
+    elif "tuple" in expected and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):
-            return tuple(value)
-    elif isinstance(value, bool):
-        if expected == "bool":
-            return value  # Python takes True for an int, a user does not
-    elif isinstance(value, int | float) and "float" in expected:
+            kind, value = expected, tuple(value)
+    elif "float" in expected and isinstance(value, int | float) and kind != "bool":
         with suppress(OverflowError):  # an int beyond all floats
-            return float(value)
-    elif (isinstance(value, int) and "int" in expected) or (
-        isinstance(value, str) and "str" in expected.replace("tuple[str, ...]", "")
-    ):
-        return value
-    raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
+            kind, value = "float", float(value)
+    if kind not in expected.split(" | "):
+        raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
+    return value
 
 
 def _assigned_names(cells: Iterable[str]) -> list[str]:

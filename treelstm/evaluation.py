@@ -79,20 +79,30 @@ def _encodings(encoder: TreeEncoder, pairs: Pairs, trees: Array) -> torch.Tensor
     return encoder.encode_trees(pairs.forest, trees)
 
 
+def threshold_scores(distance: Array, label: Array) -> tuple[Array, Array, Array]:
+    """The D different distances, ascending; F1 and accuracy [D] of calling a pair similar up to each."""
+    order, ends = _ascending(distance)
+    found, positives = np.cumsum(label[order])[ends], label.sum()
+    f1 = 2 * found / (ends + 1 + positives)
+    agreed = found + (len(label) - positives) - (ends + 1 - found)
+    return distance[order][ends].astype(np.float64), f1, agreed / len(label)
+
+
+def _ascending(distance: Array) -> tuple[Array, Array]:
+    """The pairs' order by distance [P], and the end of each stretch of equal distances in it [D]."""
+    order = np.argsort(distance, kind="stable")
+    return order, np.flatnonzero(np.append(np.diff(distance[order]) != 0, True))
+
+
 def calibrated_threshold(distance: Array, label: Array) -> float:
     """The threshold with the best F1 on these pairs, halfway between two distances that occur.
 
     Not the best accuracy: with unbalanced classes that threshold may predict no pair as similar.
     """
-    order = np.argsort(distance, kind="stable")
-    ascending = distance[order].astype(np.float64)
-    hits = np.cumsum(label[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
-    f1[:-1][np.diff(ascending) == 0] = -1.0  # no threshold separates equal distances
+    cut, f1, _ = threshold_scores(distance, label)
     best = int(np.argmax(f1))
-    if best + 1 == len(order):
-        return float(np.nextafter(ascending[best], np.inf))
-    return float((ascending[best] + ascending[best + 1]) / 2)
+    between = (cut[best] + cut[best + 1]) / 2 if best + 1 < len(cut) else np.nextafter(cut[best], np.inf)
+    return float(between)
 
 
 def distinct_trees(pairs: Pairs) -> tuple[Array, Array, Array]:
@@ -158,10 +168,8 @@ def bootstrap_metrics(
     Calls with equal seeds draw the same trees, so that their results can be subtracted.
     """
     trees, first, second = distinct_trees(pairs)
-    order = np.argsort(distance, kind="stable")
-    label, ascending = pairs.label[order].astype(bool), distance[order]
-    ends = np.flatnonzero(np.append(np.diff(ascending) != 0, True))  # of stretches of equal distances
-    similar = ascending.astype(np.float64) < threshold
+    order, ends = _ascending(distance)
+    label, similar = pairs.label[order].astype(bool), distance[order].astype(np.float64) < threshold
     random = np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, _RESAMPLES_PER_CALL):
@@ -237,32 +245,28 @@ def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) 
     trees the similar ones are ranked last, so that a constant distance gains nothing.
     """
     trees, first, second = distinct_trees(pairs)
-    partners: dict[int, set[int]] = {}
-    for a, b, similar in zip(first.tolist(), second.tolist(), pairs.label.tolist(), strict=True):
-        if similar and a != b:
-            partners.setdefault(a, set()).add(b)
-            partners.setdefault(b, set()).add(a)
-    queries = np.array(sorted(partners), np.int64)
-    hits: dict[int, list[float]] = {k: [] for k in at}
-    reciprocal = []
+    total, similar = len(trees), (pairs.label == 1) & (first != second)
+    a, b = first[similar], second[similar]
+    links = np.unique(np.append(a * total + b, b * total + a))  # each link in both directions
+    queries, starts, counts = np.unique(links // total, return_index=True, return_counts=True)
+    partners = np.split(links % total, starts[1:])
+    top = np.zeros((len(queries), min(max(at), total - 1)), bool)
+    rank = np.zeros(len(queries))
     for start in range(0, len(queries), _QUERIES_PER_CALL):
         chunk = queries[start : start + _QUERIES_PER_CALL]
-        for query, distance in zip(chunk.tolist(), scorer.between(chunk), strict=True):
-            relevant = np.zeros(len(trees), bool)
-            relevant[list(partners[query])] = True
-            others = np.arange(len(trees)) != query
-            ranked = relevant[others][np.lexsort((relevant[others], distance[others]))]
-            for k in at:
-                hits[k].append(ranked[:k].mean())
-            reciprocal.append(1 / (1 + int(np.argmax(ranked))))
-    counts = np.array([len(partners[query]) for query in queries.tolist()])
+        for row, distance in enumerate(scorer.between(chunk), start):
+            relevant = np.zeros(total, bool)
+            relevant[partners[row]] = True
+            order = np.lexsort((relevant, distance))
+            ranked = relevant[order[order != queries[row]]]
+            top[row], rank[row] = ranked[: max(at)], 1 + np.argmax(ranked)
     return Retrieval(
         queries=len(queries),
-        candidates=len(trees) - 1,
-        precision={k: float(np.mean(hits[k])) for k in at},
+        candidates=total - 1,
+        precision={k: float(top[:, :k].mean(axis=1).mean()) for k in at},
         possible={k: float(np.minimum(counts / k, 1).mean()) for k in at},
-        chance=float(counts.mean() / (len(trees) - 1)),
-        mean_reciprocal_rank=float(np.mean(reciprocal)),
+        chance=float(counts.mean() / (total - 1)),
+        mean_reciprocal_rank=float((1 / rank).mean()),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import count, cycle
+from itertools import cycle
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.data.pairs import Pairs
+from treelstm.evaluation import threshold_scores
 from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.plain import shown
 from treelstm.trees.forest import Array
@@ -55,8 +56,7 @@ def corpus_figure(pairs: Pairs) -> Figure:
     median = int(np.median(nodes))
     sizes.axvline(median, color="black", linewidth=1, label=f"median {median}")
     sizes.set(xlabel="nodes in a tree", ylabel="distinct trees", title="tree sizes")
-    sizes.legend(frameon=False)
-    return figure
+    return _finished(figure)
 
 
 def history_figure(
@@ -77,7 +77,7 @@ def history_figure(
         figure.suptitle(shortened(title, 120), fontsize=10)
     if (best_record := best(epochs)) is None:
         axes[0].set_title("no epoch has ended yet")
-        return as_written(figure)
+        return _finished(figure)
     xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _EPOCHS
     epochs = epochs[::-nth][::-1]  # to the last
     number, best_epoch = [record["epoch"] for record in epochs], best_record["epoch"]
@@ -97,8 +97,7 @@ def history_figure(
         ax.set_xlim(xlim)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)")
-        ax.legend(frameon=False)
-    return as_written(figure)
+    return _finished(figure)
 
 
 def distance_figure(distance: Array, label: Array, threshold: float) -> Figure:
@@ -111,8 +110,7 @@ def distance_figure(distance: Array, label: Array, threshold: float) -> Figure:
         ax.hist(chosen, bins, weights=weights, alpha=0.6, color=color, label=f"{name} ({len(chosen):,})")
     ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     ax.set(xlabel="distance of the pair's encodings", ylabel="share of the class")
-    ax.legend(frameon=False)
-    return figure
+    return _finished(figure)
 
 
 def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
@@ -120,9 +118,8 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure, (roc, precision) = _figure(2, width=4.6, height=3.8)
-    for number, distance, (color, line) in zip(
-        count(1), distances.values(), cycle(_STYLES), strict=False
-    ):
+    styled = zip(distances.values(), cycle(_STYLES), strict=False)
+    for number, (distance, (color, line)) in enumerate(styled, 1):
         wrong, right, _ = roc_curve(label, -distance)
         roc.plot(wrong, right, line, color=color, label=number)
         share, recall, _ = precision_recall_curve(label, -distance)
@@ -130,11 +127,9 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     roc.plot([0, 1], [0, 1], color="lightgray", linewidth=1, zorder=0)
     precision.axhline(label.mean(), color="lightgray", linewidth=1, zorder=0)
     roc.set(xlabel="dissimilar pairs called similar (share)", ylabel="similar pairs found (share)")
-    precision.set(
-        xlabel="similar pairs found (share)", ylabel="correct among pairs called similar (share)"
-    )
     roc.set_title("ROC")
-    precision.set(title="precision and recall", ylim=(0, 1.02))
+    precision.set(xlabel="similar pairs found (share)", title="precision and recall", ylim=(0, 1.02))
+    precision.set_ylabel("correct among pairs called similar (share)")
     for label_text, name in zip(roc.legend(frameon=False).get_texts(), distances, strict=True):
         label_text.set_text(shortened(name))  # as a line's label, a name "_x" would be left out
     return as_written(figure)
@@ -142,21 +137,15 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
 
 def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
     """F1 and accuracy by threshold; the given one is marked."""
-    from sklearn.metrics import precision_recall_curve
-
     figure, (ax,) = _figure(1, width=7.0)
-    precision, recall, cut = precision_recall_curve(label, -distance)
-    found, called = recall[:-1] * label.sum(), recall[:-1] * label.sum() / precision[:-1].clip(1e-12)
-    right = found + (len(label) - label.sum()) - (called - found)
-    f1 = 2 * found / (called + label.sum())
-    ax.plot(-cut, f1, color=SIMILAR, label="F1")
-    ax.plot(-cut, right / len(label), color=TRAINING, label="accuracy")
+    cut, f1, accuracy = threshold_scores(distance, label)
+    ax.plot(cut, f1, color=SIMILAR, label="F1")
+    ax.plot(cut, accuracy, color=TRAINING, label="accuracy")
     majority_rate = max(label.mean(), 1 - label.mean())
     ax.axhline(majority_rate, color="lightgray", linewidth=1, label="majority rate")
     ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     ax.set(xlabel="threshold on the distance", ylabel="score, 1 is perfect", ylim=(0, 1.02))
-    ax.legend(frameon=False)
-    return figure
+    return _finished(figure)
 
 
 def comparison_figure(first: Array, second: Array, label: Array, names: tuple[str, str]) -> Figure:
@@ -169,8 +158,7 @@ def comparison_figure(first: Array, second: Array, label: Array, names: tuple[st
     ax.plot([0, limit], [0, limit], color="black", linewidth=0.5)
     first_name, second_name = map(shortened, names)
     ax.set(xlabel=f"distance by {first_name}", ylabel=f"distance by {second_name}")
-    ax.legend(frameon=False, markerscale=3)
-    return as_written(figure)
+    return _finished(figure, markerscale=3)
 
 
 def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: float) -> Figure:
@@ -181,15 +169,13 @@ def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: fl
     figure, (ax,) = _figure(1, width=9.0, height=6.0)
     dots = ax.scatter(points[:, 0], points[:, 1], c=nodes, s=8, cmap="viridis", alpha=0.6, linewidths=0)
     figure.colorbar(dots, label="nodes in the tree")
+    words: dict[str, Any] = {"size": 7, "arrowprops": {"arrowstyle": "-", "linewidth": 0.5}}
     for tree, text in labels.items():
-        line = {"arrowstyle": "-", "linewidth": 0.5}
-        ax.annotate(
-            shortened(text), points[tree], (4, 4), textcoords="offset points", size=7, arrowprops=line
-        )
+        ax.annotate(shortened(text), points[tree], (4, 4), textcoords="offset points", **words)
         ax.scatter(points[tree, 0], points[tree, 1], s=16, color="tab:red")
     ax.set(xlabel="first principal component", ylabel="second principal component")
     ax.set_title(f"{len(points):,} trees; the two components hold {share:.0%} of the variance")
-    return as_written(figure)
+    return _finished(figure)
 
 
 def shortened(text: str, characters: int = 40) -> str:
@@ -200,9 +186,8 @@ def shortened(text: str, characters: int = 40) -> str:
 
 def drawable(text: str) -> str:
     """The text, with � for what matplotlib's font lacks (rcParams["font.family"] names another)."""
-    known = _characters(
-        *(findfont(FontProperties(family=[one])) for one in FontProperties().get_family())
-    )
+    families = FontProperties().get_family()
+    known = _characters(*(findfont(FontProperties(family=[one])) for one in families))
     missing = "\ufffd" if "\ufffd" in known else "?"
     return "".join(c if c in known else missing for c in shown(text).replace("\t", " "))
 
@@ -210,6 +195,14 @@ def drawable(text: str) -> str:
 @cache
 def _characters(*fonts: str) -> set[str]:
     return {"\n"}.union(*(map(chr, get_font(font).get_charmap()) for font in fonts))
+
+
+def _finished(figure: Figure, **legend: Any) -> Figure:
+    """The figure, with a legend wherever something has a label, and its words drawn as they are."""
+    for ax in figure.axes:
+        if any(ax.get_legend_handles_labels()):
+            ax.legend(frameon=False, **legend)
+    return as_written(figure)
 
 
 def as_written(drawn: _Drawn) -> _Drawn:

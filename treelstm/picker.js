@@ -3,13 +3,15 @@
 const BEFORE_METRICS = [["epoch", "epoch"], ["step", "step"]]; // [name, heading]
 const AFTER_METRICS = [["bytes", "MB"], ["written", "written"], ["status", "status"]];
 
+const isDamaged = (row) => row.usable === false && row.status !== "replaced";
+
 function valueOf(row, column) {
   return column in row.metrics ? row.metrics[column] : row[column];
 }
 
 function text(row, column) {
   const value = valueOf(row, column);
-  if (column === "status") return row.usable || row.gone ? value : value ? "damaged" : "checking …";
+  if (column === "status") return isDamaged(row) ? "damaged" : value || "checking …";
   if (value === null) return "";
   if (column === "epoch") return row.best ? `${value} ★` : `${value}`;
   if (column === "bytes") return (value / 1e6).toFixed(1);
@@ -82,14 +84,14 @@ function render({ model, el }) {
     for (const [column] of columns) {
       make("td", line, { textContent: text(row, column) }, { role: "gridcell" });
     }
-    line.title = row.usable ? row.name : row.status || row.name;
-    line.classList.toggle("treelstm-damaged", !row.usable && row.status !== "" && !row.gone);
-    line.setAttribute("aria-disabled", !row.usable && row.status !== "");
+    line.title = row.usable === false ? row.status : row.name;
+    line.classList.toggle("treelstm-damaged", isDamaged(row));
+    line.setAttribute("aria-disabled", row.usable === false);
   }
 
   function choose(path) {
     const row = rows.get(path);
-    if (!row || (!row.usable && row.status)) return;
+    if (!row || row.usable === false) return;
     model.set("chosen", path);
     model.save_changes();
   }
@@ -110,7 +112,7 @@ function render({ model, el }) {
       mark.style.cssText = `left:${100 * (left + width * share)}%;top:${100 * top}%;height:${100 * height}%`;
     });
     make("b", details, { textContent: row.name });
-    make("div", details, { textContent: row.usable || !row.status ? row.settings : row.status });
+    make("div", details, { textContent: row.usable === false ? row.status : row.settings });
     if (model.get("resuming")) make("div", details, { textContent: aside(row) });
   }
 

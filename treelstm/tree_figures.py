@@ -1,7 +1,9 @@
 """Figures of single trees, from left to right, and of trees side by side."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
-from treelstm.trees.forest import Forest, entries
+from treelstm.trees.forest import Array, Forest, entries
 from treelstm.trees.vocabulary import key_of
 
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
@@ -32,22 +34,15 @@ def pair_figure(
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
     a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
     """
-    common = _common_symbols(forest, trees) if len(trees) > 1 else ()
-    marked = {s for s in common if not label_keys or key_of(s) == label_keys[0]}
+    common = reduce(np.intersect1d, (_symbols(forest, tree) for tree in trees)) if len(trees) > 1 else ()
+    names = [forest.symbols[symbol] for symbol in common]
+    marked = {s for s in names if not label_keys or key_of(s) == label_keys[0]}
     drawings = [_Drawing(forest, tree, label_keys) for tree in trees]
     widths = [drawing.width for drawing in drawings]
-    heads = [
-        "\n".join(
-            filter(
-                None,
-                (
-                    textwrap.fill(drawable(text), int(13 * width), max_lines=3, placeholder=" …"),
-                    drawing.cut,
-                ),
-            )
-        )
-        for text, drawing, width in zip(titles, drawings, widths, strict=True)
-    ]
+    heads = []
+    for text, drawing in zip(titles, drawings, strict=True):
+        title = textwrap.fill(drawable(text), int(13 * drawing.width), max_lines=3, placeholder=" …")
+        heads.append("\n".join(filter(None, (title, drawing.cut))))
     rows = max(drawing.rows for drawing in drawings)
     head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
     height = _ROW * (rows + 0.5) + head
@@ -67,24 +62,20 @@ class _Drawing:
     """Names, roles and positions of a tree's nodes: x by depth, in inches; y in rows, one a leaf."""
 
     def __init__(self, forest: Forest, tree: int, label_keys: Sequence[str]) -> None:
-        subtrees, self.edges, partly = _top(forest, int(forest.root[tree]))
+        subtrees, depth, self.children, partly = _top(forest, int(forest.root[tree]))
         symbols = [forest.symbols_of(subtree) for subtree in subtrees]
-        self.roles = {
-            child: next((s.partition("=")[2] for s in symbols[child] if key_of(s) == "role"), "")
-            for _, child in self.edges
-        }
-        self.roles = {child: shortened(role, 24) for child, role in self.roles.items()}
+        roles = [next((s for s in of_node if key_of(s) == "role"), "") for of_node in symbols]
+        self.roles = ["", *(shortened(role.partition("=")[2], 24) for role in roles[1:])]
         self.names = [_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
         count, total = len(subtrees), int(forest.tree_nodes[tree])
         self.cut = f"{count} of {total:,} nodes shown, the top of the tree" if partly else ""
-        depth, self.row = _layout(count, self.edges)
+        self.row = _rows(self.children)
         self.rows = 1 + max(self.row)
         self.ends = [0.0] * count  # right ends of the names
         self.x, right = [0.0] * count, 0.1
         for level in range(max(depth) + 1):
             nodes = [node for node in range(count) if depth[node] == level]
-            left = right + max((_inches(self.roles.get(node, ""), 7) for node in nodes), default=0)
-            left += 0.45 if level else 0.0
+            left = right + max(_inches(self.roles[node], 7) for node in nodes) + (0.45 if level else 0.0)
             for node in nodes:
                 self.x[node] = left
                 self.ends[node] = left + _inches(self.names[node][0], _POINTS)
@@ -93,44 +84,38 @@ class _Drawing:
 
     def draw(self, ax: Axes, marked: set[str]) -> None:
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        for parent, child in self.edges:
-            left, x, y = self.ends[parent], self.x[child], self.row[child]
-            xs, ys = [left + 0.06, left + 0.2, left + 0.2, x - 0.06], [self.row[parent]] * 2 + [y] * 2
-            ax.plot(xs, ys, color="lightgray", linewidth=1, zorder=1)
-            role = self.roles[child]
-            ax.text(x - 0.12, y, role, color="gray", fontsize=7, ha="right", va="center", bbox=white)
+        for parent, children in enumerate(self.children):
+            for child in children:
+                left, x, y = self.ends[parent], self.x[child], self.row[child]
+                xs = [left + 0.06, left + 0.2, left + 0.2, x - 0.06]
+                ax.plot(xs, [self.row[parent]] * 2 + [y] * 2, color="lightgray", linewidth=1, zorder=1)
+                role = {"color": "gray", "fontsize": 7, "ha": "right", "va": "center", "bbox": white}
+                ax.text(x - 0.12, y, self.roles[child], role)
         for node, (name, symbols) in enumerate(self.names):
             fill = "#ffe08a" if not symbols.isdisjoint(marked) else "white"
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": SIMILAR}
             ax.text(self.x[node], self.row[node], name, va="center", fontsize=_POINTS, bbox=box)
 
 
-def _common_symbols(forest: Forest, trees: Sequence[int]) -> list[str]:
-    """The symbols that each of the trees has."""
-    trees_with = np.zeros(len(forest.symbols), np.int64)  # each symbol
-    for tree in trees:
-        subtrees = forest.tree_subtrees[forest.tree_ptr[tree] : forest.tree_ptr[tree + 1]]
-        used = np.zeros(len(forest.symbols), bool)
-        used[forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]] = True
-        trees_with += used
-    return [forest.symbols[symbol] for symbol in np.flatnonzero(trees_with == len(trees)).tolist()]
+def _symbols(forest: Forest, tree: int) -> Array:
+    """The numbers of the symbols of a tree's nodes."""
+    subtrees = forest.tree_subtrees[forest.tree_ptr[tree] : forest.tree_ptr[tree + 1]]
+    return forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
 
 
-def _top(forest: Forest, root: int) -> tuple[list[int], list[list[int]], set[int]]:
-    """Level by level as in `Forest.graph`: subtrees, edges, and the nodes with children left out."""
-    subtrees, depth = [root], [0]
-    edges: list[list[int]] = []  # parents before their children
-    partly = set()
+def _top(forest: Forest, root: int) -> tuple[list[int], list[int], list[list[int]], set[int]]:
+    """Level by level: each node's subtree, depth and children, and the nodes with children left out."""
+    subtrees, depth, partly = [root], [0], set()
+    children: list[list[int]] = []
     for parent, subtree in enumerate(subtrees):  # it grows during the loop
-        children = forest.child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
+        below = forest.child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
         room = _NODES - len(subtrees) if depth[parent] < _LEVELS - 1 else 0
-        if len(children) > room:
+        if len(below) > room:
             partly.add(parent)
-        for child in children[:room].tolist():
-            edges.append([parent, len(subtrees)])
-            subtrees.append(child)
-            depth.append(depth[parent] + 1)
-    return subtrees, edges, partly
+        children.append([*range(len(subtrees), len(subtrees) + min(len(below), room))])
+        subtrees += below[:room].tolist()
+        depth += [depth[parent] + 1] * len(children[parent])
+    return subtrees, depth, children, partly
 
 
 def _name(symbols: Sequence[str], label_keys: Sequence[str], partly: bool) -> tuple[str, set[str]]:
@@ -147,21 +132,14 @@ def _inches(text: str, points: float) -> float:
     return float(width) / 72
 
 
-def _layout(nodes: int, edges: list[list[int]]) -> tuple[list[int], list[float]]:
-    """Depth and row of each node: one row a leaf, parents halfway between first and last child."""
-    children: list[list[int]] = [[] for _ in range(nodes)]
-    depth = [0] * nodes
-    for parent, child in edges:
-        children[parent].append(child)
-        depth[child] = depth[parent] + 1
-    row = [0.0] * nodes
-    leaves, stack = 0, [0]
-    while stack:
-        node = stack.pop()
-        if not children[node]:
-            row[node], leaves = float(leaves), leaves + 1
-        stack += reversed(children[node])
-    for node in reversed(range(nodes)):
-        if children[node]:
-            row[node] = (row[children[node][0]] + row[children[node][-1]]) / 2
-    return depth, row
+def _rows(children: list[list[int]]) -> list[float]:
+    """Row of each node: one row a leaf, parents halfway between first and last child."""
+    row, leaves = [0.0] * len(children), itertools.count()
+
+    def place(node: int) -> float:  # at most _LEVELS deep
+        below = [place(child) for child in children[node]]
+        row[node] = (below[0] + below[-1]) / 2 if below else float(next(leaves))
+        return row[node]
+
+    place(0)
+    return row

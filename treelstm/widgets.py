@@ -43,6 +43,7 @@ _SECONDS_TO_FIRST_UPDATE = 0.3
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SHARE_OF_DRAWING = 0.02  # of the training time, at most
 _ROWS, _ROWS_IN_FILE = 1_000, 100  # of a picker, at most: in a browser, in an executed page
+_TREES = 2_000  # of a choice, at most
 
 
 class _PlainIfUnattended:
@@ -124,32 +125,28 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         history: Sequence[EpochRecord],
         default: str = "",
     ) -> None:
-        """`history` is that of the first path's run; `default` is the parameter `resume`, if any."""
-        self._closed, self._history, self._best = threading.Event(), history, best(history)
-        self._directory, key = Path(paths[0]).parent, _key(Path(chosen))
-        self._default, self._count = (default, key), len(paths)
-        newest, rows = max(0, len(paths) - _ROWS), {}
+        """`chosen` is one of the paths; `history` is that of the first path's run; `default` is the
+        parameter `resume`, if any.
+        """
+        self._history, self._best, self._count = history, best(history), len(paths)
+        self._directory, key = Path(paths[0]).parent, _key(chosen)
+        self._default, self._paths, rows = (default, key), {}, []
         for number, path in enumerate(map(Path, paths)):
-            if number >= newest or _key(path) == key:
+            if number >= len(paths) - _ROWS or _key(path) == key:
                 try:
-                    rows[path] = self._row(unread_row(path))
+                    rows.append(self._row(unread_row(path)))
+                    self._paths[_key(path)] = path
                 except FileNotFoundError:  # a run that is being trained has just replaced it
                     if _key(path) == key:
                         raise
-        self._paths = list(rows)
-        super().__init__(
-            rows=list(rows.values()),
-            chosen=key,
-            curve=_curve(history),
-            resuming=bool(default),
-            left_out=_left_out(_ROWS, len(paths)),
-        )
+        curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
+        super().__init__(rows=rows, chosen=key, curve=curve, resuming=bool(default), left_out=left_out)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
     @property
     def value(self) -> Path:
-        return next((path for path in self._paths if _key(path) == self.chosen), Path(self.chosen))
+        return self._paths.get(self.chosen, Path(self.chosen))
 
     @property
     def resume(self) -> str:
@@ -161,10 +158,6 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
     def settings(self) -> Settings:
         """The settings of the run that wrote the chosen file; raises as `load_encoder`."""
         return read_model(self.value)["config"]
-
-    def close(self) -> None:
-        self._closed.set()
-        super().close()
 
     def _row(self, row: CheckpointRow) -> dict[str, Any]:
         """A row as picker.js gets it.
@@ -198,17 +191,17 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         rows, began, pause = list(self.rows), time.monotonic(), _SECONDS_TO_FIRST_UPDATE
         for number in reversed(range(len(rows))):
             reading = time.monotonic()
-            if self._closed.is_set():
+            if self.comm is None:  # the widget has been closed
                 return
             try:
-                rows[number] = self._row(verified_row(self._paths[number]))
+                rows[number] = self._row(verified_row(self._paths[rows[number]["path"]]))
             except FileNotFoundError:
-                rows[number] = rows[number] | {"usable": False, "status": "replaced", "gone": True}
+                rows[number] = rows[number] | {"usable": False, "status": "replaced"}
             if number == 0 or time.monotonic() - began > pause:
                 self.rows = list(rows)
                 began, pause = time.monotonic(), 2 * pause
             # Sleep as long as the read took, so that the kernel stays responsive.
-            self._closed.wait(time.monotonic() - reading)
+            time.sleep(time.monotonic() - reading)
 
     def _html(self) -> str:
         self._verifying.join(_SECONDS_TO_WAIT)
@@ -217,7 +210,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         for number, row in enumerate(reversed(self.rows)):
             if number >= _ROWS_IN_FILE and row["path"] != self.chosen:
                 continue
-            line = [row["name"], f"{row['epoch']}{' ★' if row['best'] else ''}"]
+            line = [row["name"], f"{row['epoch'] or ''}{' ★' if row['best'] else ''}"]
             numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
             line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
@@ -232,7 +225,7 @@ def _left_out(listed: int, count: int) -> str:
     return words if count > listed else ""
 
 
-def _key(path: Path) -> str:
+def _key(path: Path | str) -> str:
     """The path as the browser gets it: JSON has no bytes that are not UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
@@ -344,17 +337,13 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
     """
 
     def __init__(self, output_dir: Path | str) -> None:
-        self._output_dir, self._closed = Path(output_dir), threading.Event()
+        self._output_dir = Path(output_dir)
         self._words, self._image = ipywidgets.HTML(), ipywidgets.Image(format="png")
         self._shown: list[EpochRecord] | None = None
         self._show(run_status(self._output_dir))
         super().__init__([self._words, self._image])
         if is_interactive():
             threading.Thread(target=self._refresh, daemon=True).start()
-
-    def close(self) -> None:
-        self._closed.set()
-        super().close()
 
     def _show(self, status: RunStatus) -> None:
         self._words.value = f"<pre {AS_WRITTEN}>{in_html(status)}</pre>"
@@ -364,7 +353,8 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
 
     def _refresh(self) -> None:
         seen: tuple[object, ...] = ()
-        while not self._closed.wait(_SECONDS_BETWEEN_LOOKS):
+        while self.comm is not None:  # until the widget is closed
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
             try:
                 by = holder(self._output_dir)
                 if by and by.is_this_process:
@@ -390,13 +380,17 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
 
 class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
     """Chooses one of the distinct trees of some pairs by its sentence, by default the first tree of the
-    first similar pair; `.value` is its position among them.
+    first similar pair; `.value` is its position among them. Of very many, the first 2,000 are listed.
     """
 
     def __init__(self, pairs: Pairs) -> None:
-        options = sorted((name, position) for position, name in enumerate(tree_names(pairs)))
-        chosen = int(distinct_trees(pairs)[1][int(np.argmax(pairs.label))])
-        super().__init__(options=options, value=chosen, description="sentence", layout={"width": "80ch"})
+        names, chosen = tree_names(pairs), int(distinct_trees(pairs)[1][int(np.argmax(pairs.label))])
+        listed = {*range(min(len(names), _TREES)), chosen}
+        options = sorted((names[tree], tree) for tree in listed)
+        some = f"one of {len(options):,} of {len(names):,} sentences"
+        said = "sentence" if len(options) == len(names) else some
+        layout, style = {"width": "80ch"}, {"description_width": "initial"}  # as wide as its words
+        super().__init__(options=options, value=chosen, description=said, layout=layout, style=style)
 
     def _html(self) -> str:
         return f"<span {AS_WRITTEN}>chosen: {in_html(self.label)}</span>"

@@ -53,7 +53,6 @@ def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
 
 def _train(listeners: Sequence[Listener], config: Config) -> History:
     began = night_began() or time.monotonic()
-    config.tell_engine()
     config, output_dir = config.for_this_kernel(), config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
