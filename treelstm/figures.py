@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import threshold_scores
-from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
+from treelstm.history import IN_HISTORY, Change, EpochRecord, best, value_of
 from treelstm.plain import shown
 from treelstm.trees.forest import Array
 
@@ -64,10 +64,12 @@ def history_figure(
     resumed_at: tuple[int, int] | None = None,
     title: str = "",
     upright: bool = False,
+    changes: Sequence[Change] = (),
 ) -> Figure:
     """The metrics of `history.METRICS` that name a panel, by epoch; the best epoch is marked.
 
-    The learning rate's panel is left out while it is constant; `upright` stacks the panels.
+    The learning rate's panel is left out while it is constant; `upright` stacks the panels. `changes`
+    that the run made on purpose may have the best epoch sought anew.
     """
     varies = len({record["learning_rate"] for record in epochs}) > 1
     panels = [name for name in _PANELS if name != "schedule" or varies]
@@ -75,12 +77,13 @@ def history_figure(
     figure, axes = _figure(1, n, width=4.6, height=2.3) if upright else _figure(n, width=12 / n - 1)
     if title:
         figure.suptitle(shortened(title, 120), fontsize=10)
-    if (best_record := best(epochs)) is None:
+    if not epochs:
         axes[0].set_title("no epoch has ended yet")
         return _finished(figure)
     xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _EPOCHS
+    best_record = best(epochs, changes)
     epochs = epochs[::-nth][::-1]  # to the last
-    number, best_epoch = [record["epoch"] for record in epochs], best_record["epoch"]
+    number = [record["epoch"] for record in epochs]
     marker = "." if len(number) < 60 else ""
     for ax, panel in zip(axes, panels, strict=True):
         drawn: list[str] = []  # colours
@@ -91,7 +94,9 @@ def history_figure(
             ax.plot(number, values, style, color=color, marker=marker, label=metric.label)
             drawn.append(color)
         ax.set(**_PANELS[panel])
-        ax.axvline(best_epoch, color="black", lw=1, ls=":", label=f"best epoch {best_epoch}")
+        if best_record is not None:
+            epoch = best_record["epoch"]
+            ax.axvline(epoch, color="black", lw=1, ls=":", label=f"best epoch {epoch}")
         if resumed_at and 0 < resumed_at[0] < number[-1]:
             ax.axvline(resumed_at[0] + 0.5, color="tab:red", linewidth=1, label="resumed here")
         ax.set_xlim(xlim)

@@ -7,7 +7,7 @@ to add a metric, compute it in `evaluation.Metrics` and give it a row here.
 import math
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, Self, TypedDict, cast
@@ -108,9 +108,18 @@ def value_of(record: EpochRecord | Timing, key: str) -> float:
     return cast("dict[str, float]", record).get(key, math.nan)
 
 
-def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
-    """The epoch with the lowest validation loss, the first of equals; None before any epoch."""
-    return min(history, key=lambda record: record["validation_loss"], default=None)
+def best(history: Sequence[EpochRecord], changes: Sequence[Change] = ()) -> EpochRecord | None:
+    """The epoch with the lowest validation loss, the first of equals; None before any epoch.
+
+    Of the epochs since the last change that has it sought anew.
+    """
+    since = max((epochs_before(each) for each in changes if each["best_anew"]), default=0)
+    return min(history[since:], key=lambda record: record["validation_loss"], default=None)
+
+
+def epochs_before(change: Change) -> int:
+    """How many epochs were complete when the change was made."""
+    return change["epoch"] - (change["step"] > 0)
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -119,11 +128,11 @@ def epoch_line(record: EpochRecord) -> str:
     return " ".join(f"{metric.short} {metric.text(record)}" for metric in shown)
 
 
-def summary(history: Sequence[EpochRecord]) -> str:
+def summary(history: Sequence[EpochRecord], changes: Sequence[Change] = ()) -> str:
     """The best epoch of a history in words."""
-    record = best(history)
+    record = best(history, changes)
     if record is None:
-        return "No epoch is complete."
+        return f"{len(history)} epochs." if history else "No epoch is complete."
     shown = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
     numbers = [f"{metric.label} {metric.text(record)}" for metric in shown]
     return f"{len(history)} epochs; best: epoch {record['epoch']}, {', '.join(numbers)}"
@@ -146,7 +155,7 @@ class Outcome(StrEnum):
     @classmethod
     def stopped_by(cls, number: int) -> Self:
         """The outcome of a run that this signal stopped after a commit."""
-        return cls[f"STOPPED_BY_{signal.Signals(number).name}"]
+        return cls(f"stopped by {signal.Signals(number).name}")
 
     @classmethod
     def in_text(cls, text: str) -> Self | None:
@@ -177,6 +186,7 @@ class History:
     outcome: Outcome
     output_dir: Path
     resumed_at: tuple[int, int] | None  # (epochs done, steps into the next), None: a fresh start
+    changes: list[Change] = field(default_factory=list)  # made on purpose by resumes
 
     @property
     def finished(self) -> bool:
@@ -184,5 +194,4 @@ class History:
 
     @property
     def best(self) -> EpochRecord | None:
-        """As the function `best`, of these epochs."""
-        return best(self.epochs)
+        return best(self.epochs, self.changes)

@@ -1,6 +1,7 @@
 """`train`, with its usual listeners: a bar or lines, a figure, TensorBoard, notifications."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from treelstm.config import Config, require_config
@@ -51,8 +52,9 @@ class LiveFigure(Listener):
 
     def on_epoch(self, record: EpochRecord) -> None:
         run = self._run
-        words = f"epoch {record['epoch']}/{run.config.epochs} · {self._progress.pace()}"
-        self._monitor.show(run.history, f"{words} · learning rate {run.learning_rate:.3g}")
+        words = [f"epoch {record['epoch']}/{run.config.epochs}", self._progress.pace()]
+        words += [f"learning rate {run.learning_rate:.3g}"]
+        self._monitor.show(run.history, " · ".join(words), run.changes)
 
 
 class Notifications(Listener):
@@ -62,7 +64,7 @@ class Notifications(Listener):
         self._output_dir = output_dir
 
     def on_end(self, history: History) -> None:
-        self._announce(history.outcome, summary(history.epochs))
+        self._announce(history.outcome, summary(history.epochs, history.changes))
 
     def on_failure(self, error: Exception) -> None:
         self._announce("failed", f"{type(error).__name__}: {error}")
@@ -70,8 +72,6 @@ class Notifications(Listener):
     def _announce(self, event: str, text: str) -> None:
         """Notifies, and logs if that fails, unless another process is writing the log."""
         output_dir = self._output_dir
-        if is_configured() and output_dir.is_dir() and not holder(output_dir):
-            with logged(output_dir / "training.log"):
-                notify(event, output_dir, text)
-        else:
+        ours = is_configured() and output_dir.is_dir() and not holder(output_dir)
+        with logged(output_dir / "training.log") if ours else nullcontext():
             notify(event, output_dir, text)

@@ -56,7 +56,7 @@ class Progress(Listener):
         self._bar: tqdm | None = None
 
     def on_start(self, run: Run) -> None:
-        self._config, self._history = run.config, run.history
+        self._run, self._config = run, run.config
         self._to_do = (run.config.epochs - run.epochs_done) * run.steps_per_epoch - run.step
         self._done = 0
         self._began = self._last_line = time.monotonic()
@@ -77,7 +77,8 @@ class Progress(Listener):
 
     def on_epoch(self, record: EpochRecord) -> None:
         self._last_line = time.monotonic()
-        epochs, mark = self._config.epochs, " best" if best(self._history) is record else ""
+        epochs, run = self._config.epochs, self._run
+        mark = " best" if best(run.history, run.changes) is record else ""
         number = f"{record['epoch']:{min(len(str(epochs)), 6)}}/{epochs}"
         line = f"epoch {number}  {epoch_line(record)}{mark} | {self.pace()}"
         log.info(line, extra={"shown": self._figure_shown})

@@ -22,7 +22,8 @@ from treelstm.config import Config, Settings, from_root
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
-from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best
+from treelstm.files import is_there
+from treelstm.history import IN_EVALUATION, IN_HISTORY, Change, EpochRecord, best
 from treelstm.model.files import read_model
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
@@ -32,6 +33,7 @@ from treelstm.run.directory import (
     find_best_model,
     list_checkpoints,
     looks_again,
+    names_in,
     newest_usable,
 )
 from treelstm.run.lock import holder
@@ -124,11 +126,12 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         chosen: Path | str,
         history: Sequence[EpochRecord],
         default: str = "",
+        changes: Sequence[Change] = (),
     ) -> None:
-        """`chosen` is one of the paths; `history` is that of the first path's run; `default` is the
-        parameter `resume`, if any.
+        """`chosen` is one of the paths; `history` and `changes` are those of the first path's run;
+        `default` is the parameter `resume`, if any.
         """
-        self._history, self._best, self._count = history, best(history), len(paths)
+        self._history, self._best, self._count = history, best(history, changes), len(paths)
         self._directory, key = Path(paths[0]).parent, _key(chosen)
         self._default, self._paths, rows = (default, key), {}, []
         for number, path in enumerate(map(Path, paths)):
@@ -139,7 +142,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
                 except FileNotFoundError:  # a run that is being trained has just replaced it
                     if _key(path) == key:
                         raise
-        curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
+        curve, left_out = _curve(history, changes), _left_out(_ROWS, len(paths))
         super().__init__(rows=rows, chosen=key, curve=curve, resuming=bool(default), left_out=left_out)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
@@ -231,7 +234,7 @@ def _key(path: Path | str) -> str:
 
 
 @looks_again
-def resume_picker(output_dir: Path, resume: Path | str | None) -> CheckpointPicker:
+def resume_picker(output_dir: Path | str, resume: Path | str | None) -> CheckpointPicker:
     """Chooses the checkpoint to resume from, by default the one that `resume` means as a setting.
 
     Raises:
@@ -246,28 +249,33 @@ def resume_picker(output_dir: Path, resume: Path | str | None) -> CheckpointPick
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
+    content = newest.content
+    return CheckpointPicker(paths, chosen, content["history"], resume or "", content.get("changes", []))
 
 
 @looks_again
-def model_picker(output_dir: Path, checkpoint: Path | str) -> CheckpointPicker:
+def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPicker:
     """Chooses an encoder to look at, by default `checkpoint`: "best" or a path, also of another run.
 
     Raises:
         CheckpointError: there is no such file.
     """
-    newest = newest_usable(output_dir)
+    output_dir = Path(output_dir)
+    newest, there = newest_usable(output_dir), names_in(output_dir)
     paths = [each.path for each in list_checkpoints(output_dir)]
-    paths += [path for name in (FINAL, BEST) if (path := output_dir / name).is_file()]
+    paths += [output_dir / name for name in (FINAL, BEST) if name in there]
     chosen = find_best_model(output_dir) if checkpoint == "best" else from_root(checkpoint)
-    if not chosen.is_file():
+    if not is_there(chosen):
         raise CheckpointError(
             f'checkpoint="{checkpoint}": there is no file {chosen}. Train with '
             "notebooks/02_train.ipynb, or name an existing checkpoint."
         )
     if (listed := _among(paths, chosen)) is None:
         paths.append(chosen)
-    return CheckpointPicker(paths, listed or chosen, newest.content["history"] if newest else [])
+    history, changes = [], []
+    if newest is not None:
+        history, changes = newest.content["history"], newest.content.get("changes", [])
+    return CheckpointPicker(paths, listed or chosen, history, changes=changes)
 
 
 def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
@@ -285,11 +293,11 @@ def _settings(config: Settings | None) -> str:
     return shown(f"Trained with {', '.join(changed) or 'the default settings'}.")
 
 
-def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
+def _curve(history: Sequence[EpochRecord], changes: Sequence[Change]) -> dict[str, Any]:
     """The curve as a picture, and each panel's place in it (shares of the picture) and first and last
     epoch, so that picker.js can mark the chosen checkpoint.
     """
-    figure = history_figure(history, upright=True)
+    figure = history_figure(history, upright=True, changes=changes)
     png = _png(figure)  # drawing decides the places
     axes = []
     for ax in figure.axes if history else []:
@@ -316,12 +324,12 @@ class TrainingMonitor:
         self._handle: DisplayHandle | None = None
         self._ended = self._rest = 0.0
 
-    def show(self, history: Sequence[EpochRecord], title: str) -> None:
+    def show(self, history: Sequence[EpochRecord], title: str, changes: Sequence[Change] = ()) -> None:
         """Draws the curve so far, unless drawing has already taken its share of the time."""
         began = time.monotonic()
         if began - self._ended < self._rest:
             return
-        image = Image(_png(history_figure(history, title=title)))
+        image = Image(_png(history_figure(history, title=title, changes=changes)))
         if self._handle is None:
             self._handle = display(image, display_id=True)
         else:
@@ -349,7 +357,7 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
         self._words.value = f"<pre {AS_WRITTEN}>{in_html(status)}</pre>"
         if self._shown != status.history:
             self._shown = status.history
-            self._image.value = _png(history_figure(status.history))
+            self._image.value = _png(history_figure(status.history, changes=status.changes))
 
     def _refresh(self) -> None:
         seen: tuple[object, ...] = ()

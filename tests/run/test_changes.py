@@ -13,9 +13,20 @@ import pytest
 from conftest import tiny_config
 from runs import StopAfter, assert_same_run, copy, files, rewrite, through_kills
 
-from treelstm import Config, list_checkpoints, load_checkpoint, load_corpus, preflight, run_status, train
+from treelstm import (
+    Config,
+    list_checkpoints,
+    load_checkpoint,
+    load_corpus,
+    preflight,
+    run_status,
+    train,
+    widgets,
+)  # fmt: skip
 from treelstm.checks.report import as_text
 from treelstm.config import ConfigError
+from treelstm.figures import history_figure
+from treelstm.history import summary
 from treelstm.run.state import SettingsChanged
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -115,12 +126,34 @@ def test_a_warm_up_goes_on_where_it_was_when_the_batch_size_changes(tiny, tmp_pa
 
 def test_after_a_change_of_what_the_loss_means_the_best_epoch_is_sought_anew(tiny, run, capsys):
     config = tiny_config(tiny, run, epochs=5, margin=9.0, changes="margin", patience=1, keep=1)
-    train(config)
+    history = train(config)
     assert "the best epoch is sought anew" in capsys.readouterr().out
     content = load_checkpoint(list_checkpoints(run)[-1].path)
-    assert content["best"]["epoch"] >= 4
+    best = content["best"]["epoch"]
+    assert best >= 4
     assert min(content["history"], key=lambda r: r["validation_loss"])["epoch"] <= 3
-    assert load_checkpoint(run / f"checkpoint_epoch_{content['best']['epoch']}.pt")
+    assert load_checkpoint(run / f"checkpoint_epoch_{best}.pt")
+    assert history.best["epoch"] == best  # as is every mark of it
+    assert f"best: epoch {best}, " in summary(history.epochs, history.changes)
+    assert f"best epoch {best}" in marks(history_figure(history.epochs, changes=history.changes))
+    status = run_status(run)
+    assert f"best epoch {best}" in marks(history_figure(status.history, changes=status.changes))
+    for picker in (widgets.resume_picker(run, "auto"), widgets.model_picker(run, "best")):
+        assert {row["epoch"] for row in picker.rows if row["best"]} == {best}
+
+
+def marks(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_before_an_epoch_has_ended_after_such_a_change_there_is_no_best(tiny, run):
+    config = tiny_config(tiny, run, epochs=5, margin=9.0, changes="margin")
+    history = train(config, listeners=[StopAfter(1)])
+    assert load_checkpoint(list_checkpoints(run)[-1].path)["best"] is None and history.best is None
+    assert summary(history.epochs, history.changes) == "3 epochs."
+    drawn = marks(history_figure(history.epochs, changes=history.changes))
+    assert not any("best" in each for each in drawn)
+    assert not any(row["best"] for row in widgets.resume_picker(run, "auto").rows)
 
 
 def test_what_gives_batches_their_pairs_changes_only_where_an_epoch_ends(tiny, run):

@@ -12,7 +12,7 @@ from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
-from treelstm.run.changes import best_on_resume, epochs_left, in_words, new_changes, refusals
+from treelstm.run.changes import epochs_left, in_words, new_changes, refusals
 from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
 from treelstm.run.lock import ADVICE, holder, lacking
 from treelstm.sealed import CheckpointError, MissingCheckpoint, UnreadableCheckpoint
@@ -96,10 +96,9 @@ def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if reasons := refusals(config, corpus, content, start.checkpoint.path):
         yield from (Finding(ERROR, *reason) for reason in reasons)
         return
-    for change in new_changes(config, corpus, content):
-        yield Finding(NOTE, f"changed on purpose: {in_words(change)}")
-    best = best_on_resume(config, corpus, content)
-    left, to_do = epochs_left(config, *start.checkpoint.position, best)
+    changes = new_changes(config, corpus, content)
+    yield from (Finding(NOTE, f"changed on purpose: {in_words(change)}") for change in changes)
+    left, to_do = epochs_left(config, content, changes)
     if left:
         place = f"epoch {content['epoch']}" + (f", step {content['step']}" if content["step"] else "")
         yield Finding(OK, f"resumes from {name} ({place}); {to_do}")

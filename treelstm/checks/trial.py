@@ -20,7 +20,7 @@ from treelstm.files import nearest_existing
 from treelstm.process import chosen_device, threads, usable_cores
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
-from treelstm.run.changes import best_on_resume, epochs_left
+from treelstm.run.changes import epochs_left, new_changes
 from treelstm.run.directory import starting_point
 from treelstm.run.state import SettingsChanged, new_run, state_of
 from treelstm.run.step import train_step
@@ -177,8 +177,7 @@ def _epochs_left(config: Config, corpus: Corpus) -> int:
         return config.epochs
     if start is None:
         return config.epochs
-    best = best_on_resume(config, corpus, start.content)
-    return epochs_left(config, *start.checkpoint.position, best)[0]
+    return epochs_left(config, start.content, new_changes(config, corpus, start.content))[0]
 
 
 def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 `Config.changes` names those that may differ on purpose. Everything else is refused, with the way out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,37 +31,33 @@ class Difference:
 def differences(config: Config, corpus: Corpus, content: Commit) -> list[Difference]:
     """Settings and data that change what the commit's run computes."""
     before = content["config"]
-    found = [
-        _difference(name, before.get(name), now)
+    values = {
+        name: (before.get(name), now)
         for name, now in config.fixed_on_resume().items()
         if name not in before or before[name] != now
         if name != "epochs" or before.get("lr_schedule") == "cosine"
-    ]
+    }
     was, now = content["num_threads"], config.num_threads
     if now is not None and now != was and not (now < was and usable_cores() < was):
-        found.append(_difference("num_threads", was, now))
+        values["num_threads"] = was, now
+    found = [
+        Difference(name, was, now, f"{name}={was!r}, this run asks for {now!r}")
+        for name, (was, now) in values.items()
+    ]
     return found + _of_data(config, corpus, content)
-
-
-def _difference(name: str, before: Value, now: Value) -> Difference:
-    return Difference(name, before, now, f"{name}={before!r}, this run asks for {now!r}")
 
 
 def _of_data(config: Config, corpus: Corpus, content: Commit) -> list[Difference]:
     was, now = content["fingerprint"], corpus.fingerprint
     if was == now or content.get("content_digest") == corpus.content_digest:
         return []  # the same bytes, or the same pairs in other files
-    found = []
+    found, where = [], ""
     held_out = content["config"].get("validation_dir"), config.validation_dir
     if (held_out[0] is None) != (held_out[1] is None):  # the files below follow from it
         text = "validation_dir={!r}, this run asks for {!r}".format(*held_out)
-        found.append(Difference("data", *held_out, text))
-        was, now = (
-            {name: digest for name, digest in files.items() if name.startswith("training/")}
-            for files in (was, now)
-        )
+        found, where = [Difference("data", *held_out, text)], "training/"
     for name in sorted(was.keys() | now.keys()):
-        if was.get(name) != now.get(name):
+        if was.get(name) != now.get(name) and name.startswith(where):
             first, second = (digests.get(name, "no such file")[:12] for digests in (was, now))
             text = f"{name} with SHA-256 {first}, the file now has {second}"
             if "content_digest" not in content:
@@ -109,20 +106,13 @@ def new_changes(config: Config, corpus: Corpus, content: Commit) -> list[Change]
     found = differences(config, corpus, content)
     names = {each.name for each in found}
     held_out = content.get("content_digest", {}).get("validation")
-    others = names & {"seed", "validation_fraction", "data"}
-    other_pairs = bool(others) and held_out != corpus.content_digest["validation"]
-    anew = "margin" in names or other_pairs
-    epoch, step = content["epoch"], content["step"]
+    other_pairs = bool(names & {"seed", "validation_fraction", "data"})
+    other_pairs &= held_out != corpus.content_digest["validation"]
+    epoch, step, anew = content["epoch"], content["step"], "margin" in names or other_pairs
     return [
         Change(name=d.name, before=d.before, now=d.now, epoch=epoch, step=step, best_anew=anew)
         for d in found
     ]
-
-
-def best_on_resume(config: Config, corpus: Corpus, content: Commit) -> BestEpoch | None:
-    """The best epoch so far, or None where a change lets it be sought anew."""
-    anew = any(change["best_anew"] for change in new_changes(config, corpus, content))
-    return None if anew else content["best"]
 
 
 def in_words(change: Change) -> str:
@@ -135,11 +125,9 @@ def in_words(change: Change) -> str:
 
 def ended(config: Config, epochs_done: int, step: int, best: BestEpoch | None) -> Outcome | None:
     """How a run at this position has ended by itself, or None while there is more to do."""
-    if step:
-        return None
-    if epochs_done >= config.epochs:
+    if step == 0 and epochs_done >= config.epochs:
         return Outcome.FINISHED
-    return Outcome.FINISHED_EARLY if _out_of_patience(config, epochs_done, best) else None
+    return Outcome.FINISHED_EARLY if step == 0 and _out_of_patience(config, epochs_done, best) else None
 
 
 def _out_of_patience(config: Config, epochs_done: int, best: BestEpoch | None) -> bool:
@@ -147,8 +135,10 @@ def _out_of_patience(config: Config, epochs_done: int, best: BestEpoch | None) -
     return config.patience is not None and waited >= config.patience
 
 
-def epochs_left(config: Config, epochs_done: int, step: int, best: BestEpoch | None) -> tuple[int, str]:
-    """How many epochs a run at this position has left, at most, and what that means, in words."""
+def epochs_left(config: Config, content: Commit, new: Sequence[Change]) -> tuple[int, str]:
+    """How many epochs are left at most after a commit and new changes, and what that means, in words."""
+    step, best = content["step"], None if any(c["best_anew"] for c in new) else content["best"]
+    epochs_done = content["epoch"] - (step > 0)
     if outcome := ended(config, epochs_done, step, best):
         limits = [f"epochs (now {config.epochs})"] if outcome == Outcome.FINISHED else []
         if _out_of_patience(config, epochs_done, best):

@@ -1,6 +1,5 @@
 """When a run has to stop for `max_hours`: early enough for one more step or validation, and a commit."""
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -20,9 +19,11 @@ class Deadline:
 
     def is_near(self, *, validates: bool) -> bool:
         """Whether what comes next, the validation or a step, and its commit would end too late."""
-        ends = math.inf if self.max_hours is None else self.began + 3600 * self.max_hours
-        validation = self.validation_seconds
-        if validation is None:
-            validation = self.validation_steps * self.step_seconds
-        next_seconds = validation if validates else self.step_seconds
-        return time.monotonic() + next_seconds + self.commit_seconds >= ends
+        if self.max_hours is None:
+            return False
+        seconds = self.step_seconds
+        if validates:
+            known = self.validation_seconds
+            seconds = self.validation_steps * seconds if known is None else known
+        ends = self.began + 3600 * self.max_hours
+        return time.monotonic() + seconds + self.commit_seconds >= ends

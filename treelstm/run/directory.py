@@ -8,14 +8,16 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
+from itertools import chain, count
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, listed, make_directory, write_whole
-from treelstm.history import EpochRecord, Outcome
+from treelstm.history import EpochRecord, Outcome, best, epochs_before
 from treelstm.model.content import ModelFile
 from treelstm.model.files import model_epoch, model_part
 from treelstm.run.content import Commit, check_commit
@@ -64,11 +66,10 @@ def checkpoint_name(epoch: int, step: int) -> str:
 
 def checkpoint_at(path: Path) -> Checkpoint | None:
     """The checkpoint of this name, or None where a file is not named like one."""
-    match = _NAME.fullmatch(path.name)
-    if match is None:
+    if (match := _NAME.fullmatch(path.name)) is None:
         return None
-    epoch, step = int(match[1]), match[2]
-    return Checkpoint(epoch, 0, path) if step is None else Checkpoint(epoch - 1, int(step), path)
+    epoch, step = match.groups()
+    return Checkpoint(int(epoch) - (step is not None), int(step or 0), path)
 
 
 def is_file_of_run(name: str) -> bool:
@@ -78,18 +79,17 @@ def is_file_of_run(name: str) -> bool:
 
 
 def list_checkpoints(output_dir: Path | str) -> list[Checkpoint]:
-    """All checkpoints of a run by position, oldest first. Judged by name alone, not read.
-
-    Raises:
-        UnreadableCheckpoint: there is such a directory, but it cannot be listed.
-    """
+    """All checkpoints of a run by position, oldest first, by name alone; raises as `names_in`."""
     directory = Path(output_dir)
-    found = (checkpoint_at(directory / name) for name in names_in(directory))
-    return sorted(checkpoint for checkpoint in found if checkpoint)
+    return sorted(filter(None, (checkpoint_at(directory / name) for name in names_in(directory))))
 
 
 def names_in(directory: Path) -> list[str]:
-    """The names in a directory, none if it does not exist; raises as `list_checkpoints`."""
+    """The names in a directory, none if it does not exist.
+
+    Raises:
+        UnreadableCheckpoint: it cannot be listed.
+    """
     try:
         return [path.name for path in listed(directory, "*")]
     except OSError as error:
@@ -107,12 +107,11 @@ def load_checkpoint(path: Path | str) -> Commit:
     """
     path = Path(path)
     content = cast("Commit", read_sealed(path))
-    missing = sorted(Commit.__required_keys__ - content.keys())
-    if missing and ModelFile.__required_keys__ <= content.keys():
-        remedy = "To start another run from its weights, set start_from."
-        raise DamagedCheckpoint(f"{path} holds an encoder, not the state of a run. {remedy}")
-    if missing:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of a run: it lacks {', '.join(missing)}.")
+    if missing := sorted(Commit.__required_keys__ - content.keys()):
+        found = f"is not a checkpoint of a run: it lacks {', '.join(missing)}"
+        if ModelFile.__required_keys__ <= content.keys():
+            found = "holds an encoder, not the state of a run. To begin with its weights, set start_from"
+        raise DamagedCheckpoint(f"{path} {found}.")
     check_commit(path, content)
     name = checkpoint_name(content["epoch"], content["step"])
     if checkpoint_at(path) and path.name != name:
@@ -129,15 +128,14 @@ class ResumePoint:
     passed_over: tuple[DamagedCheckpoint, ...] = ()
 
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+_Look = TypeVar("_Look", bound=Callable[..., Any])
 
 
-def looks_again(look: Callable[Concatenate[Path, _P], _T]) -> Callable[Concatenate[Path | str, _P], _T]:
+def looks_again(look: _Look) -> _Look:
     """Calls `look` again while it misses a file that newer commits of a live run have just replaced."""
 
     @wraps(look)
-    def until_seen(output_dir: Path | str, *rest: _P.args, **named: _P.kwargs) -> _T:
+    def until_seen(output_dir: Path | str, *rest: Any, **named: Any) -> Any:
         while True:
             listed = list_checkpoints(output_dir)
             try:
@@ -146,12 +144,12 @@ def looks_again(look: Callable[Concatenate[Path, _P], _T]) -> Callable[Concatena
                 if list_checkpoints(output_dir) == listed:
                     raise
 
-    return cast("Callable[Concatenate[Path | str, _P], _T]", until_seen)
+    return cast("_Look", until_seen)
 
 
 @looks_again
-def newest_usable(output_dir: Path) -> ResumePoint | None:
-    """The newest checkpoint that verifies; otherwise as `find_latest_checkpoint`."""
+def newest_usable(output_dir: Path | str) -> ResumePoint | None:
+    """The newest checkpoint that verifies; None and errors as `find_latest_checkpoint`."""
     passed_over: list[DamagedCheckpoint] = []
     for checkpoint in reversed(list_checkpoints(output_dir)):
         try:
@@ -174,8 +172,7 @@ def find_latest_checkpoint(output_dir: Path | str) -> Path | None:
         NoUsableCheckpoint: checkpoints exist but every one is damaged; names them.
         UnreadableCheckpoint: the directory cannot be listed, or the newest checkpoint not be read.
     """
-    newest = newest_usable(Path(output_dir))
-    return newest.checkpoint.path if newest else None
+    return newest.checkpoint.path if (newest := newest_usable(output_dir)) else None
 
 
 def find_best_model(output_dir: Path | str) -> Path:
@@ -185,12 +182,12 @@ def find_best_model(output_dir: Path | str) -> Path:
         CheckpointError: there is no checkpoint either, or none that verifies.
     """
     path = Path(output_dir) / BEST
-    if path.is_file():
+    if BEST in names_in(path.parent):
         return path
     newest = newest_usable(path.parent)
     if newest is None:
-        start = "Train with notebooks/02_train.ipynb, or name an existing checkpoint"
-        raise CheckpointError(f"{path}: no such file, and no checkpoint beside it. {start}.")
+        remedy = "Train with notebooks/02_train.ipynb, or name an existing checkpoint"
+        raise CheckpointError(f"{path}: no such file, and no checkpoint beside it. {remedy}.")
     log.warning("%s is missing: %s is taken instead", path, newest.checkpoint.path.name)
     return newest.checkpoint.path
 
@@ -224,29 +221,26 @@ def write_commit(output_dir: Path, content: Commit, keep: str | int) -> None:
 
 
 def write_derived_files(
-    output_dir: Path, content: Commit, outcome: Outcome | None, resumed: bool = False
+    output_dir: Path, content: Commit, outcome: Outcome | None, resumed: bool
 ) -> None:
     """Writes what this commit derives and is not there yet: history, best model, final model.
 
     Only a commit that a run resumes looks for the best model's weights in earlier ones.
     """
-    history = json.dumps(content["history"], indent=1).encode()
-    path = output_dir / HISTORY
-    try:
-        written = path.read_bytes()
-    except OSError:  # none yet, or not readable: it is made anew
-        written = b""
+    history, written = json.dumps(content["history"], indent=1).encode(), b""
+    with suppress(OSError):  # none yet, or not readable: it is made anew
+        written = (output_dir / HISTORY).read_bytes()
     if written != history:
-        write_whole(path, history)
-    best = content["best"]["epoch"] if content["best"] else None
-    is_best = (content["epoch"], content["step"]) == (best, 0)
-    if best is not None and (is_best or resumed) and model_epoch(output_dir / BEST) != best:
+        write_whole(output_dir / HISTORY, history)
+    epoch = content["best"]["epoch"] if content["best"] else None
+    is_best = (content["epoch"], content["step"]) == (epoch, 0)
+    if epoch is not None and (is_best or resumed) and model_epoch(output_dir / BEST) != epoch:
         try:
-            source = content if is_best else _whole_epoch(output_dir, best, content["history"])
+            source = content if is_best else _whole_epoch(output_dir, epoch, content["history"])
             write_sealed(output_dir / BEST, model_part(source))
         except CheckpointError as error:
-            log.warning("%s is not of epoch %d and cannot be made again: %s", BEST, best, error)
-            if (output_dir / BEST).exists():
+            log.warning("%s is not of epoch %d and cannot be made again: %s", BEST, epoch, error)
+            if BEST in names_in(output_dir):
                 set_aside([output_dir / BEST], SUPERSEDED)
     if outcome is not None and model_epoch(output_dir / FINAL) != content["epoch"]:
         write_sealed(output_dir / FINAL, model_part(content))
@@ -268,8 +262,7 @@ def _whole_epoch(output_dir: Path, epoch: int, history: list[EpochRecord]) -> Co
 
 def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | None) -> None:
     """Sets aside whatever is newer than the starting point; deletes nothing."""
-    checkpoints = list_checkpoints(output_dir)
-    later = [c.path for c in checkpoints if start is None or c > start.checkpoint]
+    later = [c.path for c in list_checkpoints(output_dir) if start is None or c > start.checkpoint]
     passed_over = start.passed_over if start else ()
     if resume == "auto" and len(later) != len(passed_over):
         raise UnreadableCheckpoint(output_dir, "two listings of it, one after the other, differ")
@@ -281,8 +274,8 @@ def clear_the_way(output_dir: Path, start: ResumePoint | None, resume: str | Non
         return
     there = names_in(output_dir)
     derived = [output_dir / name for name in (BEST, FINAL, HISTORY) if name in there]
-    best = start.content["best"] if start else None
-    if best and model_epoch(output_dir / BEST) == best["epoch"]:
+    its_best = start.content["best"] if start else None
+    if its_best and model_epoch(output_dir / BEST) == its_best["epoch"]:
         derived.remove(output_dir / BEST)  # it stays the best
     # Newest first: if this is killed halfway, "auto" resumes from an earlier checkpoint.
     files = later[::-1] + derived
@@ -295,11 +288,9 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
     for path in paths:
         directory = path.parent / into
         make_directory(directory)
+        numbered = (f"{path.stem}.{number}{path.suffix}" for number in count(2))
         taken = {*names_in(directory)}
-        name, number = path.name, 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}.{number}{path.suffix}"
+        name = next(name for name in chain([path.name], numbered) if name not in taken)
         try:
             path.replace(directory / name)
         except OSError as error:
@@ -311,11 +302,9 @@ def set_aside(paths: Sequence[Path], into: str) -> None:
 
 def now_at(path: Path, output_dir: Path) -> Path:
     """Where a file is: a fresh start in the directory that holds it may have set it aside since."""
-    here = path.parent.resolve() == output_dir.resolve()
-    if not here or path.name in names_in(path.parent):
+    if path.parent.resolve() != output_dir.resolve() or path.name in names_in(path.parent):
         return path
-    copies = _set_aside_before(path)
-    return copies[-1] if copies else path
+    return [path, *_set_aside_before(path)][-1]
 
 
 def _set_aside_before(path: Path) -> list[Path]:
@@ -326,25 +315,18 @@ def _set_aside_before(path: Path) -> list[Path]:
     return [path.parent / SUPERSEDED / copies[number] for number in sorted(copies)]
 
 
-def _best_epochs(content: Commit, ends: set[int]) -> set[int]:
-    """The epochs that were the best when these epochs ended."""
-    anew = {c["epoch"] - (c["step"] > 0) for c in content.get("changes", []) if c["best_anew"]}
-    best, found = None, set()
-    for done, record in enumerate(content["history"]):
-        if best is None or done in anew or record["validation_loss"] < best["validation_loss"]:
-            best = record
-        if record["epoch"] in ends:
-            found.add(best["epoch"])
-    return found
+def _best_when_ended(epoch: int, content: Commit) -> EpochRecord | None:
+    """The best epoch when this one ended; what was changed then counts from the next one on."""
+    changes = [each for each in content.get("changes", []) if epochs_before(each) < epoch]
+    return best(content["history"][:epoch], changes)
 
 
 def prune(output_dir: Path, keep: str | int, content: Commit) -> None:
     """Removes checkpoints that newer ones replace; call right after a commit.
 
-    Checkpoints inside an epoch: the newest two are kept until the epoch's own commit. Checkpoints of
-    whole epochs: the last `keep` are kept, and for each the best epoch up to it, so that the best model
-    can be made again after going back; or "all". Nothing is removed before the newest has been read back
-    and verified: the disk may hold something else than was written.
+    Kept are the newest two inside an epoch, until the epoch's own; of whole epochs the last `keep`, and
+    for each the best one up to it, so that the best model can be made again after going back; or "all".
+    Before anything is removed, the newest is read back: the disk may not hold what was written.
     """
     try:
         checkpoints = list_checkpoints(output_dir)
@@ -356,8 +338,9 @@ def prune(output_dir: Path, keep: str | int, content: Commit) -> None:
     unfinished = [c for c in inside if not epochs or c > epochs[-1]]
     stale = [c for c in inside if c not in unfinished[-2:]]
     if keep != "all":
-        best = _best_epochs(content, {checkpoint.epoch for checkpoint in epochs[-int(keep) :]})
-        stale += [c for c in epochs[: -int(keep)] if c.epoch not in best]
+        bests = [_best_when_ended(c.epoch, content) for c in epochs[-int(keep) :]]
+        needed = {record["epoch"] for record in bests if record}
+        stale += [c for c in epochs[: -int(keep)] if c.epoch not in needed]
     if not stale:
         return
     try:

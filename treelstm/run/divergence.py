@@ -1,10 +1,9 @@
 """Whether a run has diverged, and in which step. Checked before every commit, so that each is good."""
 
 import math
+from collections.abc import Iterable
+from itertools import groupby
 
-import numpy as np
-
-from treelstm.data.pairs import Pairs
 from treelstm.errors import UserError
 from treelstm.randomness import epoch_order
 from treelstm.run.directory import newest_usable
@@ -15,10 +14,9 @@ _LARGEST_GROWTH = 10_000.0  # of the norm of the weights since they were drawn
 
 
 class TrainingDiverged(UserError, ArithmeticError):
-    """Loss or weights are NaN, infinite or far out of bounds; the last commit is good.
+    """Loss or weights are NaN, infinite or out of bounds; the last commit is good.
 
-    Bounds: for the epoch's mean loss, the objective's `largest_sound_loss`; for the norm of the weights,
-    10,000 times what it was when they were drawn.
+    Bounds: the objective's `largest_sound_loss`, and 10,000 times the norm of the weights as drawn.
     """
 
 
@@ -45,10 +43,9 @@ def check_sound(run: Run) -> None:
 
 def shown_loss(run: Run) -> float:
     """The training loss to display; raises as `check_sound` if it is NaN or infinite."""
-    loss = run.train_loss
-    if not math.isfinite(loss):
+    if not math.isfinite(run.train_loss):
         check_sound(run)
-    return loss
+    return run.train_loss
 
 
 def _sound(run: Run, loss: float, limit: float) -> bool:
@@ -57,10 +54,8 @@ def _sound(run: Run, loss: float, limit: float) -> bool:
 
 
 def _what_went_wrong(run: Run, limit: float) -> str:
-    """Replays the steps since the last commit and names the first one that is out of bounds.
-
-    Steps are pure functions, so the replay computes the same. Where no step is out of bounds, it names
-    the one in which the weights grew most.
+    """Replays the steps since the last commit, which computes the same, and names the first one that is
+    out of bounds, or the one in which the weights grew most.
     """
     config, pairs = run.config, run.corpus.training
     start = newest_usable(config.output_path)
@@ -81,7 +76,7 @@ def _what_went_wrong(run: Run, limit: float) -> str:
             suspect = (
                 f"It went wrong in epoch {again.epochs_done + 1}, step {step + 1}: loss {loss:.4g}, "
                 f"norm of the gradient {gradient:.4g}, of the weights {weights:.4g} before and "
-                f"{after:.4g} after; its pairs: {_places(pairs, indices)}."
+                f"{after:.4g} after; its pairs: {_places(map(pairs.where, indices.tolist()))}."
             )
         if not sound:
             return suspect
@@ -90,11 +85,8 @@ def _what_went_wrong(run: Run, limit: float) -> str:
     return "A replay of the same steps is sound: suspect the memory or the processor of this machine."
 
 
-def _places(pairs: Pairs, indices: np.ndarray) -> str:
-    """Files and lines of pairs, each file named once."""
-    lines: dict[str, list[int]] = {}
-    for where in map(pairs.where, indices.tolist()):
-        path, _, line = where.rpartition(":")
-        lines.setdefault(path, []).append(int(line))
-    parts = (f"{path} line {', '.join(map(str, sorted(lines[path])))}" for path in sorted(lines))
-    return "; ".join(parts)
+def _places(where: Iterable[str]) -> str:
+    """Files and lines, each file named once."""
+    places = sorted((path, int(line)) for path, _, line in (w.rpartition(":") for w in where))
+    files = groupby(places, key=lambda place: place[0])
+    return "; ".join(f"{path} line {', '.join(str(line) for _, line in each)}" for path, each in files)

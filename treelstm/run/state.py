@@ -125,8 +125,8 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
     """The state that a commit holds; what `config.changes` names may differ, and counts from here on.
 
     Raises:
-        SettingsChanged: other settings or data would change what is computed; names all of them. Or the
-            commit is already past `epochs`.
+        SettingsChanged: other settings or data would change what is computed, or the commit is past
+            `epochs`; names all of them.
     """
     content, path = start.content, start.checkpoint.path
     if reasons := refusals(config, corpus, content, path):
@@ -146,16 +146,16 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         run.optimizer.load_state_dict({**content["optimizer_state_dict"], "param_groups": rates})
     else:
         run.optimizer.load_state_dict(content["optimizer_state_dict"])
-        if run.scheduler and content["scheduler_state_dict"]:
-            run.scheduler.load_state_dict(content["scheduler_state_dict"])
-        if run.warmup and content["warmup_state_dict"]:
-            run.warmup.load_state_dict(content["warmup_state_dict"])
+        kept = content["scheduler_state_dict"], content["warmup_state_dict"]
+        for schedule, state in zip((run.scheduler, run.warmup), kept, strict=True):
+            if schedule and state:
+                schedule.load_state_dict(state)
     run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
-    run.threshold, run.best = content["threshold"], content["best"]
+    run.threshold, run.best, run.seconds = content["threshold"], content["best"], content["seconds"]
     run.history, run.timings = list(content["history"]), list(content["timings"])
+    run.changes = [*content.get("changes", []), *new]
     if content["first_loss"] is not None:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
-    run.seconds, run.changes = content["seconds"], [*content.get("changes", []), *new]
     if any(change["best_anew"] for change in new):
         run.best = None
         if isinstance(run.scheduler, ReduceLROnPlateau):
@@ -175,7 +175,7 @@ def _advance_schedule(run: Run) -> None:
         if run.warmup is not None:
             for _ in range(min(steps, warm)):
                 run.warmup.step()
-            warm -= min(steps, warm)
+                warm -= 1
         if epoch < run.epochs_done and isinstance(run.scheduler, CosineAnnealingLR):
             run.scheduler.step()
 
@@ -225,14 +225,13 @@ def versions() -> dict[str, str]:
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:
     """The Euclidean norm of all numbers in all tensors."""
-    norms = [torch.linalg.vector_norm(tensor.detach()) for tensor in tensors]
-    return float(torch.linalg.vector_norm(torch.stack(norms)))
+    norms = torch.stack([torch.linalg.vector_norm(tensor.detach()) for tensor in tensors])
+    return float(torch.linalg.vector_norm(norms))
 
 
 def _blank_run(config: Config, corpus: Corpus) -> Run:
-    encoder = TreeEncoder(corpus.vocabulary, config, seed=config.seed)
     device = chosen_device(config.device)
-    encoder.to(device)
+    encoder = TreeEncoder(corpus.vocabulary, config, seed=config.seed).to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
     scheduler, warmup = schedules(optimizer, config)
     objective, initial_norm = objective_of(config), norm(encoder.parameters())

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from treelstm.config import Settings
-from treelstm.history import EpochRecord, Outcome
+from treelstm.history import Change, EpochRecord, Outcome
 from treelstm.model.files import model_epoch, read_model
 from treelstm.plain import shown
 from treelstm.run.changes import in_words
@@ -38,6 +38,10 @@ class RunStatus:
         return self.newest.content["history"]
 
     @property
+    def changes(self) -> list[Change]:
+        return self.newest.content.get("changes", [])
+
+    @property
     def config(self) -> Settings:
         """The settings it was trained with, `output_dir` as it is now."""
         return {**self.newest.content["config"], "output_dir": str(self.output_dir)}
@@ -55,7 +59,7 @@ class RunStatus:
         else:
             how = f"not running and not finished (killed, or an error); newest commit: {place}"
         lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_line or 'none'}"]
-        lines += [f"changed on purpose: {in_words(each)}" for each in content.get("changes", [])]
+        lines += [f"changed on purpose: {in_words(each)}" for each in self.changes]
         lines += [f"damaged: {error}" for error in self.newest.passed_over]
         return shown("\n".join(lines))
 
@@ -73,9 +77,8 @@ def run_status(output_dir: Path | str) -> RunStatus:
     newest, by = newest_usable(output_dir), holder(output_dir)
     if newest is None:
         if by:
-            raise NoCommitYet(
-                f"{output_dir} is being trained by {by} and has no commit yet. Try again later."
-            )
+            text = "has no commit yet. Try again later."
+            raise NoCommitYet(f"{output_dir} is being trained by {by} and {text}")
         start = "Start the run with notebooks/02_train.ipynb, or name another output_dir."
         raise CheckpointError(f"{output_dir} holds no checkpoint. {start}")
     content = newest.content
@@ -134,6 +137,6 @@ def verified_row(path: Path) -> CheckpointRow:
         raise
     except CheckpointError as error:
         return replace(row, status=str(error))
-    record = content["history"][-1] if content["history"] and not content["step"] else None
-    row = replace(row, config=content["config"], status="verified")
-    return replace(row, train_loss=content["train_loss"], record=record)
+    record = None if content["step"] else content["history"][-1]
+    loss, config = content["train_loss"], content["config"]
+    return replace(row, config=config, status="verified", train_loss=loss, record=record)

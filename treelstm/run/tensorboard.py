@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from treelstm.files import clear_leftovers
+from treelstm.files import clear_leftovers, listed
 from treelstm.history import IN_HISTORY, value_of
 from treelstm.run.content import Commit
 from treelstm.run.directory import newest_usable
@@ -39,8 +39,8 @@ class TensorBoardFile(Listener):
 
     def on_start(self, run: Run) -> None:
         clear_leftovers(self._output_dir / DIRECTORY, lambda name: bool(_OURS.fullmatch(name)))
-        newest = newest_usable(self._output_dir) if run.outcome else None
-        if newest:  # a run with more to do writes at the end of its next epoch
+        # A run with more to do writes at the end of its next epoch.
+        if run.outcome and (newest := newest_usable(self._output_dir)):
             write_events(self._output_dir, newest.content)
 
     def on_commit(self, commit: Commit) -> None:
@@ -53,8 +53,8 @@ def write_events(output_dir: Path, commit: Commit) -> None:
     directory, whole = output_dir / DIRECTORY, encoded(commit)
     try:
         directory.mkdir(exist_ok=True)
-        matches = [match for path in directory.iterdir() if (match := _OURS.fullmatch(path.name))]
-        numbers = {int(match[1] or 0): directory / match[0] for match in matches}
+        matches = [_OURS.fullmatch(path.name) for path in listed(directory, "*")]
+        numbers = {int(match[1] or 0): directory / match[0] for match in matches if match}
         newest = max(numbers, default=0)
         path = numbers.pop(newest, None)
         there = path.read_bytes() if path else b""
@@ -126,7 +126,6 @@ def _records(*events: Any) -> bytes:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     buffer = io.BytesIO()
-    writer = RecordWriter(buffer)
     for event in events:
-        writer.write(event.SerializeToString())
+        RecordWriter(buffer).write(event.SerializeToString())
     return buffer.getvalue()

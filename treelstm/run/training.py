@@ -75,7 +75,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             _log_end(run, outcome)
             tell_engine(outcome, output_dir)
     resumed_at = start.checkpoint.position if start else None
-    history = History(list(run.history), outcome, output_dir, resumed_at)
+    history = History([*run.history], outcome, output_dir, resumed_at, [*run.changes])
     if ended_before is None:
         for listener in listeners:
             listener.on_end(history)
@@ -85,88 +85,77 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
 def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> Outcome:
     """Steps, epochs and commits until the run ends, a signal stops it or its time is up."""
     config, training = run.config, run.corpus.training
-    pace = config.checkpoint_every_seconds
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     deadline = Deadline(began, config.max_hours, len(run.corpus.validation) / config.batch_size)
-    stop, committed, slow, told = StopRequest(), time.monotonic(), False, False
-
-    def commit() -> None:
-        nonlocal slow, told
-        commit_began = time.monotonic()
-        require_neutral()
-        held.check()
-        content = state_of(run)
-        write_commit(config.output_path, content, config.keep)
-        if not told:
-            tell_engine(COMMITTED, config.output_path)
-            told = True
-        if not run.step:
-            write_derived_files(config.output_path, content, run.outcome)
-        for listener in listeners:
-            listener.on_commit(content)
-        cost = deadline.commit_seconds = time.monotonic() - commit_began
-        if not slow and 0 < pace < _COST * cost:
-            slow = True
-            log.warning(
-                f"a commit takes {cost:.3g} s, checkpoint_every_seconds is {pace:g}. Commits take a "
-                f"tenth of the time at most: inside an epoch, the next comes after {_COST * cost:.3g} "
-                "s. If the disk is slow, choose an output_dir on another"
-            )
+    pace, order, slow = config.checkpoint_every_seconds, None, False
+    stop, committed = StopRequest(), time.monotonic()
 
     def stop_if_time_is_up() -> None:
         if deadline.is_near(validates=run.step == run.steps_per_epoch):
             stop.outcome = stop.outcome or Outcome.STOPPED_BY_MAX_HOURS
 
-    def count_seconds() -> None:
-        """Adds the time since the last commit to that of the epoch."""
-        nonlocal committed
-        now = time.monotonic()
-        run.seconds += now - committed
-        committed = now
-
     with stop_signals(stop):
         while run.outcome is None:
-            order = epoch_order(config.seed, run.epochs_done + 1, len(training))
-            while run.step < run.steps_per_epoch:
-                step_began = time.monotonic()
+            record, step_began = None, time.monotonic()
+            if run.step < run.steps_per_epoch:
+                if order is None:
+                    order = epoch_order(config.seed, run.epochs_done + 1, len(training))
                 train_step(run, order, ids)
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
                 stop_if_time_is_up()
-                since, wait = time.monotonic() - committed, pace
-                if pace:  # 0 means after every step
-                    wait = max(pace, _COST * deadline.commit_seconds)
-                if stop.outcome or since >= wait:
-                    count_seconds()
-                    check_sound(run)
-                    commit()
-                    stop_if_time_is_up()
-                if stop.outcome:
-                    return stop.outcome
-            check_sound(run)  # before the metrics, which cannot be computed from NaN
-            validation_began = time.monotonic()
-            record = finish_epoch(run)
-            deadline.validation_seconds = time.monotonic() - validation_began
-            count_seconds()
-            note_timing(run)
+                wait = pace and max(pace, _COST * deadline.commit_seconds)  # 0: after every step
+                if not stop.outcome and time.monotonic() - committed < wait:
+                    continue
+            else:
+                check_sound(run)  # before the metrics, which cannot be computed from NaN
+                validation_began = time.monotonic()
+                record, order = finish_epoch(run), None
+                deadline.validation_seconds = time.monotonic() - validation_began
             check_sound(run)
-            commit()
-            for listener in listeners:
-                listener.on_epoch(record)
+            now = time.monotonic()
+            run.seconds, committed = run.seconds + now - committed, now
+            if record is not None:
+                note_timing(run)
+            _commit(run, listeners, held, deadline)
+            if not slow and 0 < pace < _COST * deadline.commit_seconds:
+                slow = True
+                log.warning(
+                    f"a commit takes {deadline.commit_seconds:.3g} s, checkpoint_every_seconds is "
+                    f"{pace:g}. Commits take a tenth of the time at most: inside an epoch, the next "
+                    f"comes after {_COST * deadline.commit_seconds:.3g} s. If the disk is slow, choose "
+                    "an output_dir on another"
+                )
+            if record is not None:
+                for listener in listeners:
+                    listener.on_epoch(record)
             stop_if_time_is_up()
             if stop.outcome and run.outcome is None:
                 return stop.outcome
         return run.outcome
 
 
+def _commit(run: Run, listeners: Sequence[Listener], held: Held, deadline: Deadline) -> None:
+    began, output_dir = time.monotonic(), run.config.output_path
+    require_neutral()
+    held.check()
+    content = state_of(run)
+    write_commit(output_dir, content, run.config.keep)
+    if not deadline.commit_seconds:  # the first of this process
+        tell_engine(COMMITTED, output_dir)
+    if not run.step:
+        write_derived_files(output_dir, content, run.outcome, resumed=False)
+    for listener in listeners:
+        listener.on_commit(content)
+    deadline.commit_seconds = time.monotonic() - began
+
+
 def note_timing(run: Run) -> None:
     """Records the time of the epoch that has just ended."""
-    pace, now = len(run.corpus.training) / max(run.seconds, 1e-9), time.time()
-    run.timings.append(
-        Timing(epoch=run.epochs_done, ended=now, seconds=run.seconds, pairs_per_second=pace)
-    )
-    run.seconds = 0.0
+    seconds, run.seconds = run.seconds, 0.0
+    pace, epoch = len(run.corpus.training) / max(seconds, 1e-9), run.epochs_done
+    run.timings.append(Timing(epoch=epoch, ended=time.time(), seconds=seconds, pairs_per_second=pace))
 
 
 class StopRequest:
@@ -189,12 +178,12 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
         log.info(f"no checkpoint to resume: starting from scratch in {run.config.output_path}")
         return
     content = start.content
-    _, to_do = epochs_left(run.config, run.epochs_done, run.step, run.best)
+    new = run.changes[len(content.get("changes", [])) :]
+    _, to_do = epochs_left(run.config, content, new)
     log.info(
         f"resuming {start.checkpoint.path}: {run.place} of {run.steps_per_epoch}, train loss "
         f"{content['train_loss']:.4f}, {len(run.history)} epochs of history; {to_do}"
     )
-    new = run.changes[len(content.get("changes", [])) :]
     for change in new:
         log.warning("changed on purpose: %s", in_words(change))
     if any(change["best_anew"] for change in new):
@@ -215,7 +204,7 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
 
 def _log_end(run: Run, outcome: Outcome) -> None:
     if outcome.finished:
-        best = run.best["epoch"] if run.best else None
+        best = run.best and run.best["epoch"]
         log.info("%s: %s, best epoch %s, in %s", outcome, run.place, best, run.config.output_path)
     else:
         log.info('%s: %s is committed. Resume it with resume="auto"', outcome, run.place)
