@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -279,7 +279,7 @@ def write_sample(
         write_whole(directory / name, content.encode())
 
 
-def _pairs(draw: random.Random, label: int, makers: list[Maker], excluded: set[str]) -> str:
+def _pairs(draw: random.Random, label: int, makers: Sequence[Maker], excluded: set[str]) -> str:
     """A file of one pair a line, made by each of `makers`, in random order."""
     lines: list[str] = []
     for make in makers:
