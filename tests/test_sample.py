@@ -10,8 +10,12 @@ from conftest import tiny_config
 from sklearn.metrics import roc_auc_score
 
 from treelstm import load_encoder, load_pairs, train, write_sample
-from treelstm.data.sample import SampleExists, roots
+from treelstm.data.sample import LEXICON, SampleExists
 from treelstm.evaluation import pair_distances, tfidf_scorer
+
+
+def roots() -> set[str]:
+    return {word.split("-")[0] for entries in LEXICON.values() for names in entries for word in names}
 
 
 def records(path: Path) -> list[dict[str, Any]]:

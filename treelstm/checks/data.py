@@ -45,11 +45,9 @@ def data_files(config: Config) -> Iterator[Finding]:
 
 def problems(error: DataError) -> Iterator[Finding]:
     for problem in error.problems.shown:
-        where = f"{problem.path}:{problem.line}" if problem.line else str(problem.path)
-        yield Finding(ERROR, f"{where}: {problem.found}", problem.remedy)
-    more = error.problems.count - len(error.problems.shown)
-    if more:
-        yield Finding(ERROR, f"... and {more:,} more", "Correct those above, then check again")
+        yield Finding(ERROR, problem.found, problem.remedy)
+    if error.problems.more:
+        yield Finding(ERROR, error.problems.more, "Correct those above, then check again")
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.vocabulary import Vocabulary
 
 CLASSES = {"positive_pairs": 1, "negative_pairs": 0}  # file stem -> label
+_ENDINGS = (".jsonl", ".jsonl.gz")
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
@@ -52,12 +53,9 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
         members = np.flatnonzero(pairs.label == label)
         take = max(1, round(config.validation_fraction * len(members)))
         if take >= len(members):
-            raise data_error(
-                path,
-                f"holds {len(members)} pair(s), too few to hold out "
-                f"validation_fraction={config.validation_fraction} and train on the rest",
-                "Add pairs or set validation_dir",
-            )
+            text = f"holds {len(members)} pair(s), too few to hold out validation_fraction="
+            text += f"{config.validation_fraction} and train on the rest"
+            raise data_error(path, text, "Add pairs or set validation_dir")
         order = torch.randperm(len(members), generator=generator(config.seed, SPLIT, label))
         held_out[members[order[:take].numpy()]] = True
     return pairs[np.flatnonzero(~held_out)], pairs[np.flatnonzero(held_out)]
@@ -77,8 +75,7 @@ def load_pairs(
 
 
 def _load(directory: Path, ignored_keys: tuple[str, ...], setting: str = "") -> Pairs:
-    paths = pair_files(directory, setting)
-    fingerprint = {}
+    paths, fingerprint = pair_files(directory, setting), {}
     for path in paths.values():
         try:
             fingerprint[path.name] = digest_of(path)
@@ -107,26 +104,22 @@ def pair_files(directory: Path | str, setting: str = "") -> dict[int, Path]:
     try:
         if not directory.is_dir():
             todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
-            raise data_error(
-                directory,
-                "is a file, expected a directory" if is_there(directory) else "no such directory",
-                f"{todo}, or make a sample: python -m treelstm sample --data-dir DIR",
-            )
-        there = [
-            [path for ending in _READERS if is_there(path := directory / f"{stem}{ending}")]
-            for stem in CLASSES
-        ]
+            todo += ", or make a sample: python -m treelstm sample --data-dir DIR"
+            is_file = is_there(directory)
+            text = "is a file, expected a directory" if is_file else "no such directory"
+            raise data_error(directory, text, todo)
+        names = [[directory / f"{stem}{ending}" for ending in _ENDINGS] for stem in CLASSES]
+        there = [[path for path in both if is_there(path)] for both in names]
     except OSError as error:
         raise _unreachable(Path(error.filename), error) from error
-    for (stem, label), found in zip(CLASSES.items(), there, strict=True):
+    for label, both, found in zip(CLASSES.values(), names, there, strict=True):
         if len(found) == 1:
             paths[label] = found[0]
         elif found:
             problems.add(found[0], 0, f"{found[1].name} is there too", "Keep one of the two")
         else:
-            first, *others = _READERS
-            absent = f"no such file, nor {', '.join(others)}"
-            problems.add(directory / f"{stem}{first}", 0, absent, "Both classes are needed: add it")
+            absent = f"no such file, nor {_ENDINGS[1]}"
+            problems.add(both[0], 0, absent, "Both classes are needed: add it")
     if problems.count:
         raise DataError(problems)
     return paths
@@ -139,8 +132,7 @@ def _compile(paths: dict[int, Path], ignored_keys: tuple[str, ...]) -> Pairs:
     sentences: list[str | None] = []
     for label, path in paths.items():
         before = problems.count, len(rows)
-        read = _READERS["".join(path.suffixes)]
-        for line, record in read(path, problems, fingerprint):
+        for line, record in read_jsonl(path, problems, fingerprint):
             found = list(_record_problems(record, label, builder))
             for problem in found:
                 problems.add(path, line, *problem)
@@ -166,16 +158,12 @@ def _compile(paths: dict[int, Path], ignored_keys: tuple[str, ...]) -> Pairs:
     )
 
 
-_READERS = {".jsonl": read_jsonl, ".jsonl.gz": read_jsonl}  # by ending: a new format is a row here
-
-
 def _record_problems(
     record: dict[str, Any], label: int, builder: ForestBuilder
 ) -> Iterator[tuple[str, str]]:
     """Adds both trees of a record to the forest; yields each problem found, and its remedy."""
     for side in ("ast1", "ast2"):
-        part = record.get(side)
-        if part is None:
+        if (part := record.get(side)) is None:
             yield f"{side} is missing", REPAIR
         elif not isinstance(part, dict):
             yield f"{side} is not a JSON object", REPAIR

@@ -22,16 +22,10 @@ _SHOWN = 20  # problems listed in an error
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a pair file; `line` counts from 1, 0 means the whole file."""
+    """One problem of a pair file."""
 
-    path: Path
-    line: int
-    found: str
+    found: str  # and where
     remedy: str
-
-    def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else str(self.path)
-        return f"{where}: {self.found}. {self.remedy}."
 
 
 @dataclass
@@ -42,15 +36,21 @@ class Problems:
     count: int = 0
 
     def add(self, path: Path, line: int, found: str, remedy: str) -> None:
+        """`line` counts from 1, 0 means the whole file."""
         self.count += 1
         if len(self.shown) < _SHOWN:
-            self.shown.append(Problem(path, line, found, remedy))
+            where = f"{path}:{line}" if line else path
+            self.shown.append(Problem(f"{where}: {found}", remedy))
+
+    @property
+    def more(self) -> str:
+        """How many are not shown, in words, or nothing."""
+        rest = self.count - len(self.shown)
+        return f"... and {rest:,} more" if rest else ""
 
     def __str__(self) -> str:
-        lines = [str(problem) for problem in self.shown]
-        if self.count > len(lines):
-            lines.append(f"... and {self.count - len(lines):,} more")
-        return "\n".join(lines)
+        lines = [f"{problem.found}. {problem.remedy}." for problem in self.shown]
+        return "\n".join([*lines, self.more] if self.more else lines)
 
 
 class DataError(UserError, ValueError):
@@ -142,8 +142,8 @@ class Corpus:
     @cached_property
     def content_digest(self) -> dict[str, str]:
         """Of the training and of the validation pairs; computed once."""
-        parts = {"training": self.training, "validation": self.validation}
-        return {name: pairs.content_digest for name, pairs in parts.items()}
+        training, validation = self.training.content_digest, self.validation.content_digest
+        return {"training": training, "validation": validation}
 
     @property
     def overlap(self) -> float:
