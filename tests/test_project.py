@@ -72,7 +72,7 @@ FLOORS = [
     "plain errors history files signals randomness night data.sample config neutral process",
     "trees.forest trees.vocabulary trees.builder trees.check",
     "data.pairs data.reading data.store data.load",
-    "sealed log notify parent_watch",
+    "sealed log notify",
     "model.child_sum model.objectives model.encoder model.content model.files evaluation",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
     "run.deadline run.listener run.tensorboard run.training",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +18,6 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from treelstm.errors import UserError
-
-_AUTOCAST_DEVICES = ("cpu", "cuda")
-_MATMUL = "torch.backends.{}.matmul.fp32_precision"
 
 
 class TorchChanged(UserError, RuntimeError):
@@ -34,21 +33,18 @@ class _Flag(NamedTuple):
     neutral: tuple[Any, ...]  # the first is set unless one of them is found
 
 
-def _attribute(holder: Any, name: str, neutral: Any) -> _Flag:
-    full = f"{getattr(holder, '__name__', 'torch.backends.cuda.matmul')}.{name}"
-    return _Flag(full, lambda: getattr(holder, name), lambda v: setattr(holder, name, v), (neutral,))
+def _attribute(path: str, neutral: Any) -> _Flag:
+    home, _, name = path.rpartition(".")
+    holder = attrgetter(home)(torch)
+    return _Flag(
+        f"torch.{path}", lambda: getattr(holder, name), partial(setattr, holder, name), (neutral,)
+    )
 
 
 def _matmul_precision() -> str | None:
-    try:
+    with suppress(RuntimeError):  # torch's newer flags are used, and torch then refuses to answer
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch's newer flags are used, and torch then refuses to answer
-        return None
-
-
-def _set_matmul_precision(value: str | None) -> None:
-    if value is not None:
-        torch.set_float32_matmul_precision(value)
+    return None
 
 
 def _precision(backend: str) -> _Flag:
@@ -58,7 +54,8 @@ def _precision(backend: str) -> _Flag:
     def restore(value: str) -> None:
         put(backend, "matmul", "none" if value == get(backend, "all") else value)
 
-    return _Flag(_MATMUL.format(backend), lambda: get(backend, "matmul"), restore, ("ieee", "none"))
+    name = f"torch.backends.{backend}.matmul.fp32_precision"
+    return _Flag(name, partial(get, backend, "matmul"), restore, ("ieee", "none"))
 
 
 _FLAGS = (
@@ -66,19 +63,16 @@ _FLAGS = (
     _Flag(
         "torch.set_float32_matmul_precision",
         _matmul_precision,
-        _set_matmul_precision,
+        torch.set_float32_matmul_precision,
         ("highest", None),
     ),
     _precision("cuda"),
     _precision("mkldnn"),
     _Flag(
         "torch.use_deterministic_algorithms",
-        lambda: (
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-        ),
-        lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
-        ((False, False),),
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,
+        (0,),
     ),
     _Flag(
         "torch.autograd.set_detect_anomaly",
@@ -86,10 +80,9 @@ _FLAGS = (
         lambda value: torch.set_anomaly_enabled(*value),
         ((False, True), (False, False)),
     ),
-    _attribute(torch.backends.mkldnn, "enabled", True),
-    _attribute(torch.backends.mkldnn, "deterministic", False),
-    _attribute(torch.backends.cuda.matmul, "allow_fp16_accumulation", False),
-    _attribute(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+    _attribute("backends.mkldnn.enabled", True),
+    _attribute("backends.mkldnn.deterministic", False),
+    _attribute("backends.cuda.matmul.allow_bf16_reduced_precision_reduction", True),
 )
 
 _lock = threading.Lock()
@@ -108,27 +101,22 @@ def neutral_torch() -> Iterator[None]:
         _refuse("torch.autograd.graph.saved_tensors_hooks is active", "Call it outside of that block")
     if torch._C._get_default_device() != "cpu":
         _refuse("torch.set_default_tensor_type chose a GPU", "Set torch.FloatTensor")
-    flushed = _flushes(1)
-    autocast = [torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES]
     with (
         _neutral_flags(),
         torch.inference_mode(False),
         torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
         torch._C.DisableTorchFunction(),  # default device, function modes
         _disable_current_modes(),
         np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
     ):
+        flushed = _flushes(1)
+        torch.set_flush_denormal(False)
         try:
-            if flushed:
-                torch.set_flush_denormal(False)
-            for device in _AUTOCAST_DEVICES:
-                torch.set_autocast_enabled(device, False)
             yield
         finally:
-            for device, enabled in zip(_AUTOCAST_DEVICES, autocast, strict=True):
-                torch.set_autocast_enabled(device, enabled)
-            if flushed:
-                torch.set_flush_denormal(True)
+            torch.set_flush_denormal(flushed)
 
 
 @contextmanager
@@ -148,7 +136,7 @@ def _neutral_flags() -> Iterator[None]:
             _users -= 1
             if not _users:
                 for flag, value in zip(_FLAGS, _before, strict=True):
-                    if flag.get() != value:
+                    if value is not None and flag.get() != value:
                         flag.set(value)
 
 
@@ -168,9 +156,7 @@ def require_denormals() -> None:
 
 
 def _flushes(numbers: int) -> bool:
-    with torch._C.DisableTorchFunction(), torch.no_grad(), _disable_current_modes():
-        tiny = torch.full((numbers,), 1e-40, dtype=torch.float32, device="cpu")
-        return bool((tiny * 0.5 == 0).any())
+    return bool((torch.full((numbers,), 1e-40, dtype=torch.float32) * 0.5 == 0).any())
 
 
 def _refuse(found: str, remedy: str) -> None:

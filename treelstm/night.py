@@ -1,4 +1,4 @@
-"""What an engine and its kernels tell each other in a night: lines of one file in a private directory.
+"""What an engine and its kernels know of each other in a night: lines of one file, and who is gone.
 
 The engine adds a line for each kernel that it starts ("began": when the night began, by the machine's
 monotonic clock). A kernel adds the settings that the engine needs, that a run has begun, that it has
@@ -10,10 +10,12 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +29,22 @@ except ImportError:  # Windows, where leftovers stay until the system clears its
 log = logging.getLogger("treelstm")
 
 NIGHT_FILE = "TREELSTM_NIGHT_FILE"
+TOLD = "told.jsonl"  # its name
 KERNEL, SETTINGS, BEGUN, COMMITTED = "kernel", "settings", "begun", "committed"
-
-TOLD = "told.jsonl"  # the file's name
+GRACE_SECONDS = 60.0  # for a commit and a stop, before SIGKILL
 
 Line = dict[str, Any]
 _PREFIX, _YOUNG_SECONDS = "treelstm-night-", 60.0
+_SECONDS_BETWEEN_CHECKS = 0.2  # of whether the engine lives
 
 
 @contextmanager
 def night_directory() -> Iterator[Path]:
     """A new directory that no other engine uses; removed at the end, as are those of killed engines."""
     _remove_leftovers()
-    prefix = f"{_PREFIX}{os.getpid()}-"
-    new = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
-    with new as name, _lock(Path(name), wait=True):
-        (Path(name) / TOLD).touch()
+    new = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+    with new as name, _lock(Path(name), wait=True) if fcntl else nullcontext():
+        Path(name, TOLD).touch()
         try:
             yield Path(name)
         finally:
@@ -60,7 +62,7 @@ def told(file: str | Path) -> list[Line]:
     """All whole lines."""
     lines = []
     for line in Path(file).read_bytes().splitlines():
-        with suppress(ValueError):  # an empty line, or one that a full disk cut; its writer said so
+        with suppress(ValueError):  # empty, or cut by a full disk; its writer said so
             lines.append(json.loads(line))
     return lines
 
@@ -76,7 +78,7 @@ def tell_engine(event: str, output_dir: Path, **about: Any) -> None:
     try:
         tell_night(file, {"event": event, "output_dir": os.path.realpath(output_dir), **about})
     except FileNotFoundError:
-        return  # the engine was killed
+        pass  # the engine was killed
     except OSError as error:
         text = f"{error.strerror}: the engine cannot be told in {file}: {event}. Make room there"
         if event == BEGUN:
@@ -97,9 +99,8 @@ def begun_before(output_dir: Path) -> bool:
     says, from the newest commit.
     """
     lines, name = told_by_engine(), os.path.realpath(output_dir)
-    kernels = [index for index, line in enumerate(lines) if line["event"] == KERNEL]
-    earlier = lines[: kernels[-1]] if kernels else []
-    return any(line["event"] == BEGUN and line["output_dir"] == name for line in earlier)
+    now = max((i for i, line in enumerate(lines) if line["event"] == KERNEL), default=0)
+    return any(line["event"] == BEGUN and line["output_dir"] == name for line in lines[:now])
 
 
 def night_began() -> float | None:
@@ -107,13 +108,30 @@ def night_began() -> float | None:
     return next((line["began"] for line in told_by_engine() if line["event"] == KERNEL), None)
 
 
+def watch_parent(parent: int) -> None:
+    """In a kernel: ends it, after a commit, when the papermill of this process id is gone."""
+    threading.Thread(target=_watch, args=(parent,), name="watch_parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+    # During training, SIGTERM asks for a commit and a stop, and repeating it is harmless. Before and
+    # after training it ends the process, which has nothing to lose then.
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _remove_leftovers() -> None:
     """Removes the directories of engines that were killed. Their locks are free, whatever the host."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{TOLD}"):
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{TOLD}") if fcntl else ():
         with suppress(OSError):  # in use, another user's, or just removed by another engine
             stat = path.parent.lstat()
-            is_ours = hasattr(os, "getuid") and stat.st_uid == os.getuid()
-            if is_ours and time.time() - stat.st_mtime > _YOUNG_SECONDS:  # a new one is not locked yet
+            is_old = time.time() - stat.st_mtime > _YOUNG_SECONDS  # a new one is not locked yet
+            if is_old and stat.st_uid == os.getuid():
                 with _lock(path.parent, wait=False):
                     shutil.rmtree(path.parent)
 
@@ -121,17 +139,11 @@ def _remove_leftovers() -> None:
 @contextmanager
 def _lock(directory: Path, wait: bool) -> Iterator[None]:
     """Locks a directory, also against systemd's removal of old temporary files."""
-    if fcntl is None:
-        yield
-        return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        try:
+        # A disk without locks: no other engine can lock and remove the directory either.
+        with suppress(OSError) if wait else nullcontext():
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            if not wait:
-                raise
-            # This disk has no locks, so no other engine can lock and remove the directory either.
         yield
     finally:
         os.close(descriptor)

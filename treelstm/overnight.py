@@ -14,32 +14,42 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from textwrap import indent
-from types import FrameType
 from typing import Any
 
 import nbformat
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger as papermill_log
+from papermill.utils import nb_kernel_name, nb_language
 from zmq import ZMQError
 
 from treelstm.config import Config
 from treelstm.files import write_whole
 from treelstm.history import Outcome, summary
 from treelstm.log import LogFile
-from treelstm.night import COMMITTED, KERNEL, NIGHT_FILE, TOLD, Line, night_directory, tell_night, told
+from treelstm.night import (
+    COMMITTED,
+    GRACE_SECONDS,
+    KERNEL,
+    NIGHT_FILE,
+    TOLD,
+    Line,
+    night_directory,
+    tell_night,
+    told,
+)
 from treelstm.notify import ADDRESSES, notify
-from treelstm.parent_watch import GRACE_SECONDS
 from treelstm.signals import stop_signals
+
+__all__ = ["execute_notebook", "nb_kernel_name", "nb_language"]  # what papermill asks of an engine
 
 log = logging.getLogger("treelstm")
 
@@ -47,8 +57,7 @@ _TAG = "treelstm-overnight"  # of the cell at the top that says what happened
 _SHORT_ATTEMPT_SECONDS, _LONGEST_WAIT_SECONDS = 15.0, 60.0
 _FRUITLESS_ATTEMPTS = 3  # kernels in a row that brought no new commit
 _LONGEST_SOCKET_PATH = 100  # bytes; the system's limit is 104 or 108
-
-_papermill_cwd = threading.Lock()
+_KERNEL_FAILURES = (RuntimeError, OSError, ZMQError)  # DeadKernelError, a full disk, no files
 
 
 def execute_notebook(
@@ -72,7 +81,10 @@ def execute_notebook(
     _remove_explanation(nb)
     record = PageRecord(nb, output_path, log_output, progress_bar, autosave_cell_every)
     stop = StopForwarder()
-    with stop_signals(stop), closing(stop), night_directory() as directory:
+    with (
+        stop_signals(lambda number, _: stop.request(Outcome.stopped_by(number))),
+        night_directory() as directory,
+    ):
         options.update(kernel_name=kernel_name, log_output=log_output)
         supervisor = Supervisor(record, stop, options, directory)
         outcome = None  # failed, unless `run` returns something else
@@ -82,7 +94,8 @@ def execute_notebook(
             event = str(outcome or "failed")
             record.nb.metadata["treelstm"] = {"outcome": event, "deaths": supervisor.deaths}
             record.notebook_complete()
-            supervisor.announce(event)
+            if event != Outcome.FINISHED or supervisor.commits():  # else it had finished before
+                notify(event, supervisor.where, supervisor.report())
     if outcome and not outcome.finished:
         raise SystemExit(outcome.exit_status)
     if record.save_error:
@@ -111,20 +124,8 @@ class Supervisor:
             self.record.notebook_start()
             if self.record.save_error and not self.deaths:
                 return None  # fail now rather than after hours of work that cannot be saved
-            self.stop.session = None
-            cause = ""
-            try:
-                tell_night(self.night_file, {"event": KERNEL, "began": self.began})
-                file = self.directory / f"{len(self.deaths)}.json"
-                session = KernelSession(self.record, self.stop, self.options, file)
-                self.stop.session = session
-                session.execute(env=_kernel_environment(self.night_file), independent=True)
-            except (RuntimeError, OSError, ZMQError) as error:  # DeadKernelError, a full disk, no files
-                death = self.stop.session.death if self.stop.session else ""
-                cause = death or f"the kernel did not start ({error})"
-            self.told = told(self.night_file)
-            if not cause:
-                return None if session.failed else self.ended(session.complete)
+            if not (cause := self.attempt()):
+                return self.ended()
             if outcome := self.stop.outcome or self.out_of_time():
                 return self.stopped(outcome, cause)
             fruitless = 0 if self.commits() > commits else fruitless + 1
@@ -140,6 +141,26 @@ class Supervisor:
             if self.stop.outcome:
                 return self.stopped(self.stop.outcome, "between two kernels")
 
+    def attempt(self) -> str:
+        """Has a new kernel execute the cells; why it did not live to their end, else an empty text."""
+        # ipykernel's own watch would end an orphaned kernel at once, even during a commit; with
+        # JPY_PARENT_PID=1 it is off, and `watch_parent` replaces it. Without the addresses no notebook
+        # can show them.
+        environment = {**os.environ, "JPY_PARENT_PID": "1", NIGHT_FILE: str(self.night_file)}
+        environment.pop(ADDRESSES, None)
+        try:
+            tell_night(self.night_file, {"event": KERNEL, "began": self.began})
+            file = self.directory / f"{len(self.deaths)}.json"
+            session = KernelSession(self.record, self.stop, self.options, file)
+            session.execute(env=environment, independent=True)
+        except DeadKernelError as error:
+            return str(error)
+        except _KERNEL_FAILURES as error:
+            return f"the kernel did not start ({error})"
+        finally:
+            self.told = told(self.night_file)
+        return ""
+
     def prepare_restart(self, cause: str, wait: float) -> None:
         """Reports the death and waits. The next kernel executes the same cells."""
         self.deaths.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {cause}")
@@ -149,26 +170,28 @@ class Supervisor:
         until = time.monotonic() + wait
         while time.monotonic() < until and not self.stop.outcome:
             time.sleep(0.1)
-        _remove_explanation(self.record.nb)  # of the deaths before
-        again = "**The kernel died and was started again.** Below is the last attempt."
-        self.explain(again, self.deaths)
+        self.explain()
 
-    def ended(self, complete: bool) -> Outcome:
-        """The outcome of a page without errors. Runs may have stopped though the page is complete: a
-        signal reached the kernel directly, or their time was up.
+    def ended(self) -> Outcome | None:
+        """How the page ended, whose kernel did not die. Runs may have stopped though all cells were
+        executed: a signal reached the kernel directly, or their time was up.
         """
+        if self.record.nb.metadata.papermill["exception"]:
+            return None
+        complete = all(cell.metadata.papermill["status"] == "completed" for cell in self.record.nb.cells)
         ends = {line["output_dir"]: line["event"] for line in self.told if line["event"] in [*Outcome]}
         stops = [Outcome(end) for end in ends.values() if not Outcome(end).finished]
         if self.stop.outcome and (stops or not complete):
             return self.stopped(self.stop.outcome)
-        if stops:
-            again = "The cells after it were executed. The same command goes on from the last commit."
-            self.explain(f"**The run was {stops[-1]}.** {again}")
-        return stops[-1] if stops else Outcome.FINISHED
+        if not stops:
+            return Outcome.FINISHED
+        again = "The cells after it were executed. The same command goes on from the last commit."
+        self.explain(f"**The run was {stops[-1]}.** {again}")
+        return stops[-1]
 
     def stopped(self, outcome: Outcome, cause: str = "") -> Outcome:
         again = "Cells after the stop were not executed. The same command goes on from the last commit."
-        self.explain(f"**{outcome[0].upper()}{outcome[1:]}**. {again}", [cause] if cause else [])
+        self.explain(f"**{outcome[0].upper()}{outcome[1:]}**. {again}", cause)
         if outcome == Outcome.STOPPED_BY_TIMEOUT:  # the kernel knew of SIGTERM only
             self.warn(f"{outcome}: a cell took longer than {self.options['timeout']} s")
         return outcome
@@ -184,42 +207,40 @@ class Supervisor:
         cell.outputs.append(new_output("error", **error))
         cell.metadata.papermill.update(exception=True, status="failed")
 
-    def explain(self, text: str, facts: Sequence[str] = ()) -> None:
-        """Puts text into the cell at the top of the executed page, above what is there already.
+    def explain(self, text: str = "", cause: str = "") -> None:
+        """Says at the top of the executed page what happened, and of which causes its kernels died.
 
-        Facts are shown as they are, as a block of code: paths and messages may look like markup.
+        Causes are shown as they are, as blocks of code: paths and messages may look like markup.
         """
-        cells = self.record.nb.cells
-        text = "\n\n".join([text, indent("\n".join(facts), "    ")] if facts else [text])
-        if _TAG in cells[0].metadata.get("tags", ()):
-            text = f"{text}\n\n{cells.pop(0).source}"
+        parts = [text, indent(cause, "    ")]
+        if self.deaths:
+            parts.append("**The kernel died and was started again.** Below is the last attempt.")
+            parts.append(indent("\n".join(self.deaths), "    "))
         metadata = {"tags": [_TAG], "papermill": {"status": "completed"}}
-        cells.insert(0, new_markdown_cell(text, metadata=metadata))
+        cell = new_markdown_cell("\n\n".join(filter(None, parts)), metadata=metadata)
+        _remove_explanation(self.record.nb)
+        self.record.nb.cells.insert(0, cell)
 
     def warn(self, text: str) -> None:
         """Logs a line, also in the run's own log if there is one."""
+        log.warning(text)
         path = Path(self.where, "training.log")
-        file = LogFile(path) if path.is_file() else logging.NullHandler()
-        log.addHandler(file)
-        try:
-            log.warning(text)
-        finally:
-            log.removeHandler(file)
-            file.close()
+        if path.is_file():
+            with closing(LogFile(path)) as file:
+                file.handle(log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None))
 
-    def last_told(self, name: str) -> Any:
-        """A setting as the kernel told it last; None before."""
-        return next((line.get(name) for line in reversed(self.told) if name in line), None)
+    def last_told(self, name: str, default: Any = None) -> Any:
+        """A setting as the kernel told it last."""
+        return next((line[name] for line in reversed(self.told) if name in line), default)
 
     @property
     def max_restarts(self) -> int:
-        told = self.last_told("max_restarts")
-        return Config.max_restarts if told is None else int(told)
+        return int(self.last_told("max_restarts", Config.max_restarts))
 
     @property
     def where(self) -> str:
         """The run's directory, or the page if there is no run yet."""
-        return str(self.last_told("output_dir") or self.record.output_path or "a page without a path")
+        return str(self.last_told("output_dir", self.record.output_path or "a page without a path"))
 
     def commits(self) -> int:
         """How many times a run, in a kernel, has made its first commit."""
@@ -230,14 +251,9 @@ class Supervisor:
         over = hours is not None and time.monotonic() - self.began >= 3600 * hours
         return Outcome.STOPPED_BY_MAX_HOURS if over else None
 
-    def announce(self, event: str) -> None:
-        """Sends a notification, unless the run was already finished and nothing was done."""
-        if event != Outcome.FINISHED or self.commits():
-            notify(event, self.where, self.report())
-
     def report(self) -> str:
         """The page's error, why it is not on disk, the deaths of its kernels, and the best epoch."""
-        outputs = _outputs(self.record.nb)
+        outputs = (output for cell in self.record.nb.cells for output in cell.get("outputs", ()))
         errors = [f"{each.ename}: {each.evalue}" for each in outputs if each.output_type == "error"]
         try:
             history = json.loads(Path(self.where, "training_history.json").read_bytes())
@@ -254,19 +270,23 @@ class KernelSession(PapermillNotebookClient):
     def __init__(
         self, record: PageRecord, stop: StopForwarder, options: dict[str, Any], file: Path
     ) -> None:
-        module = '__import__("treelstm.parent_watch", fromlist=["watch_parent"])'
-        watch = f"{module}.watch_parent({os.getpid()})"
-        arguments = [f"--IPKernelApp.exec_lines={watch}"]
-        self.cell_seconds = options.get("timeout")  # nbclient itself would end the kernel at once
-        options = {**options, "timeout": None, "log": papermill_log, "extra_arguments": arguments}
-        super().__init__(record, **options)
-        self.km = self.create_kernel_manager()
+        module = '__import__("treelstm.night", fromlist=["watch_parent"])'
+        arguments = [f"--IPKernelApp.exec_lines={module}.watch_parent({os.getpid()})"]
+        seconds = options.get("timeout")
+        limit = {"timeout": None, "timeout_func": lambda cell: seconds}  # of cells only
+        others = {"log": papermill_log, "extra_arguments": arguments}
+        super().__init__(record, **{**options, **limit, **others})
+        self.create_kernel_manager()
         # Two engines could choose the same TCP port before their kernels take it.
         if os.name != "nt" and len(os.fsencode(file)) + len("-ipc-5") < _LONGEST_SOCKET_PATH:
             self.km.transport = "ipc"
         self.km.connection_file = str(file)
-        self.stop, self.death = stop, ""
-        self.failed = self.complete = False
+        self.stop, stop.session = stop, self
+
+    @property
+    def process(self) -> Any:
+        """The kernel's, None before its start and after the end."""
+        return getattr(self.km.provisioner, "process", None)
 
     def papermill_execute_cells(self) -> None:
         """As in papermill, but can stop between cells, and marks the cell in which the kernel died."""
@@ -275,22 +295,23 @@ class KernelSession(PapermillNotebookClient):
                 return
             self.nb_man.cell_start(cell, index)
             try:
-                with self.stop.after(self.cell_seconds):
-                    self.execute_cell(cell, index)
+                self.execute_cell(cell, index)
             except BaseException as error:
-                self.nb_man.cell_exception(cell, cell_index=index, exception=error)
-                if not isinstance(error, CellExecutionError):
-                    self.death = self.how_the_kernel_ended()
-                    raise
-                self.failed = True
-                return
+                self.nb_man.cell_exception(cell, index)
+                if isinstance(error, CellExecutionError):
+                    return
+                if isinstance(error, _KERNEL_FAILURES):
+                    raise DeadKernelError(self.how_the_kernel_ended()) from error
+                raise
             finally:
-                self.nb_man.cell_complete(cell, cell_index=index)
-        self.complete = True
+                self.nb_man.cell_complete(cell, index)
+
+    async def _async_handle_timeout(self, timeout: int, cell: NotebookNode | None = None) -> None:
+        """What nbclient does if a cell takes too long; its own would end the kernel at once."""
+        self.stop.request(Outcome.STOPPED_BY_TIMEOUT)
 
     def how_the_kernel_ended(self) -> str:
-        process = getattr(self.km.provisioner, "process", None)
-        status = process.poll() if process else None
+        status = self.process.poll() if self.process else None
         if status is None:
             return "the kernel died"
         if status >= 0:
@@ -298,12 +319,6 @@ class KernelSession(PapermillNotebookClient):
         name = signal.Signals(-status).name
         hint = " (out of memory? see the system's log)" if name == "SIGKILL" else ""
         return f"the kernel was killed by {name}{hint}"
-
-    def send(self, number: int) -> None:
-        """Sends the kernel a signal if it is running."""
-        process = getattr(getattr(self.km, "provisioner", None), "process", None)
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
 
 
 class PageRecord(NotebookExecutionManager):
@@ -350,42 +365,19 @@ class StopForwarder:
     """
 
     outcome: Outcome | None = None
-    session: KernelSession | None = None
-    timer: threading.Timer | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.request(Outcome.stopped_by(number))
-
-    @contextmanager
-    def after(self, seconds: float | None) -> Iterator[None]:
-        """Asks to stop if what is inside takes longer; None or less than 0: it may take any time."""
-        if seconds is None or seconds < 0:
-            yield
-            return
-        timer = threading.Timer(seconds, self.request, [Outcome.STOPPED_BY_TIMEOUT])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    session: KernelSession | None = None  # the last one
 
     def request(self, outcome: Outcome) -> None:
-        if self.outcome is not None:
-            return
-        self.outcome = outcome
-        self.forward(signal.SIGTERM)
-        self.timer = threading.Timer(GRACE_SECONDS, self.forward, [signal.SIGKILL])
-        self.timer.daemon = True
-        self.timer.start()
-
-    def close(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
+        if self.outcome is None:
+            self.outcome = outcome
+            self.forward(signal.SIGTERM)
+            timer = threading.Timer(GRACE_SECONDS, self.forward, [signal.SIGKILL])
+            timer.daemon = True
+            timer.start()
 
     def forward(self, number: int) -> None:
-        if self.session is not None:
-            self.session.send(number)
+        if self.session and self.session.process:
+            self.session.process.send_signal(number)
 
 
 def _local_path(path: str | None) -> Path | None:
@@ -396,25 +388,8 @@ def _local_path(path: str | None) -> Path | None:
     handler = papermill_io.get_handler(path)
     if not isinstance(handler, LocalHandler):
         return None
-    with _papermill_cwd:  # one handler for all threads
-        start = handler.cwd(None)  # returns the old value, so it has to be put back
-        handler.cwd(start)
-    return Path(start or "", str(path)).absolute()
-
-
-def _kernel_environment(night_file: Path) -> dict[str, str]:
-    """This process's, without the addresses: only the engine notifies, and no notebook can show them.
-
-    JPY_PARENT_PID=1 turns off ipykernel's own watch, which would end an orphaned kernel at once, even
-    during a commit. `watch_parent` replaces it.
-    """
-    others = {name: value for name, value in os.environ.items() if name != ADDRESSES}
-    return {**others, "JPY_PARENT_PID": "1", NIGHT_FILE: str(night_file)}
+    return Path(handler._cwd or "", str(path)).absolute()
 
 
 def _remove_explanation(nb: NotebookNode) -> None:
     nb.cells = [cell for cell in nb.cells if _TAG not in cell.metadata.get("tags", ())]
-
-
-def _outputs(nb: NotebookNode) -> list[NotebookNode]:
-    return [output for cell in nb.cells for output in cell.get("outputs", ())]
