@@ -119,16 +119,17 @@ def test_sample_writes_a_corpus_and_refuses_to_overwrite_it(tmp_path, capsys):
     assert main(words) == 1
 
 
-def test_sigterm_commits_and_ends_with_143(small, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU])
+def test_a_signal_that_stops_commits_and_gives_the_exit_status(small, tmp_path, number):
     small[small.index("--epochs") + 1] = "100000"
     process = subprocess.Popen([sys.executable, "-m", "treelstm", "train", *small])
     first = tmp_path / "run" / "checkpoint_epoch_1.pt"
     deadline = time.monotonic() + 60
     while not first.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM" in (tmp_path / "run" / "training.log").read_text()
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert f"stopped by {number.name}" in (tmp_path / "run" / "training.log").read_text()
     assert not [path for path in Path(tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
 
 

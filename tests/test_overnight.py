@@ -265,6 +265,36 @@ def test_a_kernel_that_never_starts_says_why(tiny, tmp_path, monkeypatch):
     assert (tmp_path / "jupyter" / "tries").read_text() == "\n" * 3
 
 
+def test_a_cause_that_looks_like_markup_is_text_on_the_page(tiny, tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    hostile = "/nowhere/<img src=x onerror=alert(1)> $x$ **b**"
+    about = {"argv": [hostile], "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(about))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    page = write_page(tmp_path / "page.ipynb")
+    with pytest.raises(PapermillExecutionError, match="KernelDied"):
+        execute(page, run_config(tiny, tmp_path / "run"))
+    nb = nbformat.read(page.with_suffix(".out.ipynb"), as_version=4)
+    told = [cell for cell in nb.cells if "treelstm-overnight" in cell.metadata.get("tags", ())]
+    lines = [line for cell in told for line in cell.source.splitlines() if hostile in line]
+    assert lines and all(line.startswith("    ") for line in lines)  # a block of code in Markdown
+
+
+def test_a_time_limit_of_0_is_none_as_in_papermill(tiny, tmp_path):
+    page = write_page(tmp_path / "page.ipynb")
+    config = run_config(tiny, tmp_path / "run", epochs=1)
+    nb = papermill.execute_notebook(
+        page,
+        tmp_path / "out.ipynb",
+        parameters(config),
+        engine_name="treelstm",
+        progress_bar=False,
+        execution_timeout=0,
+    )
+    assert nb.metadata.treelstm.outcome == "finished"
+
+
 def with_parameters(page: Path, source: str, *cells: Any) -> Path:
     """The page with another parameters cell, and cells after it."""
     nb = nbformat.read(page, as_version=4)
