@@ -311,7 +311,8 @@ class KernelSession(PapermillNotebookClient):
         self.stop.request(Outcome.STOPPED_BY_TIMEOUT)
 
     def how_the_kernel_ended(self) -> str:
-        status = self.process.poll() if self.process else None
+        process = self.process
+        status = process.poll() if process else None
         if status is None:
             return "the kernel died"
         if status >= 0:
@@ -376,8 +377,9 @@ class StopForwarder:
             timer.start()
 
     def forward(self, number: int) -> None:
-        if self.session and self.session.process:
-            self.session.process.send_signal(number)
+        process = self.session and self.session.process  # asked once: it may end at any time
+        if process:
+            process.send_signal(number)
 
 
 def _local_path(path: str | None) -> Path | None:

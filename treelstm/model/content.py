@@ -44,11 +44,8 @@ def require_type(path: Path, value: object, kind: Any) -> Any:
     """The value with the keys and bounds of this type, others left out; raises as `require`."""
     try:
         found = msgspec.convert(value, kind)
-    except (
-        msgspec.ValidationError,
-        ValueError,
-        AttributeError,
-    ) as error:  # 10**5000; a tensor
+    # The last two: a number of 5,000 digits, a tensor where something else belongs.
+    except (msgspec.ValidationError, ValueError, AttributeError) as error:
         return require(path, False, f"it holds what no run writes ({error})")
     if isinstance(value, dict):  # msgspec takes tuples and sets for lists
         others = [key for key in found if type(found[key]) is list and type(value[key]) is not list]

@@ -126,6 +126,7 @@ def _records(*events: Any) -> bytes:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
     for event in events:
-        RecordWriter(buffer).write(event.SerializeToString())
+        writer.write(event.SerializeToString())
     return buffer.getvalue()
