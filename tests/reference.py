@@ -1,4 +1,7 @@
-"""The equations of Tai et al. 2015, one node at a time, straight from the JSON: slow and obvious."""
+"""The equations of Tai et al. 2015, one node at a time, straight from the JSON: slow and obvious.
+
+Beside them the bag of symbols, from a set of texts.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,25 @@ from treelstm.model.encoder import TreeEncoder
 
 def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
     """Encoding [O] of one tree."""
-    h, _ = state(encoder, ast, None)
-    return encoder.output_weight @ h
+    bag: set[str] = set()
+    h, _ = state(encoder, ast, None, bag)
+    z = encoder.output_weight @ h
+    if not encoder.settings.bag_of_symbols:
+        return z
+    total = encoder.embedding[torch.from_numpy(encoder.vocabulary.ids(sorted(bag)))].sum(0)
+    return z + torch.exp(20 * encoder.gain) * (encoder.bag_weight @ (total / total.norm()))
 
 
-def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple[Tensor, Tensor]:
-    """h and c of one node, after its children's."""
+def state(
+    encoder: TreeEncoder, node: dict[str, Any], role: str | None, bag: set[str]
+) -> tuple[Tensor, Tensor]:
+    """h and c of one node, after its children's; adds the symbols below it to `bag`."""
     symbols = [] if role is None else [f"role={role}"]
     children = []
     for key, value in node.items():
         if key not in encoder.settings.ignored_keys:
-            _collect(encoder, key, value, symbols, children)
+            _collect(encoder, key, value, symbols, children, bag)
+    bag.update(symbols)
     ids = torch.from_numpy(encoder.vocabulary.ids(symbols))
     x = encoder.embedding[ids].sum(0)
     w_i, w_o, w_u, w_f = encoder.input_weight.chunk(4)
@@ -41,13 +52,18 @@ def state(encoder: TreeEncoder, node: dict[str, Any], role: str | None) -> tuple
 
 
 def _collect(
-    encoder: TreeEncoder, key: str, value: Any, symbols: list[str], children: list[Any]
+    encoder: TreeEncoder,
+    key: str,
+    value: Any,
+    symbols: list[str],
+    children: list[Any],
+    bag: set[str],
 ) -> None:
     if isinstance(value, list):
         for item in value:
-            _collect(encoder, key, item, symbols, children)
+            _collect(encoder, key, item, symbols, children, bag)
     elif isinstance(value, dict):
-        children.append(state(encoder, value, key))
+        children.append(state(encoder, value, key, bag))
     elif value is not None:
         spelled = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else str(value)
         symbols.append(f"{key}={spelled}")

@@ -109,8 +109,9 @@ class EncoderSettings:
     """
 
     embedding_dim: int = _fixed(128, "size of a symbol's embedding", _COUNT)
-    hidden_dim: int = _fixed(256, "size of a node's state", _COUNT)
+    hidden_dim: int = _fixed(256, "size of a node's state; 0: the bag alone, no tree", _at_least(0))
     output_dim: int = _fixed(512, "size of a tree's encoding", _COUNT)
+    bag_of_symbols: bool = _fixed(True, "beside the tree, a path from its symbols to the encoding")
     precision: str = _fixed(
         "float32",
         '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
@@ -137,6 +138,8 @@ class EncoderSettings:
                 expected += ", or None" if "None" in str(setting.type) else ""
                 raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
             object.__setattr__(self, setting.name, value)
+        if not self.hidden_dim and not self.bag_of_symbols:
+            raise ConfigError("hidden_dim is 0 (no tree), which needs bag_of_symbols=True. Change one.")
 
     @classmethod
     def among(cls, settings: Mapping[str, Any]) -> Self:

@@ -22,11 +22,17 @@ from twin import root_states
 from treelstm import load_corpus, load_encoder, train
 from treelstm.evaluation import pair_distances
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
+from treelstm.model.encoder import TreeEncoder
 from treelstm.run.state import new_run
 from treelstm.run.step import train_step
 from treelstm.trees.builder import compile_forest
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+
+
+def inner_weights(encoder: TreeEncoder) -> list[torch.Tensor]:
+    names = "input_weight", "input_bias", "sum_weight", "forget_weight"
+    return [getattr(encoder, name) for name in names]
 
 
 @settings(max_examples=40, deadline=None)
@@ -36,10 +42,7 @@ def test_the_hand_written_gradient_equals_plain_autograd_of_the_same_levels(asts
     forest = compile_forest([*asts, chain(4), star(3)])
     batch = forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64, requires_grad=True)
-    inputs = [
-        x,
-        *(w for name, w in encoder.named_parameters() if name not in ("embedding", "output_weight")),
-    ]
+    inputs = [x, *inner_weights(encoder)]
     ours, twin = ChildSumTreeLSTM.apply(*inputs, batch), root_states(*inputs, batch)
     torch.testing.assert_close(ours, twin, rtol=1e-9, atol=1e-12)
     weights = torch.linspace(-1, 1, ours.numel(), dtype=ours.dtype).reshape(ours.shape)
@@ -70,7 +73,7 @@ def test_fixed_features_give_the_same_gradients_and_cost_none_of_their_own():
     forest = compile_forest([star(5), chain(3)])
     batch = forest.batch(np.arange(2), encoder.vocabulary.ids(forest.symbols))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64)
-    weights = [w for name, w in encoder.named_parameters() if name not in ("embedding", "output_weight")]
+    weights = inner_weights(encoder)
     fixed = torch.autograd.grad(ChildSumTreeLSTM.apply(x, *weights, batch).sum(), weights)
     x = x.clone().requires_grad_()
     learned = torch.autograd.grad(ChildSumTreeLSTM.apply(x, *weights, batch).sum(), [*weights, x])

@@ -15,6 +15,7 @@ from asts import SMALL, chain, encoder_for, star, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treelstm.config import ConfigError, EncoderSettings
 from treelstm.model.child_sum import ChildSumTreeLSTM
 from treelstm.model.encoder import NoThreshold, TreeEncoder
 from treelstm.trees.builder import TreeError, compile_forest
@@ -30,7 +31,8 @@ def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Ten
 
 def batched(encoder: TreeEncoder, asts: list[Any], share: bool = True) -> torch.Tensor:
     forest = compile_forest(asts, encoder.settings.ignored_keys, share)
-    return encoder(forest.batch(np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols)))
+    trees, ids = np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols)
+    return encoder(encoder.batch(forest, trees, ids))
 
 
 def assert_equal_to_reference(asts: list[dict[str, Any]]) -> None:
@@ -223,3 +225,39 @@ def test_distance_and_is_similar_answer_for_two_asts():
 def test_one_tree_in_the_place_of_a_list_is_told_how_to_write_it(asts):
     with pytest.raises(TreeError, match=r"takes a list .* one tree, write encode\(\[tree\]\)"):
         encoder_for([SENTENCE]).encode(asts)
+
+
+def test_a_bag_alone_is_an_encoder_without_a_tree():
+    asts = [star(5), chain(3), star(5)]
+    settings = EncoderSettings(embedding_dim=5, hidden_dim=0, output_dim=4, ignored_keys=())
+    encoder = TreeEncoder(encoder_for(asts).vocabulary, settings)
+    assert {*encoder.state_dict()} == {"embedding", "bag_weight", "gain"}
+    first, second, third = encoder.encode(asts)
+    assert torch.equal(first, third) and not torch.equal(first, second)
+    # Other structure, the same symbols: no difference that a bag could see.
+    twice = {"kind": "n", "l": {"kind": "x"}, "r": {"kind": "n"}}
+    once = {"kind": "n", "l": {"kind": "n"}, "r": {"kind": "x"}}
+    assert encoder.distance(twice, once) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_encoder_needs_a_tree_or_a_bag():
+    with pytest.raises(ConfigError, match=r"hidden_dim is 0 .* bag_of_symbols"):
+        EncoderSettings(hidden_dim=0, bag_of_symbols=False)
+
+
+def test_two_trees_that_share_a_word_which_training_did_not_know_are_nearer_than_two_that_do_not():
+    encoder = encoder_for([{"kind": "x", "word": f"w{k}"} for k in range(9)], torch.float32)
+    new = [{"kind": "x", "word": word} for word in ("cat", "cat", "dog")]
+    again = TreeEncoder(encoder.vocabulary, encoder.settings)
+    again.load_state_dict(encoder.state_dict())
+    first, same, other = encoder.encode(new)
+    assert torch.equal(first, same) and torch.dist(first, other) > 0.05
+    for alone in (again.encode([new[2]]), encoder.encode(new[::-1])):  # made from the text alone
+        torch.testing.assert_close(alone[0], other)
+
+
+def test_without_a_bag_words_that_training_did_not_know_are_one_symbol_as_ever():
+    settings = EncoderSettings(**{**SMALL.to_dict(), "bag_of_symbols": False})
+    encoder = TreeEncoder(encoder_for([{"word": "a"}, {"word": "b"}]).vocabulary, settings)
+    assert not {"bag_weight", "gain"} & {*encoder.state_dict()}
+    assert encoder.distance({"word": "cat"}, {"word": "dog"}) == pytest.approx(0, abs=1e-6)

@@ -43,6 +43,8 @@ def load_corpus(config: Config) -> Corpus:
     else:
         validation = _load(config.validation_path, config.ignored_keys, "validation_dir")
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
+    if config.objective == "ranking":
+        training = training[np.flatnonzero(training.label == 1)]
     return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
 
 

@@ -25,7 +25,7 @@ _MINUS_ONE = torch.tensor(-1.0)  # converting a Python number takes 1 us a call
 
 
 class SymbolSum(torch.autograd.Function):
-    """x [N, D], for each subtree the sum of its symbols' rows of the embedding [symbols, D].
+    """x [R, D], for each row of symbols the sum of their rows of the embedding [symbols, D].
 
     An embedding bag whose gradient is summed for the batch's symbols only; all other rows are 0. (Adam
     still moves every row: its moments decay.)

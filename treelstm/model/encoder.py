@@ -1,8 +1,9 @@
-"""The tree encoder: symbol embeddings, a Child-Sum Tree-LSTM, a projection of the root's state.
+"""The tree encoder: symbol embeddings, a Child-Sum Tree-LSTM, projections of root and bag of symbols.
 
 Shapes: B trees; P pairs; D embedding, H hidden, O output.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from treelstm.trees.forest import Forest, TreeBatch
 from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
+GAIN_SCALE = 20.0  # so that Adam moves the bag's weight as fast as it has to
 _EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 
@@ -31,23 +33,50 @@ class NoThreshold(UserError, ValueError):
 
 def parameter_shapes(settings: EncoderSettings, symbols: int) -> dict[str, tuple[int, ...]]:
     """The shape of each weight of an encoder that knows so many symbols, by its name."""
-    embedding_dim, hidden_dim = settings.embedding_dim, settings.hidden_dim
-    return {
-        "embedding": (symbols, embedding_dim),
-        "input_weight": (4 * hidden_dim, embedding_dim),
-        "input_bias": (4 * hidden_dim,),
-        "sum_weight": (3 * hidden_dim, hidden_dim),
-        "forget_weight": (hidden_dim, hidden_dim),
-        "output_weight": (settings.output_dim, hidden_dim),
-    }
+    inputs, states, outputs = settings.embedding_dim, settings.hidden_dim, settings.output_dim
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (symbols, inputs)}
+    if states:
+        shapes |= {"input_weight": (4 * states, inputs), "input_bias": (4 * states,)}
+        shapes |= {"sum_weight": (3 * states, states), "forget_weight": (states, states)}
+        # No bias: it would cancel in every distance and never be trained.
+        shapes |= {"output_weight": (outputs, states)}
+    if settings.bag_of_symbols:
+        shapes |= {"bag_weight": (outputs, inputs), "gain": ()}
+    return shapes
+
+
+def _drawn(name: str, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """A weight before training."""
+    if name == "embedding":
+        return torch.randn(shape, generator=random) * _EMBEDDING_SCALE
+    if name == "gain":
+        return torch.zeros(())
+    if name == "input_bias":
+        # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
+        return torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat_interleave(shape[0] // 4)
+    return (torch.rand(shape, generator=random) * 2 - 1) * shape[1] ** -0.5
 
 
 class TreeEncoder(nn.Module):
     """Maps trees to vectors. Its vocabulary and ignored keys let it read ASTs.
 
+    z = W_tree h_root + exp(20 g) W_bag b. Here h_root is the state of the root (`ChildSumTreeLSTM`) and
+    b, of length 1, the direction of the sum of the embeddings of the tree's distinct symbols: a path
+    that does not squeeze words through the tree. The gain g starts at 0 and is learned. Without
+    `bag_of_symbols` only the first term is there, with hidden_dim=0 only the second.
+
     Weights are drawn from `seed` alone. With `precision="bfloat16"`, the states and products inside the
-    trees are of that type; weights, their gradients and the projection stay float32.
+    trees are of that type; weights, their gradients and the projections stay float32.
     """
+
+    embedding: nn.Parameter
+    input_weight: nn.Parameter
+    input_bias: nn.Parameter
+    sum_weight: nn.Parameter
+    forget_weight: nn.Parameter
+    output_weight: nn.Parameter
+    bag_weight: nn.Parameter
+    gain: nn.Parameter
 
     @neutral_torch()
     def __init__(self, vocabulary: Vocabulary, settings: EncoderSettings, *, seed: int = 42) -> None:
@@ -55,26 +84,25 @@ class TreeEncoder(nn.Module):
         self.vocabulary = vocabulary
         self.settings = EncoderSettings.among(settings.to_dict())  # a Config is more than these
         random = generator(seed, WEIGHTS)
-        shapes, hidden_dim = parameter_shapes(settings, len(vocabulary)), settings.hidden_dim
-
-        def drawn(name: str, scale: float) -> nn.Parameter:
-            return nn.Parameter((torch.rand(shapes[name], generator=random) * 2 - 1) * scale)
-
-        inputs, states = settings.embedding_dim**-0.5, hidden_dim**-0.5
-        symbols = torch.randn(shapes["embedding"], generator=random)
-        self.embedding = nn.Parameter(symbols * _EMBEDDING_SCALE)
-        self.input_weight = drawn("input_weight", inputs)
-        # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
-        self.input_bias = nn.Parameter(torch.cat((torch.zeros(3 * hidden_dim), torch.ones(hidden_dim))))
-        self.sum_weight = drawn("sum_weight", states)
-        self.forget_weight = drawn("forget_weight", states)
-        # No bias: it would cancel in every distance and never be trained.
-        self.output_weight = drawn("output_weight", states)
+        for name, shape in parameter_shapes(settings, len(vocabulary)).items():
+            self.register_parameter(name, nn.Parameter(_drawn(name, shape, random)))
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
 
-    def forward(self, batch: TreeBatch, dropout_mask: Tensor | None = None) -> Tensor:
-        """Encodings [B, O] of the batch's trees; `dropout_mask` [B, H] acts on the root states."""
-        x = SymbolSum.apply(self.embedding, batch)
+    def forward(
+        self, batch: TreeBatch, dropout_mask: Tensor | None = None, embedding: Tensor | None = None
+    ) -> Tensor:
+        """Encodings [B, O] of the batch's trees, made by `self.batch`; `dropout_mask` [B, H] acts on
+        the root states. `embedding` may have more rows than the encoder's own, see `reading`.
+        """
+        rows = SymbolSum.apply(self.embedding if embedding is None else embedding, batch)
+        parts = []
+        if self.settings.hidden_dim:
+            parts.append(self._of_tree(rows[: batch.num_nodes], batch, dropout_mask))
+        if self.settings.bag_of_symbols:
+            parts.append(self.of_bags(rows[batch.num_nodes :]))
+        return sum(parts[1:], parts[0])
+
+    def _of_tree(self, x: Tensor, batch: TreeBatch, dropout_mask: Tensor | None) -> Tensor:
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
         if self.settings.precision == "bfloat16":
             inside = [tensor.bfloat16() for tensor in inside]
@@ -83,18 +111,48 @@ class TreeEncoder(nn.Module):
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)
 
+    def of_bags(self, sums: Tensor) -> Tensor:
+        """The bag's part [B, O] of the encodings, from the sums [B, D] of the symbols' embeddings."""
+        bag = functional.linear(functional.normalize(sums), self.bag_weight)
+        return torch.exp(GAIN_SCALE * self.gain) * bag
+
+    def batch(self, forest: Forest, trees: np.ndarray, ids: np.ndarray) -> TreeBatch:
+        """What `forward` needs of these trees; `ids` are those of the forest's symbols."""
+        return forest.batch(trees, ids, bags=self.settings.bag_of_symbols)
+
+    def reading(self, forest: Forest) -> tuple[np.ndarray, Tensor]:
+        """Ids of the forest's symbols, and the embeddings that they point to.
+
+        A symbol that training did not know gets a row of its own: random signs, made from its text. So
+        two trees that share it are nearer than two that do not (Dhingra et al. 2017, arXiv:1703.00993,
+        section 4). An encoder without a bag takes the unknown symbol of its key instead.
+        """
+        ids = self.vocabulary.ids(forest.symbols)
+        if not self.settings.bag_of_symbols:
+            return ids, self.embedding
+        unknown = np.flatnonzero(self.vocabulary.is_unknown(ids))
+        ids[unknown] = len(self.vocabulary) + np.arange(len(unknown))
+        size = self.settings.embedding_dim
+        width = -(-size // 8)  # bytes
+        spelled = (forest.symbols[symbol].encode("utf-8", "surrogatepass") for symbol in unknown)
+        digests = b"".join(hashlib.shake_128(text).digest(width) for text in spelled)
+        bits = np.unpackbits(np.frombuffer(digests, np.uint8).reshape(-1, width), axis=1)[:, :size]
+        rows = torch.from_numpy((2.0 * bits - 1) * _EMBEDDING_SCALE)
+        return ids, torch.cat((self.embedding, rows.to(self.embedding)))
+
     @neutral_torch()
+    @torch.no_grad()
     def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
         """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
         trees = np.asarray(trees, np.int64)
         _, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
-        ids = self.vocabulary.ids(forest.symbols)
+        ids, embedding = self.reading(forest)
         device = self.embedding.device
         distinct = trees[first]
         call = np.cumsum(np.diff(forest.tree_ptr)[distinct]) // _SUBTREES_PER_CALL
         calls = np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
-        with torch.no_grad():
-            parts = [self(forest.batch(some, ids).to(device)) for some in calls]
+        batches = (self.batch(forest, some, ids).to(device) for some in calls)
+        parts = [self(batch, embedding=embedding) for batch in batches]
         return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
 
     def encode(self, asts: Iterable[Any]) -> Tensor:

@@ -21,16 +21,16 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
     config, pairs = run.config, run.corpus.training
     indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
     trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
-    batch = _moved(pairs.forest.batch(trees, vocabulary_ids), run.device)
-    label = _moved(torch.from_numpy(pairs.label[indices]), run.device)
+    batch = _moved(run.encoder.batch(pairs.forest, trees, vocabulary_ids), run.device)
+    target = _moved(run.objective.target(pairs, indices), run.device)
     mask = None
     if config.dropout:
         shape = (len(trees), config.hidden_dim)
         mask = _moved(dropout_mask(config.seed, run.steps_done, shape, config.dropout), run.device)
 
     encoding = run.encoder(batch, mask)
-    distance = distances(encoding[: len(indices)], encoding[len(indices) :])
-    loss = run.objective.loss(distance, label)
+    first, second = encoding.split(len(indices))
+    loss = run.objective.loss(first, second, target)
     run.optimizer.zero_grad(set_to_none=True)
     mean = loss.mean()
     mean.backward()
@@ -40,7 +40,8 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
     if run.first_loss is None:
         run.first_loss = mean.detach()
 
-    correct = (distance.detach() < run.threshold) == label.bool()
+    label = _moved(torch.from_numpy(pairs.label[indices]), run.device)
+    correct = (distances(first.detach(), second.detach()) < run.threshold) == label.bool()
     run.epoch_sums += torch.stack((loss.detach().double().sum(), correct.double().sum()))
     run.step += 1
 
@@ -55,7 +56,9 @@ def finish_epoch(run: Run) -> EpochRecord:
     pairs, count = run.corpus.validation, len(run.corpus.training)
     loss_sum, correct = run.epoch_sums.tolist()
     distance = pair_distances(run.encoder, pairs)
-    losses = run.objective.loss(torch.from_numpy(distance).double(), torch.from_numpy(pairs.label))
+    first, second = run.encoder.encode_trees(pairs.forest, pairs.trees).split(len(pairs))
+    target = run.objective.target(pairs, np.arange(len(pairs)))
+    loss = 0.0 if run.config.objective == "ranking" else run.objective.validation_loss(first, second, target, 0)
     run.threshold = calibrated_threshold(distance, pairs.label)
     metrics = pair_metrics(distance, pairs.label, run.threshold)
     run.epochs_done += 1
@@ -63,7 +66,7 @@ def finish_epoch(run: Run) -> EpochRecord:
         "epoch": run.epochs_done,
         "train_loss": loss_sum / count,
         "train_acc": correct / count,
-        "validation_loss": float(losses.mean()),
+        "validation_loss": loss,
         **{each.key: getattr(metrics, each.field) for each in IN_EVALUATION if each.key},
         "learning_rate": run.learning_rate,
     }

@@ -18,8 +18,12 @@ from typing import Any
 import numpy as np
 
 from treelstm.errors import UserError
-from treelstm.trees.forest import Array, Forest, pointers_of
+from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
 from treelstm.trees.vocabulary import UNKNOWN
+
+
+# Parent's position, symbols, empty list for children; parents come first, the root's parent is -1.
+Node = tuple[int, list[str], list[int]]
 
 
 class TreeError(UserError, ValueError):
@@ -36,13 +40,13 @@ def _scalar(value: Any) -> str:
     return rf"\{text}" if text == UNKNOWN else text
 
 
-def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[tuple[int, list[str], list[int]]]:
-    """The nodes of one AST, parents first: (parent's position, symbols, empty list for children).
+def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[Node]:
+    """The nodes of one AST.
 
     Not recursive, so that only memory limits the depth of a tree.
     """
     pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
-    nodes: list[tuple[int, list[str], list[int]]] = []
+    nodes: list[Node] = []
     for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
         symbols = [] if role is None else [f"role={role}"]
         for key, value in node.items():
@@ -100,6 +104,10 @@ class ForestBuilder:
         nodes = _nodes(ast, self._ignored)
         if len(nodes) == 1 and not nodes[0][1]:
             raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
+        self.add_nodes(nodes)
+
+    def add_nodes(self, nodes: list[Node]) -> None:
+        """Adds the tree of these nodes, which it changes."""
         symbol_of = self._symbol_of.__getitem__
         subtree = -1
         distinct: set[int] = set()
@@ -130,6 +138,7 @@ class ForestBuilder:
         symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
         child_ptr, child = _flat_rows([self._in_order([new_id[i] for i in ids]) for _, ids in contents])
         tree_ptr, tree_subtrees = _flat_rows([sorted([new_id[i] for i in ids]) for ids in trees])
+        bag_ptr, bag = bags_of(symbol_ptr, symbol, tree_ptr, tree_subtrees)
         return Forest(
             symbols=tuple(symbols),
             symbol_ptr=symbol_ptr,
@@ -140,6 +149,8 @@ class ForestBuilder:
             root=np.array([new_id[root] for root in self._roots], np.int64),
             tree_ptr=tree_ptr,
             tree_subtrees=tree_subtrees,
+            bag_ptr=bag_ptr,
+            bag=bag,
             tree_nodes=np.array(self._sizes, np.int64),
             tree_digest=digest[self._roots],
         )

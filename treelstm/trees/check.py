@@ -35,6 +35,7 @@ def check_forest(forest: Forest) -> None:
     _check_rows("symbol", forest.symbol_ptr, forest.symbol, count, len(forest.symbols))
     _check_rows("child", forest.child_ptr, child, count, count)
     _check_rows("tree", forest.tree_ptr, forest.tree_subtrees, trees, count, distinct=True)
+    _check_rows("bag", forest.bag_ptr, forest.bag, trees, len(forest.symbols), distinct=True)
 
     parent = np.repeat(np.arange(count), np.diff(forest.child_ptr))
     require((height[child] < height[parent]).all(), "a child is not below its parent")

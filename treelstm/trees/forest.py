@@ -37,6 +37,18 @@ def _stable_order(values: Array, largest: int) -> Array:
     return order
 
 
+def bags_of(
+    symbol_ptr: Array, symbol: Array, tree_ptr: Array, tree_subtrees: Array
+) -> tuple[Array, Array]:
+    """Row pointers [T + 1] and the distinct symbols of each tree's subtrees, sorted inside a tree."""
+    trees, symbols = len(tree_ptr) - 1, int(symbol.max(initial=0)) + 1
+    positions, each = entries(symbol_ptr, tree_subtrees)
+    tree = np.repeat(np.repeat(np.arange(trees), np.diff(tree_ptr)), each)
+    both = np.sort(tree * symbols + symbol[positions])
+    both = both[_firsts(both)]
+    return np.searchsorted(both, np.arange(trees + 1) * symbols), both % symbols
+
+
 def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
     """Positions of the entries of `rows` in a flat array, and the length of each row."""
     starts = pointers[rows]
@@ -62,6 +74,8 @@ class Forest:
     root: Array  # [T] subtree id of each tree's root
     tree_ptr: Array  # [T + 1] tree t has tree_subtrees[tree_ptr[t]:tree_ptr[t + 1]]
     tree_subtrees: Array  # distinct subtree ids, sorted inside a tree
+    bag_ptr: Array  # [T + 1] tree t has the symbols bag[bag_ptr[t]:bag_ptr[t + 1]]
+    bag: Array  # distinct symbol ids, sorted inside a tree
     tree_nodes: Array  # [T] nodes of each tree before equal subtrees are merged
     tree_digest: Array  # [T] name of each tree, made from its content, so equal in every forest
 
@@ -82,10 +96,11 @@ class Forest:
         """[T] edges on the longest path from root to leaf."""
         return self.height[self.root]
 
-    def batch(self, trees: Array, vocabulary_ids: Array) -> TreeBatch:
+    def batch(self, trees: Array, vocabulary_ids: Array, bags: bool = False) -> TreeBatch:
         """The distinct subtrees of `trees`, divided into levels of equal height.
 
-        `trees`: [B] tree numbers. `vocabulary_ids`: [symbols] from `Vocabulary.ids(self.symbols)`.
+        `trees`: [B] tree numbers. `vocabulary_ids`: [symbols] from `Vocabulary.ids(self.symbols)`. With
+        `bags`, the rows of symbols after the subtrees' are those of the trees' bags.
         """
         positions, _ = entries(self.tree_ptr, trees)
         subtrees = np.sort(self.tree_subtrees[positions])  # np.unique hashes: three times slower
@@ -106,8 +121,13 @@ class Forest:
         ends = [pointers.tolist() for pointers in (cuts, child_ptr[cuts], by_child_ptr[cuts])]
         levels = zip(*(map(slice, part, part[1:]) for part in ends), strict=False)
 
-        symbols, symbols_each = entries(self.symbol_ptr, subtrees)
-        symbol = vocabulary_ids[self.symbol[symbols]]
+        positions, symbols_each = entries(self.symbol_ptr, subtrees)
+        symbol = self.symbol[positions]
+        if bags:
+            positions, each = entries(self.bag_ptr, trees)
+            symbol = np.concatenate((symbol, self.bag[positions]))
+            symbols_each = np.concatenate((symbols_each, each))
+        symbol = vocabulary_ids[symbol]
         by_symbol = _stable_order(symbol, symbol.max(initial=0))
         sorted_symbol = symbol[by_symbol]
         first_use = _firsts(sorted_symbol)
@@ -115,7 +135,7 @@ class Forest:
             "symbol": symbol,
             "symbol_ptr": pointers_of(symbols_each),
             "used": sorted_symbol[first_use],
-            "user": np.repeat(own, symbols_each)[by_symbol],
+            "user": np.repeat(np.arange(len(symbols_each)), symbols_each)[by_symbol],
             "user_start": first_use,
             "child": children,
             "parent": np.repeat(own, children_each),
@@ -159,11 +179,11 @@ class TreeBatch(Data):
     nodes 0:2, 2:3, 3:4, edges down 0:0, 0:1, 1:3, edges up 0:2, 2:3, 3:3.
     """
 
-    symbol: Tensor  # [S] vocabulary ids of the subtrees' symbols
-    symbol_ptr: Tensor  # [N + 1] symbols of each subtree
+    symbol: Tensor  # [S] vocabulary ids of the subtrees' symbols, then of the trees' bags, if wanted
+    symbol_ptr: Tensor  # [R + 1] symbols of each row: N subtrees, then B bags, if wanted
     used: Tensor  # [U] the distinct ids in `symbol`, ascending
-    user: Tensor  # [S] the subtrees in which each of `used` occurs
-    user_start: Tensor  # [U] where the subtrees of each begin in `user`
+    user: Tensor  # [S] the rows in which each of `used` occurs
+    user_start: Tensor  # [U] where the rows of each begin in `user`
     child: Tensor  # [E] edges, sorted by parent
     parent: Tensor  # [E]
     child_ptr: Tensor  # [N + 1] edges of each parent
