@@ -178,6 +178,22 @@ class Config(EncoderSettings):
         _one_of("cosine", "plateau"),
     )
     warmup_steps: int = _fixed(0, "steps over which learning_rate rises from near 0", _at_least(0))
+    objective: str = _fixed(
+        "contrastive",
+        '"contrastive" (similar or not), "graded" (how similar), "ranking" (similar pairs only)',
+        _one_of("contrastive", "graded", "ranking"),
+    )
+    positive_margin: float = _fixed(
+        0.75, "distance up to which similar pairs cost nothing; at most margin", _NOT_NEGATIVE
+    )
+    temperature: float = _fixed(
+        0.1, "of the ranking objective: distance that counts as large", _POSITIVE
+    )
+    similarity_low: float = _fixed(0.0, "lowest similarity that the graded pairs' scale has")
+    similarity_high: float = _fixed(1.0, "highest similarity of that scale")
+    best_by: str | None = _fixed(
+        None, "number of the history that decides best_model.pt and patience; None: the objective's own"
+    )
     margin: float = _fixed(1.0, "distance beyond which dissimilar pairs cost nothing", _POSITIVE)
     dropout: float = _fixed(0.1, "share of the root state set to 0 in training", _UNDER_1)
     validation_fraction: float = _fixed(0.1, "share of pairs held out without validation_dir", _SHARE)
@@ -214,6 +230,16 @@ class Config(EncoderSettings):
         super().__post_init__()
         names = tuple(filter(None, map(str.strip, ",".join(self.changes).split(","))))
         object.__setattr__(self, "changes", names)
+        if self.positive_margin > self.margin:
+            raise ConfigError(
+                f"positive_margin is {self.positive_margin:g}, margin {self.margin:g}. "
+                "Lower the first or raise the second."
+            )
+        if not self.similarity_low < self.similarity_high:
+            raise ConfigError(
+                f"similarity_low is {self.similarity_low:g}, expected less than "
+                f"similarity_high, {self.similarity_high:g}. Change one."
+            )
         known = {setting.name for setting in dataclasses.fields(self)} - MODEL_SETTINGS | {"data"}
         for name in names:
             if name in MODEL_SETTINGS:
@@ -285,6 +311,17 @@ class Config(EncoderSettings):
                 if not isinstance(value, bool):
                     words += map(str, value if isinstance(value, tuple) else [value])
         return words
+
+
+# What earlier versions did, which had no such settings.
+_EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}
+_ADDED = "objective temperature similarity_low similarity_high".split()
+
+
+def completed(settings: Settings) -> Settings:
+    """A run's settings, with those that its version of treelstm did not have."""
+    defaults = {name: getattr(Config, name) for name in _ADDED}
+    return {**defaults, **_EARLIER, **settings}
 
 
 NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read

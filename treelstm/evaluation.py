@@ -4,6 +4,7 @@ Shapes: P pairs, T distinct trees in them, R resamples. Labels are 1 similar, 0 
 a distance, the more similar the pair.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -126,10 +127,16 @@ class PairScorer:
 
 def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> PairScorer:
     """An encoder with its own threshold, or with one calibrated on these pairs."""
-    trees, first, second = distinct_trees(pairs)
-    vectors = _encodings(encoder, pairs, trees).cpu()
+    vectors = _encodings(encoder, pairs, distinct_trees(pairs)[0]).cpu()
+    return vector_scorer(vectors, pairs, None if calibrate else encoder.threshold)
+
+
+def vector_scorer(vectors: torch.Tensor, pairs: Pairs, threshold: float | None) -> PairScorer:
+    """The distances of vectors [T, O] of the distinct trees; without a threshold, a calibrated one."""
+    _, first, second = distinct_trees(pairs)
     distance = distances(vectors[first], vectors[second]).numpy()
-    threshold = calibrated_threshold(distance, pairs.label) if calibrate else encoder.threshold
+    if threshold is None:
+        threshold = calibrated_threshold(distance, pairs.label)
     return PairScorer(distance, threshold, lambda rows: torch.cdist(vectors[rows], vectors).numpy())
 
 
@@ -293,6 +300,15 @@ def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
     farthest = similar[np.argsort(-distance[similar], kind="stable")]
     closest = dissimilar[np.argsort(distance[dissimilar], kind="stable")]
     return np.concatenate((farthest[:count], closest[:count]))
+
+
+def graded_quality(distance: Array, predicted: Array, similarity: Array) -> dict[str, float]:
+    """How well distances [P] and the similarities that they stand for fit the pairs' own, by the keys of
+    an epoch's record; correlations are NaN where all distances or all similarities are equal.
+    """
+    found = graded_correlation(distance, similarity) or {"pearson": math.nan, "spearman": math.nan}
+    numbers = {f"validation_{name}": -found[name] for name in ("pearson", "spearman")}
+    return numbers | {"validation_mse": float(np.mean((predicted.astype(np.float64) - similarity) ** 2))}
 
 
 def graded_correlation(distance: Array, similarity: Array) -> dict[str, float] | None:

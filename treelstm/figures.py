@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import threshold_scores
-from treelstm.history import IN_HISTORY, Change, EpochRecord, best, value_of
+from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.plain import shown
 from treelstm.trees.forest import Array
 
@@ -64,12 +64,10 @@ def history_figure(
     resumed_at: tuple[int, int] | None = None,
     title: str = "",
     upright: bool = False,
-    changes: Sequence[Change] = (),
 ) -> Figure:
     """The metrics of `history.METRICS` that name a panel, by epoch; the best epoch is marked.
 
-    The learning rate's panel is left out while it is constant; `upright` stacks the panels. `changes`
-    that the run made on purpose may have the best epoch sought anew.
+    The learning rate's panel is left out while it is constant; `upright` stacks the panels.
     """
     varies = len({record["learning_rate"] for record in epochs}) > 1
     panels = [name for name in _PANELS if name != "schedule" or varies]
@@ -81,13 +79,14 @@ def history_figure(
         axes[0].set_title("no epoch has ended yet")
         return _finished(figure)
     xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _EPOCHS
-    best_record = best(epochs, changes)
+    best_record = best(epochs)
     epochs = epochs[::-nth][::-1]  # to the last
     number = [record["epoch"] for record in epochs]
     marker = "." if len(number) < 60 else ""
     for ax, panel in zip(axes, panels, strict=True):
         drawn: list[str] = []  # colours
-        for metric in (metric for metric in IN_HISTORY if metric.panel == panel):
+        metrics = [each for each in IN_HISTORY if each.panel == panel and each.key in epochs[-1]]
+        for metric in metrics:
             color = VALIDATION if metric.key.startswith("validation_") else TRAINING
             style = ("-", "--", ":", "-.")[drawn.count(color) % 4]
             values = [value_of(record, metric.key) for record in epochs]

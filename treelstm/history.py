@@ -7,14 +7,14 @@ to add a metric, compute it in `evaluation.Metrics` and give it a row here.
 import math
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, Self, TypedDict, cast
 
 from msgspec import Meta
 
-from treelstm.config import Value
+from treelstm.config import ConfigError, Value, did_you_mean
 
 # Their bounds are checked where a commit is read, see run/content.py.
 Count = Annotated[int, Meta(ge=0, le=10**12)]
@@ -32,7 +32,13 @@ class EpochRecord(TypedDict):
     validation_acc: NotRequired[float]
     validation_roc_auc: NotRequired[float]
     validation_average_precision: NotRequired[float]
+    validation_pearson: NotRequired[float]
+    validation_spearman: NotRequired[float]
+    validation_mse: NotRequired[float]
+    validation_precision_at_1: NotRequired[float]
+    validation_reciprocal_rank: NotRequired[float]
     learning_rate: Number
+    best: NotRequired[bool]  # better than all before it; earlier versions did not record it
 
 
 class BestEpoch(TypedDict):
@@ -95,6 +101,16 @@ METRICS = (
     Metric(key="validation_average_precision", field="average_precision", label="average precision",
            short="AP", better="higher", tag="validation/average_precision", panel="quality",
            column="avg. precision"),
+    Metric(key="validation_pearson", label="Pearson correlation", short="Pearson", better="higher",
+           tag="validation/pearson", panel="quality", column="Pearson"),
+    Metric(key="validation_spearman", label="Spearman correlation", short="Spearman", better="higher",
+           tag="validation/spearman", panel="quality"),
+    Metric(key="validation_mse", label="mean squared error", short="MSE", better="lower",
+           tag="validation/mse"),
+    Metric(key="validation_precision_at_1", label="precision at 1", short="P@1", better="higher",
+           tag="validation/precision_at_1", panel="quality", column="prec. at 1"),
+    Metric(key="validation_reciprocal_rank", label="mean reciprocal rank", short="MRR", better="higher",
+           tag="validation/reciprocal_rank", panel="quality"),
     Metric(field="f1", label="F1 at the threshold", better="higher"),
     Metric(key="learning_rate", label="learning rate", format="{:.3g}",
            tag="pace/learning_rate", panel="schedule"),
@@ -108,32 +124,45 @@ def value_of(record: EpochRecord | Timing, key: str) -> float:
     return cast("dict[str, float]", record).get(key, math.nan)
 
 
-def best(history: Sequence[EpochRecord], changes: Sequence[Change] = ()) -> EpochRecord | None:
-    """The epoch with the lowest validation loss, the first of equals; None before any epoch.
+def metric_named(key: str) -> Metric:
+    """A metric of an epoch by its key; ConfigError if `best_by` cannot be that."""
+    known = {metric.key: metric for metric in IN_HISTORY if metric.better}
+    if key not in known:
+        listed = f"{did_you_mean(key, known)}It can be {', '.join(known)}"
+        raise ConfigError(f"best_by is {key!r}: no such number. {listed}.")
+    return known[key]
 
-    Of the epochs since the last change that has it sought anew.
+
+def is_better(record: EpochRecord, best: EpochRecord | None, by: str) -> bool:
+    """Whether an epoch is better than the best before it."""
+    if best is None:
+        return True
+    new, old = value_of(record, by), value_of(best, by)
+    return new < old if metric_named(by).better == "lower" else new > old
+
+
+def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
+    """The best epoch, as each record says whether it was better than all before; None before any epoch.
+
+    If an earlier version wrote the records: the lowest validation loss, the first of equals.
     """
-    since = max((epochs_before(each) for each in changes if each["best_anew"]), default=0)
-    return min(history[since:], key=lambda record: record["validation_loss"], default=None)
-
-
-def epochs_before(change: Change) -> int:
-    """How many epochs were complete when the change was made."""
-    return change["epoch"] - (change["step"] > 0)
+    marked = [record for record in history if record.get("best")]
+    lowest = min(history, key=lambda record: record["validation_loss"], default=None)
+    return marked[-1] if marked else lowest
 
 
 def epoch_line(record: EpochRecord) -> str:
     """The metrics of an epoch as the log shows them."""
-    shown = [metric for metric in IN_HISTORY if metric.short]
+    shown = [metric for metric in IN_HISTORY if metric.short and metric.key in record]
     return " ".join(f"{metric.short} {metric.text(record)}" for metric in shown)
 
 
-def summary(history: Sequence[EpochRecord], changes: Sequence[Change] = ()) -> str:
+def summary(history: Sequence[EpochRecord]) -> str:
     """The best epoch of a history in words."""
-    record = best(history, changes)
+    record = best(history)
     if record is None:
         return f"{len(history)} epochs." if history else "No epoch is complete."
-    shown = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
+    shown = [each for each in IN_HISTORY if each.key.startswith("validation_") and each.key in record]
     numbers = [f"{metric.label} {metric.text(record)}" for metric in shown]
     return f"{len(history)} epochs; best: epoch {record['epoch']}, {', '.join(numbers)}"
 
@@ -186,7 +215,6 @@ class History:
     outcome: Outcome
     output_dir: Path
     resumed_at: tuple[int, int] | None  # (epochs done, steps into the next), None: a fresh start
-    changes: list[Change] = field(default_factory=list)  # made on purpose by resumes
 
     @property
     def finished(self) -> bool:
@@ -194,4 +222,4 @@ class History:
 
     @property
     def best(self) -> EpochRecord | None:
-        return best(self.epochs, self.changes)
+        return best(self.epochs)

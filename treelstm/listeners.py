@@ -54,7 +54,7 @@ class LiveFigure(Listener):
         run = self._run
         words = [f"epoch {record['epoch']}/{run.config.epochs}", self._progress.pace()]
         words += [f"learning rate {run.learning_rate:.3g}"]
-        self._monitor.show(run.history, " · ".join(words), run.changes)
+        self._monitor.show(run.history, " · ".join(words))
 
 
 class Notifications(Listener):
@@ -64,7 +64,7 @@ class Notifications(Listener):
         self._output_dir = output_dir
 
     def on_end(self, history: History) -> None:
-        self._announce(history.outcome, summary(history.epochs, history.changes))
+        self._announce(history.outcome, summary(history.epochs))
 
     def on_failure(self, error: Exception) -> None:
         self._announce("failed", f"{type(error).__name__}: {error}")

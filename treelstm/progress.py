@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from tqdm.auto import tqdm
 
-from treelstm.history import EpochRecord, History, best, epoch_line
+from treelstm.history import EpochRecord, History, epoch_line
 from treelstm.run.divergence import shown_loss
 from treelstm.run.listener import Listener
 from treelstm.run.state import Run
@@ -77,8 +77,8 @@ class Progress(Listener):
 
     def on_epoch(self, record: EpochRecord) -> None:
         self._last_line = time.monotonic()
-        epochs, run = self._config.epochs, self._run
-        mark = " best" if best(run.history, run.changes) is record else ""
+        epochs = self._config.epochs
+        mark = " best" if record.get("best") else ""
         number = f"{record['epoch']:{min(len(str(epochs)), 6)}}/{epochs}"
         line = f"epoch {number}  {epoch_line(record)}{mark} | {self.pace()}"
         log.info(line, extra={"shown": self._figure_shown})

@@ -23,7 +23,7 @@ from treelstm.data.pairs import Pairs
 from treelstm.evaluation import Estimate, Retrieval, distinct_trees
 from treelstm.figures import history_figure
 from treelstm.files import is_there
-from treelstm.history import IN_EVALUATION, IN_HISTORY, Change, EpochRecord, best
+from treelstm.history import IN_EVALUATION, IN_HISTORY, EpochRecord, best
 from treelstm.model.files import read_model
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
@@ -126,12 +126,11 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         chosen: Path | str,
         history: Sequence[EpochRecord],
         default: str = "",
-        changes: Sequence[Change] = (),
     ) -> None:
-        """`chosen` is one of the paths; `history` and `changes` are those of the first path's run;
+        """`chosen` is one of the paths; `history` is that of the first path's run;
         `default` is the parameter `resume`, if any.
         """
-        self._history, self._best, self._count = history, best(history, changes), len(paths)
+        self._history, self._best, self._count = history, best(history), len(paths)
         self._directory, key = Path(paths[0]).parent, _key(chosen)
         self._default, self._paths, rows = (default, key), {}, []
         for number, path in enumerate(map(Path, paths)):
@@ -142,7 +141,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
                 except FileNotFoundError:  # a run that is being trained has just replaced it
                     if _key(path) == key:
                         raise
-        curve, left_out = _curve(history, changes), _left_out(_ROWS, len(paths))
+        curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
         super().__init__(rows=rows, chosen=key, curve=curve, resuming=bool(default), left_out=left_out)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
@@ -250,7 +249,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
     content = newest.content
-    return CheckpointPicker(paths, chosen, content["history"], resume or "", content.get("changes", []))
+    return CheckpointPicker(paths, chosen, content["history"], resume or "")
 
 
 @looks_again
@@ -272,10 +271,10 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
         )
     if (listed := _among(paths, chosen)) is None:
         paths.append(chosen)
-    history, changes = [], []
+    history = []
     if newest is not None:
-        history, changes = newest.content["history"], newest.content.get("changes", [])
-    return CheckpointPicker(paths, listed or chosen, history, changes=changes)
+        history = newest.content["history"]
+    return CheckpointPicker(paths, listed or chosen, history)
 
 
 def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
@@ -293,11 +292,11 @@ def _settings(config: Settings | None) -> str:
     return shown(f"Trained with {', '.join(changed) or 'the default settings'}.")
 
 
-def _curve(history: Sequence[EpochRecord], changes: Sequence[Change]) -> dict[str, Any]:
+def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
     """The curve as a picture, and each panel's place in it (shares of the picture) and first and last
     epoch, so that picker.js can mark the chosen checkpoint.
     """
-    figure = history_figure(history, upright=True, changes=changes)
+    figure = history_figure(history, upright=True)
     png = _png(figure)  # drawing decides the places
     axes = []
     for ax in figure.axes if history else []:
@@ -324,12 +323,12 @@ class TrainingMonitor:
         self._handle: DisplayHandle | None = None
         self._ended = self._rest = 0.0
 
-    def show(self, history: Sequence[EpochRecord], title: str, changes: Sequence[Change] = ()) -> None:
+    def show(self, history: Sequence[EpochRecord], title: str) -> None:
         """Draws the curve so far, unless drawing has already taken its share of the time."""
         began = time.monotonic()
         if began - self._ended < self._rest:
             return
-        image = Image(_png(history_figure(history, title=title, changes=changes)))
+        image = Image(_png(history_figure(history, title=title)))
         if self._handle is None:
             self._handle = display(image, display_id=True)
         else:
@@ -357,7 +356,7 @@ class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
         self._words.value = f"<pre {AS_WRITTEN}>{in_html(status)}</pre>"
         if self._shown != status.history:
             self._shown = status.history
-            self._image.value = _png(history_figure(status.history, changes=status.changes))
+            self._image.value = _png(history_figure(status.history))
 
     def _refresh(self) -> None:
         seen: tuple[object, ...] = ()

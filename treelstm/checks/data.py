@@ -9,7 +9,7 @@ import numpy as np
 
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data.load import load_pairs, pair_files
+from treelstm.data.load import Needed, load_pairs, pair_files
 from treelstm.data.pairs import Corpus, DataError, Pairs
 from treelstm.data.reading import parse
 from treelstm.files import is_there, open_file
@@ -25,11 +25,11 @@ def data_files(config: Config) -> Iterator[Finding]:
         if directory is None:
             continue
         try:
-            paths = pair_files(directory, setting)
+            paths = pair_files(directory, Needed.by(config), setting)
         except DataError as error:
             yield from problems(error)
             continue
-        for path in paths.values():
+        for path in paths:
             try:
                 with open_file(path) as file:
                     size = os.fstat(file.fileno()).st_size
@@ -40,7 +40,7 @@ def data_files(config: Config) -> Iterator[Finding]:
             if size:
                 yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
             else:
-                yield Finding(ERROR, f"{path} is empty", "Both classes are needed: add pairs")
+                yield Finding(ERROR, f"{path} is empty", "Add pairs, or remove the file")
 
 
 def problems(error: DataError) -> Iterator[Finding]:
@@ -71,8 +71,11 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
 
 
 def _class_ratio(name: str, pairs: Pairs) -> Finding:
-    similar = int(pairs.label.sum())
-    rare = min(similar, len(pairs) - similar)
+    similar, dissimilar = ((pairs.label == label).sum() for label in (1, 0))
+    if not pairs.has_classes:
+        words = f"{similar:,} similar, {dissimilar:,} dissimilar, the others not labelled"
+        return Finding(OK, f"{name}: {len(pairs):,} pairs, {words}")
+    rare = min(similar, dissimilar)
     text = (
         f"{name}: {len(pairs):,} pairs, {similar:,} similar; always predicting the majority is right in "
         f"{pairs.majority_rate:.1%}: ROC-AUC and average precision tell more than accuracy"
@@ -103,8 +106,8 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
     roots = np.sort(np.stack((pairs.forest.root[pairs.first], pairs.forest.root[pairs.second])), axis=0)
     _, same = np.unique(roots, axis=1, return_inverse=True)
     same = np.asarray(same).ravel()
-    similar = np.bincount(same, weights=pairs.label) > 0
-    dissimilar = np.bincount(same, weights=1 - pairs.label) > 0
+    similar = np.bincount(same, weights=pairs.label == 1) > 0
+    dissimilar = np.bincount(same, weights=pairs.label == 0) > 0
     both = np.flatnonzero((similar & dissimilar)[same])
     if len(both):
         both = both[np.argsort(same[both], kind="stable")]
@@ -112,7 +115,7 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         text = f"{name}: {len(np.unique(same[both])):,} pair(s) have both labels: {places}"
         remedy = "Remove one of each; if they should differ, look for an ignored key that separates them"
         yield Finding(WARNING, text, remedy)
-    labelled = same * 2 + pairs.label
+    labelled = same * 3 + pairs.label
     repeated = len(pairs) - len(np.unique(labelled))
     if repeated:
         order = np.argsort(labelled, kind="stable")
@@ -137,11 +140,11 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     except (ValueError, OSError) as error:
         yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
         return
-    similar, total = int(pairs.label.sum()), len(pairs)
     if config.validation_path is None:  # some of the pairs of the files are held out for validation
-        whole = load_pairs(directory, config.ignored_keys)
-        similar, total = int(whole.label.sum()), len(whole)
-    true = {"num_positive_pairs": similar, "num_negative_pairs": total - similar, "total_pairs": total}
+        pairs = load_pairs(directory, config.ignored_keys, config.objective)
+    counts = [int((pairs.label == label).sum()) for label in (1, 0)]
+    true = dict(zip(("num_positive_pairs", "num_negative_pairs"), counts, strict=True))
+    true["total_pairs"] = len(pairs)
     wrong = [
         f"{k} {str(said[k])[:40]}, found {v}" for k, v in true.items() if k in said and said[k] != v
     ]

@@ -17,6 +17,7 @@ from treelstm.config import Config, ConfigError
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
+from treelstm.model.encoder import parameter_shapes
 from treelstm.process import chosen_device, threads, usable_cores
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
@@ -93,15 +94,14 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
 
 def _least_bytes(config: Config, corpus: Corpus) -> int:
     """Memory of a step on the largest batch, without its smaller parts; nothing is allocated."""
-    symbols, pairs = len(corpus.vocabulary), corpus.training
-    inputs, states, outputs = config.embedding_dim, config.hidden_dim, config.output_dim
-    weights = symbols * inputs + 4 * states * (inputs + states + 1) + outputs * states
+    pairs, states, outputs = corpus.training, config.hidden_dim, config.output_dim
+    weights = sum(map(math.prod, parameter_shapes(config, len(corpus.vocabulary)).values()))
     indices = largest_batch(config, pairs)
     trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
     batch = pairs.forest.batch(trees, corpus.vocabulary.ids(pairs.forest.symbols))
     size = 2 if config.precision == "bfloat16" else 4  # bytes of a number inside the trees
     # Forward 3 gates and h, c, tanh c; backward the gradients of h, c and 3 gates.
-    inside = batch.num_nodes * (11 * states + inputs) * size
+    inside = batch.num_nodes * (11 * states + config.embedding_dim) * size
     return int(4 * 4 * weights + inside + 4 * len(trees) * (states + 2 * outputs))
 
 

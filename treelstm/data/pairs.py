@@ -74,17 +74,18 @@ class Pairs:
     forest: Forest
     first: Array  # [P] tree numbers
     second: Array  # [P] tree numbers
-    label: Array  # [P] 1 similar, 0 dissimilar
+    label: Array  # [P] 1 similar, 0 dissimilar, -1 not labelled
     similarity: Array  # [P] float64, NaN if the file gives none
+    file: Array  # [P] number of the pair's file among `paths`
     line: Array  # [P] line number in the file, from 1
     sentences: tuple[str | None, ...]  # [T] None if the file gives none
-    paths: dict[int, Path]  # label -> file
+    paths: tuple[Path, ...]  # the files
     fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
     ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
 
     def __repr__(self) -> str:
-        directory = next(iter(self.paths.values())).parent
-        return f"{len(self):,} pairs ({int(self.label.sum()):,} similar) of {directory}"
+        similar = int((self.label == 1).sum())
+        return f"{len(self):,} pairs ({similar:,} similar) of {self.paths[0].parent}"
 
     def __len__(self) -> int:
         return len(self.label)
@@ -99,7 +100,8 @@ class Pairs:
         require({len(column) for column in columns} == {len(self)}, "columns differ in length")
         require(len(self.sentences) == trees, "there is not one sentence for each tree")
         require(within(self.trees, trees), "a pair has a tree that does not exist")
-        require(within(self.label, 2) and len(np.unique(self.label)) == 2, "labels are not 0 and 1")
+        require(bool(np.isin(self.label, (-1, 0, 1)).all()), "a label is not 1, 0 or -1")
+        require(within(self.file, len(self.paths)), "a pair has a file that does not exist")
         require(not np.isinf(self.similarity).any(), "a similarity is infinite")
         require(bool((self.line > 0).all()), "a line number is not positive")
 
@@ -117,6 +119,11 @@ class Pairs:
         return np.concatenate((self.first, self.second))
 
     @property
+    def has_classes(self) -> bool:
+        """Whether every pair is labelled, and both classes are there."""
+        return bool((self.label >= 0).all()) and len(np.unique(self.label)) == 2
+
+    @property
     def majority_rate(self) -> float:
         """Accuracy of always predicting the more frequent class."""
         similar = float(self.label.mean())
@@ -124,7 +131,7 @@ class Pairs:
 
     def where(self, pair: int) -> str:
         """File and line of a pair, as text."""
-        return f"{self.paths[int(self.label[pair])]}:{self.line[pair]}"
+        return f"{self.paths[int(self.file[pair])]}:{self.line[pair]}"
 
 
 PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]

@@ -11,7 +11,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from treelstm.config import Config, ConfigError, EncoderSettings, Settings
+from treelstm.config import Config, ConfigError, EncoderSettings, Settings, completed
 from treelstm.history import Epoch, Number
 from treelstm.model.encoder import parameter_shapes
 from treelstm.sealed import DamagedCheckpoint
@@ -27,7 +27,7 @@ class ModelFile(TypedDict):
 
     epoch: Epoch
     model_state_dict: dict[str, Tensor]
-    threshold: Number  # distance under which a pair counts as similar
+    threshold: Number | None  # distance under which a pair counts as similar, if that is known
     vocabulary: Symbols
     config: Settings  # of the run
     versions: dict[str, str]
@@ -86,6 +86,7 @@ def check_model(path: Path, content: ModelFile) -> tuple[Config, list[Shape]]:
     """Checks all keys of a `ModelFile`; the run's settings, and the shapes of its weights."""
     known = {key: value for key, value in content.items() if key in ModelFile.__annotations__}
     require_type(path, known, ModelFile)  # whatever else a later version may have added
+    content["config"] = completed(content["config"])
     require(path, all(map(str.isprintable, content["versions"].values())), "its versions are no texts")
     try:
         config = Config.from_parameters(content["config"])

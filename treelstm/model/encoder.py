@@ -53,8 +53,9 @@ def _drawn(name: str, shape: tuple[int, ...], random: torch.Generator) -> Tensor
         return torch.zeros(())
     if name == "input_bias":
         # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
-        return torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat_interleave(shape[0] // 4)
-    return (torch.rand(shape, generator=random) * 2 - 1) * shape[1] ** -0.5
+        return torch.cat((torch.zeros(3 * shape[0] // 4), torch.ones(shape[0] // 4)))
+    scale: float = shape[1] ** -0.5
+    return (torch.rand(shape, generator=random) * 2 - 1) * scale
 
 
 class TreeEncoder(nn.Module):
@@ -100,7 +101,7 @@ class TreeEncoder(nn.Module):
             parts.append(self._of_tree(rows[: batch.num_nodes], batch, dropout_mask))
         if self.settings.bag_of_symbols:
             parts.append(self.of_bags(rows[batch.num_nodes :]))
-        return sum(parts[1:], parts[0])
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _of_tree(self, x: Tensor, batch: TreeBatch, dropout_mask: Tensor | None) -> Tensor:
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]

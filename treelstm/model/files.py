@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from treelstm.config import ConfigError, EncoderSettings
+from treelstm.config import ConfigError, EncoderSettings, completed
 from treelstm.files import make_directory, write_whole
 from treelstm.history import Number
 from treelstm.model.content import ModelFile, Symbols, check_encoder, check_model, require_type
@@ -72,11 +72,11 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
 
 
 def _encoder(
-    settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor], threshold: float
+    settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor], threshold: float | None
 ) -> TreeEncoder:
     encoder = TreeEncoder(Vocabulary(symbols), settings)
     encoder.load_state_dict(weights)
-    encoder.threshold = float(threshold)
+    encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.eval()
 
 
@@ -118,12 +118,11 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
             "Export it again."
         )
     try:
-        settings = EncoderSettings.among(about)
+        settings = EncoderSettings.among(completed(about))
     except KeyError as error:
         raise DamagedCheckpoint(f"{path} lacks a setting: {error}.") from error
     except ConfigError as error:
         raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
     export: _Export = require_type(path, about, _Export)
     check_encoder(directory, settings, export["vocabulary"], weights)
-    threshold = math.nan if export["threshold"] is None else export["threshold"]
-    return _encoder(settings, export["vocabulary"], weights, threshold).to(on)
+    return _encoder(settings, export["vocabulary"], weights, export["threshold"]).to(on)

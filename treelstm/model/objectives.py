@@ -1,6 +1,7 @@
 """Training objectives: each owns its loss, its margins, its first threshold and its bound of soundness.
 
-A new objective is a class here and its settings in `config.py`. Shapes: P pairs, B = 2 P trees, O output.
+A new objective is a class here and its settings in `config.py`. Shapes: P pairs, B = 2 P trees, O
+output.
 """
 
 import math
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
-from torch.nn import functional
 
 from treelstm.config import Config
 from treelstm.data.pairs import Pairs
@@ -29,8 +29,12 @@ class _OfDistance:
         """Loss of each pair [P], from encodings [P, O] and what `target` gives for these pairs."""
         return self.of_distance(distances(first, second), target)
 
-    def validation_loss(self, first: Tensor, second: Tensor, target: Tensor, batch_size: int) -> float:
-        """Mean loss of all pairs, in float64."""
+    def target(self, pairs: Pairs, indices: Array) -> Tensor:
+        raise NotImplementedError
+
+    def validation_loss(self, first: Tensor, second: Tensor, pairs: Pairs, batch_size: int) -> float:
+        """Mean loss of all pairs, from their encodings [P, O]; in float64."""
+        target = self.target(pairs, np.arange(len(pairs))).to(first.device)
         return float(self.of_distance(distances(first, second).double(), target.double()).mean())
 
 
@@ -45,6 +49,8 @@ class Contrastive(_OfDistance):
     margin: float
     positive_margin: float
     settings: ClassVar = ("margin",)  # to lower if the first step's loss is not finite
+    best_by: ClassVar = "validation_average_precision"
+    measures: ClassVar = frozenset[str]()  # keys of an epoch's numbers that only this objective has
 
     def target(self, pairs: Pairs, indices: Array) -> Tensor:
         return torch.from_numpy(pairs.label[indices])
@@ -76,6 +82,12 @@ class Graded(_OfDistance):
     low: float
     high: float
     settings: ClassVar = ("margin",)
+    best_by: ClassVar = "validation_loss"
+    measures: ClassVar = frozenset(f"validation_{name}" for name in ("pearson", "spearman", "mse"))
+
+    def similarity(self, distance: Array) -> Array:
+        """The similarity that a distance stands for, on the scale of the pairs."""
+        return self.low + (self.high - self.low) * (1 - distance / (2 * self.margin))
 
     def target(self, pairs: Pairs, indices: Array) -> Tensor:
         return torch.from_numpy((pairs.similarity[indices] - self.low) / (self.high - self.low)).float()
@@ -102,6 +114,8 @@ class Ranking:
 
     temperature: float
     settings: ClassVar = ("temperature",)
+    best_by: ClassVar = "validation_reciprocal_rank"
+    measures: ClassVar = frozenset(("validation_precision_at_1", "validation_reciprocal_rank"))
 
     def target(self, pairs: Pairs, indices: Array) -> Tensor:
         """[B, B] True where a tree is no negative of another: itself, equal or similar to it."""
@@ -126,7 +140,17 @@ class Ranking:
         loss = torch.logsumexp(torch.cat((own, others), 1), 1) - own[:, 0]
         return loss.view(2, count).mean(0)
 
-    first_threshold: ClassVar = math.nan
+    def validation_loss(self, first: Tensor, second: Tensor, pairs: Pairs, batch_size: int) -> float:
+        """Mean loss of the similar pairs, taken in batches in the order of the files."""
+        similar = np.flatnonzero(pairs.label == 1)
+        batches = np.split(similar, range(batch_size, len(similar), batch_size))
+        losses = [
+            self.loss(first[some], second[some], self.target(pairs, some).to(first.device))
+            for some in batches
+        ]
+        return float(torch.cat(losses).double().mean())
+
+    first_threshold: ClassVar = math.nan  # none: only pairs of two classes can give one
 
     def largest_sound_loss(self, first: float) -> float:
         return 10_000 * max(1.0, first)

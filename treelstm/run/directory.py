@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from treelstm.config import from_root
 from treelstm.files import WriteFailed, listed, make_directory, write_whole
-from treelstm.history import EpochRecord, Outcome, best, epochs_before
+from treelstm.history import EpochRecord, Outcome, best
 from treelstm.model.content import ModelFile
 from treelstm.model.files import model_epoch, model_part
 from treelstm.run.content import Commit, check_commit
@@ -316,9 +316,8 @@ def _set_aside_before(path: Path) -> list[Path]:
 
 
 def _best_when_ended(epoch: int, content: Commit) -> EpochRecord | None:
-    """The best epoch when this one ended; what was changed then counts from the next one on."""
-    changes = [each for each in content.get("changes", []) if epochs_before(each) < epoch]
-    return best(content["history"][:epoch], changes)
+    """The best epoch when this one ended."""
+    return best(content["history"][:epoch])
 
 
 def prune(output_dir: Path, keep: str | int, content: Commit) -> None:

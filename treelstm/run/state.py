@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
-from treelstm.config import Config, from_root
+from treelstm.config import Config, ConfigError, from_root
 from treelstm.data.pairs import Corpus
 from treelstm.errors import UserError
-from treelstm.history import BestEpoch, Change, EpochRecord, Outcome, Timing
+from treelstm.history import IN_EVALUATION, BestEpoch, Change, EpochRecord, Outcome, Timing, metric_named
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder
@@ -59,6 +59,11 @@ class Run:
     seconds: float = 0.0  # training time of this epoch up to its last commit, over all restarts
     timings: list[Timing] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)  # made on purpose by resumes, oldest first
+
+    @property
+    def best_by(self) -> str:
+        """Key of the number that decides which epoch is the best."""
+        return self.config.best_by or self.objective.best_by
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,11 +116,14 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     log.info("starting from the weights in %s", path)
     run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
     try:
-        run.encoder.load_state_dict(source.state_dict())
+        own, theirs = run.encoder.state_dict(), source.state_dict()
+        if not source.settings.bag_of_symbols:  # of a tree alone: the bag begins as drawn
+            theirs |= {name: own[name] for name in ("bag_weight", "gain") if name in own}
+        run.encoder.load_state_dict(theirs)
     except RuntimeError as error:
-        theirs, ours = source.settings.to_dict(), run.encoder.settings.to_dict()
-        differing = [name for name in ours if theirs[name] != ours[name]]
-        found, asked = (", ".join(f"{k}={v[k]!r}" for k in differing) for v in (theirs, ours))
+        was, ours = source.settings.to_dict(), run.encoder.settings.to_dict()
+        differing = [name for name in ours if was[name] != ours[name]]
+        found, asked = (", ".join(f"{k}={v[k]!r}" for k in differing) for v in (was, ours))
         remedy = "Set the same to start from its weights"
         raise SettingsChanged(f"{path} has {found}, this run asks for {asked}. {remedy}.") from error
     return run
@@ -151,7 +159,8 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
             if schedule and state:
                 schedule.load_state_dict(state)
     run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
-    run.threshold, run.best, run.seconds = content["threshold"], content["best"], content["seconds"]
+    run.threshold = math.nan if content["threshold"] is None else content["threshold"]
+    run.best, run.seconds = content["best"], content["seconds"]
     run.history, run.timings = list(content["history"]), list(content["timings"])
     run.changes = [*content.get("changes", []), *new]
     if content["first_loss"] is not None:
@@ -191,7 +200,7 @@ def state_of(run: Run) -> Commit:
         "warmup_state_dict": run.warmup.state_dict() if run.warmup else None,
         "train_loss": run.train_loss,
         "epoch_sums": run.epoch_sums.tolist(),
-        "threshold": run.threshold,
+        "threshold": None if math.isnan(run.threshold) else run.threshold,
         "best": run.best,
         "history": run.history,
         "first_loss": None if run.first_loss is None else float(run.first_loss),
@@ -235,7 +244,20 @@ def _blank_run(config: Config, corpus: Corpus) -> Run:
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
     scheduler, warmup = schedules(optimizer, config)
     objective, initial_norm = objective_of(config), norm(encoder.parameters())
+    _require_best_by(config.best_by or objective.best_by, objective, corpus)
     sums, threshold = torch.zeros(2, dtype=torch.float64, device=device), objective.first_threshold
     return Run(
         config, corpus, encoder, objective, optimizer, scheduler, warmup, sums, initial_norm, threshold
     )
+
+
+def _require_best_by(best_by: str, objective: Objective, corpus: Corpus) -> None:
+    """Raises ConfigError if no epoch of this run will have that number."""
+    metric_named(best_by)
+    keys = {"train_loss", "validation_loss"} | ({"train_acc"} if corpus.training.has_classes else set())
+    if corpus.validation.has_classes:
+        keys |= {metric.key for metric in IN_EVALUATION if metric.key}
+    keys |= objective.measures
+    if best_by not in keys:
+        listed = ", ".join(sorted(keys))
+        raise ConfigError(f"best_by is {best_by!r}, which these pairs do not give. They give {listed}.")

@@ -6,9 +6,17 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from treelstm.evaluation import calibrated_threshold, pair_distances, pair_metrics
-from treelstm.history import IN_EVALUATION, EpochRecord
+from treelstm.evaluation import (
+    calibrated_threshold,
+    distinct_trees,
+    graded_quality,
+    pair_metrics,
+    retrieval,
+    vector_scorer,
+)
+from treelstm.history import IN_EVALUATION, EpochRecord, is_better
 from treelstm.model.encoder import distances
+from treelstm.model.objectives import Graded, Ranking
 from treelstm.randomness import dropout_mask
 from treelstm.run.state import Run
 from treelstm.trees.forest import TreeBatch
@@ -41,7 +49,7 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
         run.first_loss = mean.detach()
 
     label = _moved(torch.from_numpy(pairs.label[indices]), run.device)
-    correct = (distances(first.detach(), second.detach()) < run.threshold) == label.bool()
+    correct = (distances(first.detach(), second.detach()) < run.threshold) == (label > 0)
     run.epoch_sums += torch.stack((loss.detach().double().sum(), correct.double().sum()))
     run.step += 1
 
@@ -53,26 +61,32 @@ def _moved(data: _Data, device: torch.device) -> _Data:
 
 def finish_epoch(run: Run) -> EpochRecord:
     """Validates and ends the epoch whose steps are all done; returns its history record."""
-    pairs, count = run.corpus.validation, len(run.corpus.training)
+    pairs, training = run.corpus.validation, run.corpus.training
     loss_sum, correct = run.epoch_sums.tolist()
-    distance = pair_distances(run.encoder, pairs)
-    first, second = run.encoder.encode_trees(pairs.forest, pairs.trees).split(len(pairs))
-    target = run.objective.target(pairs, np.arange(len(pairs)))
-    loss = 0.0 if run.config.objective == "ranking" else run.objective.validation_loss(first, second, target, 0)
-    run.threshold = calibrated_threshold(distance, pairs.label)
-    metrics = pair_metrics(distance, pairs.label, run.threshold)
+    trees, first, second = distinct_trees(pairs)
+    vectors = run.encoder.encode_trees(pairs.forest, trees)
+    both = vectors[first], vectors[second]
     run.epochs_done += 1
-    numbers = {
-        "epoch": run.epochs_done,
-        "train_loss": loss_sum / count,
-        "train_acc": correct / count,
-        "validation_loss": loss,
-        **{each.key: getattr(metrics, each.field) for each in IN_EVALUATION if each.key},
-        "learning_rate": run.learning_rate,
-    }
-    record = cast("EpochRecord", numbers)
+    numbers = {"epoch": run.epochs_done, "train_loss": loss_sum / len(training)}
+    if training.has_classes:
+        numbers["train_acc"] = correct / len(training)
+    numbers["validation_loss"] = run.objective.validation_loss(*both, pairs, run.config.batch_size)
+    distance = distances(*both).cpu().numpy()
+    if pairs.has_classes:
+        run.threshold = calibrated_threshold(distance, pairs.label)
+        metrics = pair_metrics(distance, pairs.label, run.threshold)
+        numbers |= {each.key: getattr(metrics, each.field) for each in IN_EVALUATION if each.key}
+    if isinstance(run.objective, Graded):
+        numbers |= graded_quality(distance, run.objective.similarity(distance), pairs.similarity)
+    if isinstance(run.objective, Ranking):
+        found = retrieval(vector_scorer(vectors.cpu(), pairs, run.threshold), pairs, at=(1,))
+        numbers["validation_precision_at_1"] = found.precision[1]
+        numbers["validation_reciprocal_rank"] = found.mean_reciprocal_rank
+    record = cast("EpochRecord", numbers | {"learning_rate": run.learning_rate})
+    best = run.history[run.best["epoch"] - 1] if run.best else None
+    record["best"] = is_better(record, best, run.best_by)
     run.history.append(record)
-    if run.best is None or record["validation_loss"] < run.best["validation_loss"]:
+    if record["best"]:
         run.best = {"epoch": record["epoch"], "validation_loss": record["validation_loss"]}
     if isinstance(run.scheduler, ReduceLROnPlateau):
         run.scheduler.step(record["validation_loss"])

@@ -82,7 +82,7 @@ def encoded(commit: Commit) -> bytes:
     parts = [_opening(tuple((name, repr(value)) for name, value in commit["config"].items()))]
     for record in commit["history"]:
         timing = timings[record["epoch"]]
-        scalars = [(tag, value_of(record, key)) for key, tag in _TAGS.items()]
+        scalars = [(tag, value_of(record, key)) for key, tag in _TAGS.items() if key in record]
         scalars += [(tag, value_of(timing, key)) for key, tag in _TIMING_TAGS.items()]
         parts.append(_epoch(record["epoch"], timing["ended"], tuple(scalars)))
     return b"".join(parts)

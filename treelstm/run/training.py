@@ -75,7 +75,7 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             _log_end(run, outcome)
             tell_engine(outcome, output_dir)
     resumed_at = start.checkpoint.position if start else None
-    history = History([*run.history], outcome, output_dir, resumed_at, [*run.changes])
+    history = History([*run.history], outcome, output_dir, resumed_at)
     if ended_before is None:
         for listener in listeners:
             listener.on_end(history)
@@ -168,7 +168,7 @@ class StopRequest:
 
 
 def _log_start(run: Run, start: ResumePoint | None) -> None:
-    corpus, similar = run.corpus, int(run.corpus.training.label.sum())
+    corpus, similar = run.corpus, int((run.corpus.training.label == 1).sum())
     log.info(
         f"{len(corpus.training):,} training pairs ({similar:,} similar), {len(corpus.validation):,} "
         f"validation pairs; {corpus.overlap:.1%} of the validation trees occur in training; "

@@ -21,7 +21,6 @@ from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
 from treelstm.trees.vocabulary import UNKNOWN
 
-
 # Parent's position, symbols, empty list for children; parents come first, the root's parent is -1.
 Node = tuple[int, list[str], list[int]]
 
