@@ -5,7 +5,7 @@ a distance, the more similar the pair.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -274,6 +274,36 @@ def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) 
         possible={k: float(np.minimum(counts / k, 1).mean()) for k in at},
         chance=float(counts.mean() / (total - 1)),
         mean_reciprocal_rank=float((1 / rank).mean()),
+    )
+
+
+def verdict(
+    mine: PairScorer, rivals: Mapping[str, PairScorer], pairs: Pairs, found: Mapping[str, Retrieval]
+) -> str:
+    """In one sentence: which rivals an encoder is better than, by average precision and in retrieval.
+
+    `found` holds the retrieval of each rival and, under "", the encoder's own. Better is a difference
+    whose 95% interval is clear of 0; precision at 1 has no interval and is only compared.
+    """
+    parts: dict[str, list[str]] = {"better than": [], "not clearly different from": [], "worse than": []}
+    for name, rival in rivals.items():
+        by, low, high = paired_differences(rival, mine, pairs)["average_precision"]
+        words = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
+        parts[words].append(f"{name} ({by:+.3f} [{low:+.3f}, {high:+.3f}])")
+    said = "; ".join(f"{words} {', '.join(names)}" for words, names in parts.items() if names)
+    own = found[""].precision[1]
+    ranks = {True: [], False: []}  # type: dict[bool, list[str]]
+    for name in rivals:
+        other = found[name].precision[1]
+        ranks[own > other].append(f"{name} ({other:.3f})")
+    retrieves = [
+        f"{'better' if yes else 'no better'} than {', '.join(names)}"
+        for yes, names in ranks.items()
+        if names
+    ]
+    return (
+        f"By average precision this encoder is {said}. "
+        f"It retrieves (precision at 1: {own:.3f}) {' and '.join(retrieves)}."
     )
 
 
