@@ -321,7 +321,7 @@ _ADDED = "objective temperature similarity_low similarity_high".split()
 def completed(settings: Settings) -> Settings:
     """A run's settings, with those that its version of treelstm did not have."""
     defaults = {name: getattr(Config, name) for name in _ADDED}
-    return {**defaults, **_EARLIER, **settings}
+    return settings | {k: v for k, v in {**defaults, **_EARLIER}.items() if k not in settings}
 
 
 NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read

@@ -292,15 +292,11 @@ def verdict(
         parts[words].append(f"{name} ({by:+.3f} [{low:+.3f}, {high:+.3f}])")
     said = "; ".join(f"{words} {', '.join(names)}" for words, names in parts.items() if names)
     own = found[""].precision[1]
-    ranks = {True: [], False: []}  # type: dict[bool, list[str]]
+    ranks: dict[str, list[str]] = {"better": [], "no better": []}
     for name in rivals:
         other = found[name].precision[1]
-        ranks[own > other].append(f"{name} ({other:.3f})")
-    retrieves = [
-        f"{'better' if yes else 'no better'} than {', '.join(names)}"
-        for yes, names in ranks.items()
-        if names
-    ]
+        ranks["better" if own > other else "no better"].append(f"{name} ({other:.3f})")
+    retrieves = [f"{words} than {', '.join(names)}" for words, names in ranks.items() if names]
     return (
         f"By average precision this encoder is {said}. "
         f"It retrieves (precision at 1: {own:.3f}) {' and '.join(retrieves)}."

@@ -141,14 +141,19 @@ def is_better(record: EpochRecord, best: EpochRecord | None, by: str) -> bool:
     return new < old if metric_named(by).better == "lower" else new > old
 
 
-def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
-    """The best epoch, as each record says whether it was better than all before; None before any epoch.
+def marked(history: Sequence[EpochRecord], anew: bool = False) -> list[EpochRecord]:
+    """The records, each with `best`; of earlier versions, by validation loss. `anew`: none is the best."""
+    found, lowest = list[EpochRecord](), math.inf
+    for record in history:
+        is_best = record.get("best", record["validation_loss"] < lowest)
+        lowest = min(lowest, record["validation_loss"])
+        found.append({**record, "best": is_best and not anew})
+    return found
 
-    If an earlier version wrote the records: the lowest validation loss, the first of equals.
-    """
-    marked = [record for record in history if record.get("best")]
-    lowest = min(history, key=lambda record: record["validation_loss"], default=None)
-    return marked[-1] if marked else lowest
+
+def best(history: Sequence[EpochRecord]) -> EpochRecord | None:
+    """The last of those that were better than all before them; None if there is none."""
+    return next((record for record in reversed(marked(history)) if record["best"]), None)
 
 
 def epoch_line(record: EpochRecord) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
-from treelstm.data.pairs import Corpus, DataError, Pairs, Problems, data_error
+from treelstm.data.pairs import FILES, Corpus, DataError, Pairs, Problems, data_error, label_of_file
 from treelstm.data.reading import REPAIR, digest_of, read_jsonl
 from treelstm.data.store import read_store, write_store
 from treelstm.files import is_there
@@ -28,8 +28,6 @@ from treelstm.randomness import SPLIT, generator
 from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.vocabulary import Vocabulary
 
-# File stem -> label of its pairs; None: each pair says its own.
-FILES = {"positive_pairs": 1, "negative_pairs": 0, "pairs": None}
 _ENDINGS = (".jsonl", ".jsonl.gz")
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 
@@ -192,7 +190,7 @@ def _compile(paths: tuple[Path, ...], ignored_keys: tuple[str, ...]) -> Pairs:
     rows: list[tuple[int, float | None, int, int]] = []  # label, similarity, file, line
     sentences: list[str | None] = []
     for number, path in enumerate(paths):
-        before, label = (problems.count, len(rows)), FILES[path.name.partition(".")[0]]
+        before, label = (problems.count, len(rows)), label_of_file(path)
         for line, record in read_jsonl(path, problems, fingerprint):
             found = list(_record_problems(record, label, builder))
             for problem in found:

@@ -17,6 +17,9 @@ from treelstm.trees.check import check_forest, require, within
 from treelstm.trees.forest import Array, Forest, entries
 from treelstm.trees.vocabulary import Vocabulary
 
+# Stem of a pair file -> label of its pairs; None: each pair says its own.
+FILES = {"positive_pairs": 1, "negative_pairs": 0, "pairs": None}
+
 _SHOWN = 20  # problems listed in an error
 
 
@@ -67,6 +70,11 @@ def data_error(path: Path, found: str, remedy: str) -> DataError:
     return DataError(problems)
 
 
+def label_of_file(path: Path) -> int | None:
+    """The label that a pair file's name gives its pairs."""
+    return FILES[path.name.partition(".")[0]]
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Labelled pairs of trees of one forest; an array of indices selects some of them."""
@@ -102,6 +110,9 @@ class Pairs:
         require(within(self.trees, trees), "a pair has a tree that does not exist")
         require(bool(np.isin(self.label, (-1, 0, 1)).all()), "a label is not 1, 0 or -1")
         require(within(self.file, len(self.paths)), "a pair has a file that does not exist")
+        of_files = np.array([label_of_file(path) for path in self.paths], float)[self.file]
+        agree = np.isnan(of_files) | (of_files == self.label)
+        require(bool(agree.all()), "a label is not that of its file")
         require(not np.isinf(self.similarity).any(), "a similarity is infinite")
         require(bool((self.line > 0).all()), "a line number is not positive")
 

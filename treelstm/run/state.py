@@ -14,7 +14,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnP
 from treelstm.config import Config, ConfigError, from_root
 from treelstm.data.pairs import Corpus
 from treelstm.errors import UserError
-from treelstm.history import IN_EVALUATION, BestEpoch, Change, EpochRecord, Outcome, Timing, metric_named
+from treelstm.history import (
+    IN_EVALUATION,
+    BestEpoch,
+    Change,
+    EpochRecord,
+    Outcome,
+    Timing,
+    marked,
+    metric_named,
+)
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder
@@ -161,11 +170,12 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
     run.epoch_sums = torch.tensor(content["epoch_sums"], dtype=torch.float64, device=run.device)
     run.threshold = math.nan if content["threshold"] is None else content["threshold"]
     run.best, run.seconds = content["best"], content["seconds"]
-    run.history, run.timings = list(content["history"]), list(content["timings"])
+    anew = any(change["best_anew"] for change in new)
+    run.history, run.timings = marked(content["history"], anew), list(content["timings"])
     run.changes = [*content.get("changes", []), *new]
     if content["first_loss"] is not None:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
-    if any(change["best_anew"] for change in new):
+    if anew:
         run.best = None
         if isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.best, run.scheduler.num_bad_epochs = math.inf, 0
