@@ -63,6 +63,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plateau": {"lr_schedule": "plateau", "learning_rate": 0.02, "batch_size": 40, "keep": 2},
     "patience": {"patience": 1, "learning_rate": 0.03, "margin": 2.0, "keep": 3},
     "start_from": {"start_from": "best_model.pt of the first", "batch_size": 9, "dropout": 0.0},
+    "graded": {"objective": "graded", "bag_of_symbols": False},
+    "ranking": {"objective": "ranking", "best_by": "validation_roc_auc", "patience": 3},
+    "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
     "split": {"validation_dir": None, "validation_fraction": 0.3, "seed": 5, "batch_size": 64},
 }
 

@@ -22,7 +22,7 @@ from corpora import DIGEST, seal
 
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
-from treelstm.data.load import pair_files
+from treelstm.data.load import Needed, pair_files
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.reading import read_jsonl
 from treelstm.errors import UserError
@@ -170,9 +170,10 @@ def test_a_missing_directory_says_how_to_get_a_sample(tmp_path):
 def test_a_directory_may_be_a_string(tiny, monkeypatch):
     monkeypatch.chdir(tiny)
     assert same(load_pairs("training"), load_pairs(tiny / "training"))
-    assert pair_files("training")[1] == Path("training", "positive_pairs.jsonl")
+    needed = Needed("contrastive")
+    assert pair_files("training", needed)[0] == Path("training", "positive_pairs.jsonl")
     with pytest.raises(DataError, match="nowhere: no such directory"):
-        pair_files("nowhere")
+        pair_files("nowhere", needed)
 
 
 def test_plain_and_gzipped_files_of_one_class_are_ambiguous(data):
@@ -479,3 +480,77 @@ def test_the_real_corpus_shares_its_subtrees_twelve_times(real):
     assert len(pairs) == 5_495 and int(pairs.label.sum()) == 495
     assert int(pairs.forest.tree_nodes.sum()) == 237_262
     assert len(pairs.forest.height) == pytest.approx(19_904, abs=5)
+
+
+def in_one_file(data: Path, change: Any) -> Path:
+    """The training pairs in pairs.jsonl, each record changed by `change`."""
+    records = []
+    for path in sorted((data / "training").glob("*_pairs.jsonl"), reverse=True):
+        records += map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        path.unlink()
+    for record in records:
+        change(record)
+    path = data / "training" / "pairs.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_pairs_of_both_labels_may_lie_in_one_file(data, tiny):
+    path = in_one_file(data, lambda record: None)
+    found, expected = load_pairs(path.parent), load_pairs(tiny / "training")
+    assert found.content_digest == expected.content_digest
+    assert found.where(30) == f"{path}:31" and expected.where(30).endswith("negative_pairs.jsonl:7")
+    assert found.content_digest == load_pairs(path.parent).content_digest  # from the compiled corpus
+
+
+def test_pairs_without_labels_train_the_graded_objective(data, tmp_path):
+    in_one_file(data, without("label"))
+    settings = {"objective": "graded", "validation_dir": None, "validation_fraction": 0.25}
+    config = tiny_config(data, tmp_path / "run", **settings)
+    report = preflight(config)
+    assert report.verdict != "no-go", report
+    record = train(config).epochs[-1]
+    assert {"validation_pearson", "validation_spearman", "validation_mse"} <= record.keys()
+    assert not {"train_acc", "validation_roc_auc"} & record.keys()
+
+
+def test_graded_pairs_need_a_similarity_on_the_scale_by_file_and_line(data, tmp_path):
+    path = in_one_file(data, lambda record: record.update(similarity=record["similarity"] * 4 + 1))
+    edit_record(path, 3, lambda record: record.update(similarity=5.5))
+    edit_record(path, 4, without("similarity"))
+    scale = {"objective": "graded", "similarity_low": 1, "similarity_high": 5, "validation_dir": None}
+    config = tiny_config(data, tmp_path / "run", **scale)
+    with pytest.raises(DataError) as error:
+        load_corpus(config)
+    assert f"{path}:3: similarity is 5.5" in str(error.value) and "from 1 to 5" in str(error.value)
+    assert f"{path}:4: similarity is missing" in str(error.value)
+    assert f"{path}:3" in str(preflight(config))
+
+
+def test_the_ranking_objective_needs_similar_pairs_only(data, tmp_path):
+    (data / "training" / "negative_pairs.jsonl").unlink()
+    with pytest.raises(DataError, match="Both classes are needed"):
+        load_pairs(data / "training")
+    settings = {"objective": "ranking", "validation_dir": None, "validation_fraction": 0.25}
+    record = train(tiny_config(data, tmp_path / "run", **settings)).epochs[-1]
+    assert (
+        0 < record["validation_reciprocal_rank"] <= 1 and 0 <= record["validation_precision_at_1"] <= 1
+    )
+    (data / "training" / "positive_pairs.jsonl").rename(data / "training" / "pairs.jsonl")
+    with pytest.raises(DataError, match="holds no dissimilar pairs"):
+        load_pairs(data / "training")
+
+
+def test_a_pair_of_one_file_must_have_a_label_or_a_similarity(data):
+    path = in_one_file(data, lambda record: None)
+    edit_record(path, 2, without("label"))
+    edit_record(path, 5, lambda record: record.update(label=2))
+    edit_record(path, 6, lambda record: [record.pop("label"), record.pop("similarity")])
+    with pytest.raises(DataError) as error:
+        load_pairs(path.parent)
+    assert f"{path}:5: label is 2, but 1 or 0 was expected" in str(error.value)
+    assert f"{path}:6: label is missing" in str(error.value) and f"{path}:2:" not in str(error.value)
+    edit_record(path, 5, lambda record: record.update(label=1))
+    edit_record(path, 6, lambda record: record.update(label=1))
+    with pytest.raises(DataError, match=f"{path.name}:2: label is missing. .*contrastive"):
+        load_pairs(path.parent)

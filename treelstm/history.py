@@ -142,7 +142,9 @@ def is_better(record: EpochRecord, best: EpochRecord | None, by: str) -> bool:
 
 
 def marked(history: Sequence[EpochRecord], anew: bool = False) -> list[EpochRecord]:
-    """The records, each with `best`; of earlier versions, by validation loss. `anew`: none is the best."""
+    """The records, each with `best`, which in those of earlier versions follows from validation losses.
+    With `anew`, none is the best.
+    """
     found, lowest = list[EpochRecord](), math.inf
     for record in history:
         is_best = record.get("best", record["validation_loss"] < lowest)
