@@ -73,7 +73,7 @@ FLOORS = [
     "trees.forest trees.vocabulary trees.builder trees.check",
     "data.pairs data.reading data.store data.load",
     "sealed log notify",
-    "model.child_sum model.objectives model.encoder model.content model.files evaluation explanation",
+    "model.child_sum model.objectives model.vectors model.encoder model.content model.files evaluation explanation",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
     "run.deadline run.listener run.tensorboard run.training",
     "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",

@@ -117,6 +117,8 @@ class EncoderSettings:
         '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
         _one_of("float32", "bfloat16"),
     )
+    vectors_keys: tuple[str, ...] = _fixed((), 'keys whose values have pretrained vectors, as in "word"')
+    vectors_frozen: bool = _fixed(False, "keep these vectors as they are, instead of tuning them")
     ignored_keys: tuple[str, ...] = _fixed(
         ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
         "keys of the ASTs that the model must not see",
@@ -191,6 +193,9 @@ class Config(EncoderSettings):
     )
     similarity_low: float = _fixed(0.0, "lowest similarity that the graded pairs' scale has")
     similarity_high: float = _fixed(1.0, "highest similarity of that scale")
+    vectors: str | None = _fixed(
+        None, "file of pretrained vectors: GloVe's or word2vec's text, or .npy beside a .txt", _PATH
+    )
     best_by: str | None = _fixed(
         None, "number of the history that decides best_model.pt and patience; None: the objective's own"
     )
@@ -224,9 +229,7 @@ class Config(EncoderSettings):
     ignore_preflight: bool = _free(False, "train even if preflight says no-go")
 
     def __post_init__(self) -> None:
-        """Also splits `changes` at commas, and refuses names that it cannot hold."""
-        if isinstance(self.changes, str):
-            object.__setattr__(self, "changes", (self.changes,))
+        """Also refuses settings that do not fit each other, and names that `changes` cannot hold."""
         super().__post_init__()
         names = tuple(filter(None, map(str.strip, ",".join(self.changes).split(","))))
         object.__setattr__(self, "changes", names)
@@ -240,9 +243,17 @@ class Config(EncoderSettings):
                 f"similarity_low is {self.similarity_low:g}, expected less than "
                 f"similarity_high, {self.similarity_high:g}. Change one."
             )
-        known = {setting.name for setting in dataclasses.fields(self)} - MODEL_SETTINGS | {"data"}
+        if self.vectors and (self.start_from or not self.vectors_keys):
+            remedy = 'Set vectors_keys to the keys whose values are words, such as "word"'
+            if self.start_from:
+                remedy = "start_from brings the vectors of its model: set vectors to None"
+            raise ConfigError(f"vectors is {self.vectors!r}. {remedy}.")
+        if self.vectors_keys and not (self.vectors or self.start_from):
+            raise ConfigError(f"vectors_keys is {self.vectors_keys}. It needs vectors, a file of them.")
+        of_model = MODEL_SETTINGS | {"vectors"}
+        known = {setting.name for setting in dataclasses.fields(self)} - of_model | {"data"}
         for name in names:
-            if name in MODEL_SETTINGS:
+            if name in of_model:
                 remedy = "it makes another model. Choose a new output_dir instead"
                 raise ConfigError(f"changes names {name}, which no resume can change: {remedy}.")
             if name not in known:
@@ -315,12 +326,14 @@ class Config(EncoderSettings):
 
 # What earlier versions did, which had no such settings.
 _EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}
-_ADDED = "objective temperature similarity_low similarity_high".split()
+_ADDED = (
+    "objective temperature similarity_low similarity_high vectors vectors_keys vectors_frozen".split()
+)
 
 
 def completed(settings: Settings) -> Settings:
     """A run's settings, with those that its version of treelstm did not have."""
-    defaults = {name: getattr(Config, name) for name in _ADDED}
+    defaults = {name: plain(getattr(Config, name)) for name in _ADDED}
     return settings | {k: v for k, v in {**defaults, **_EARLIER}.items() if k not in settings}
 
 
@@ -338,7 +351,9 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
     kind = "None" if value is None else type(value).__name__  # True is an int, but not for a user
     if isinstance(value, Path | str):
         kind, value = "str", str(value)
-    elif "tuple" in expected and isinstance(value, list | tuple):
+    if "tuple" in expected and isinstance(value, str):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+    if "tuple" in expected and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):
             kind, value = expected, tuple(value)
     elif "float" in expected and isinstance(value, int | float) and kind != "bool":

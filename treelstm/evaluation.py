@@ -161,7 +161,7 @@ def tfidf_scorer(pairs: Pairs, key: str | None = None) -> PairScorer:
 
 def untrained_encoder(encoder: TreeEncoder, seed: int) -> TreeEncoder:
     """An encoder with fresh weights, and the vocabulary, settings and device of `encoder`."""
-    fresh = TreeEncoder(encoder.vocabulary, encoder.settings, seed=seed)
+    fresh = TreeEncoder(encoder.vocabulary, encoder.settings, seed=seed, vectors=encoder.vectors)
     return fresh.to(encoder.embedding.device).eval()
 
 

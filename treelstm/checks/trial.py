@@ -23,10 +23,11 @@ from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, new_changes
 from treelstm.run.directory import starting_point
-from treelstm.run.state import SettingsChanged, new_run, state_of
+from treelstm.run.state import Run, SettingsChanged, new_run, state_of
 from treelstm.run.step import train_step
 from treelstm.sealed import CheckpointError, sealed
 from treelstm.trees.forest import Array
+from treelstm.trees.vocabulary import key_of
 
 _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
 _THREAD_ROUNDS, _THREAD_STEPS = 3, 5
@@ -73,6 +74,8 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
         return
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
+    if run.encoder.vectors is not None:
+        yield _vectors(run)
     order = largest_batch(config, corpus.training)
     train_step(run, order, run.corpus.vocabulary.ids(corpus.training.forest.symbols))
     loss = float(run.epoch_sums[0]) / len(order)
@@ -90,6 +93,21 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     text = f"no gradient reaches {', '.join(idle)}" if idle else "every parameter receives a gradient"
     remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
     yield judged(text, bool(idle), WARNING, remedy)
+
+
+def _vectors(run: Run) -> Finding:
+    """How many of the words in training have a pretrained vector."""
+    table, keys = run.encoder.vector_table, run.config.vectors_keys
+    symbols = run.corpus.vocabulary.symbols
+    known = ~run.corpus.vocabulary.is_unknown(np.arange(len(symbols)))
+    words = [k for k in np.flatnonzero(known).tolist() if key_of(symbols[k]) in keys]
+    found = int((run.encoder.vector_row[words] >= 0).sum())
+    text = (
+        f"{found:,} of the {len(words):,} values of {', '.join(keys)} in training have one of the "
+        f"{len(table):,} vectors, which take {table.nbytes / 1e6:,.0f} MB of every checkpoint"
+    )
+    remedy = "Check vectors_keys, and whether the file is of the same language and spelling"
+    return judged(text, 2 * found < len(words) or not words, WARNING, remedy)
 
 
 def _least_bytes(config: Config, corpus: Corpus) -> int:

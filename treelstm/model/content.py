@@ -14,6 +14,7 @@ from torch import Tensor
 from treelstm.config import Config, ConfigError, EncoderSettings, Settings, completed
 from treelstm.history import Epoch, Number
 from treelstm.model.encoder import parameter_shapes
+from treelstm.model.vectors import STATE
 from treelstm.sealed import DamagedCheckpoint
 
 Shape = tuple[int, ...]
@@ -68,8 +69,11 @@ def check_encoder(
 ) -> list[Shape]:
     """Checks vocabulary and weights of an encoder with these settings; the shapes of its weights."""
     require(path, len({*symbols}) == len(symbols), "its vocabulary holds a symbol twice")
-    shapes = parameter_shapes(settings, len(symbols))
-    sets = {"Missing": shapes.keys() - weights.keys(), "Unexpected": weights.keys() - shapes.keys()}
+    with_vectors = STATE if settings.vectors_keys and weights.keys() >= STATE else set()
+    size = _check_vectors(path, weights) if with_vectors else 0
+    shapes = parameter_shapes(settings, len(symbols), size)
+    names = shapes.keys() | (STATE if settings.vectors_keys else set())
+    sets = {"Missing": names - weights.keys(), "Unexpected": weights.keys() - names}
     for which, names in sets.items():
         if names:
             raise DamagedCheckpoint(
@@ -80,6 +84,19 @@ def check_encoder(
     for name, shape in shapes.items():
         require_tensor(path, name, weights[name], shape)
     return [*shapes.values()]
+
+
+def _check_vectors(path: Path, weights: dict[str, Tensor]) -> int:
+    """Checks an encoder's pretrained vectors; returns their size."""
+    table, words = weights["vector_table"], weights["vector_words"]
+    texts = words.dtype == torch.uint8 and words.ndim == 1 and len(words) > 0
+    require(path, texts and table.ndim == 2 and table.numel() > 0, "its vectors are no table of words")
+    require_tensor(path, "vector_table", table, (1 + int((words == ord("\n")).sum()), table.shape[1]))
+    try:
+        words.numpy().tobytes().decode()
+    except UnicodeDecodeError:
+        require(path, False, "the words of its vectors are no text")
+    return table.shape[1]
 
 
 def check_model(path: Path, content: ModelFile) -> tuple[Config, list[Shape]]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from treelstm.config import EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
+from treelstm.model.vectors import Vectors
 from treelstm.neutral import neutral_torch
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees.builder import TreeError, compile_forest
@@ -31,8 +32,13 @@ class NoThreshold(UserError, ValueError):
     """The encoder has never been validated, so it cannot say which distances count as similar."""
 
 
-def parameter_shapes(settings: EncoderSettings, symbols: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight of an encoder that knows so many symbols, by its name."""
+def parameter_shapes(
+    settings: EncoderSettings, symbols: int, vector_size: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight of an encoder that knows so many symbols, by its name.
+
+    `vector_size` is that of pretrained vectors; 0: there are none.
+    """
     inputs, states, outputs = settings.embedding_dim, settings.hidden_dim, settings.output_dim
     shapes: dict[str, tuple[int, ...]] = {"embedding": (symbols, inputs)}
     if states:
@@ -42,6 +48,8 @@ def parameter_shapes(settings: EncoderSettings, symbols: int) -> dict[str, tuple
         shapes |= {"output_weight": (outputs, states)}
     if settings.bag_of_symbols:
         shapes |= {"bag_weight": (outputs, inputs), "gain": ()}
+    if vector_size not in (0, inputs):
+        shapes |= {"vector_weight": (inputs, vector_size)}
     return shapes
 
 
@@ -58,6 +66,15 @@ def _drawn(name: str, shape: tuple[int, ...], random: torch.Generator) -> Tensor
     return (torch.rand(shape, generator=random) * 2 - 1) * scale
 
 
+def _random_signs(texts: Iterable[str], size: int) -> Tensor:
+    """A row [size] for each text, which depends on the text alone; the scale is that of embeddings."""
+    width = -(-size // 8)  # bytes
+    spelled = (text.encode("utf-8", "surrogatepass") for text in texts)
+    digests = b"".join(hashlib.shake_128(text).digest(width) for text in spelled)
+    bits = np.unpackbits(np.frombuffer(digests, np.uint8).reshape(-1, width), axis=1)[:, :size]
+    return torch.from_numpy((2.0 * bits - 1) * _EMBEDDING_SCALE)
+
+
 class TreeEncoder(nn.Module):
     """Maps trees to vectors. Its vocabulary and ignored keys let it read ASTs.
 
@@ -65,6 +82,9 @@ class TreeEncoder(nn.Module):
     b, of length 1, the direction of the sum of the embeddings of the tree's distinct symbols: a path
     that does not squeeze words through the tree. The gain g starts at 0 and is learned. Without
     `bag_of_symbols` only the first term is there, with hidden_dim=0 only the second.
+
+    With `vectors`, the embedding of a symbol that has one is its vector plus what training adds; vectors
+    of another size are projected. They are part of the state, since unseen trees need them.
 
     Weights are drawn from `seed` alone. With `precision="bfloat16"`, the states and products inside the
     trees are of that type; weights, their gradients and the projections stay float32.
@@ -78,15 +98,35 @@ class TreeEncoder(nn.Module):
     output_weight: nn.Parameter
     bag_weight: nn.Parameter
     gain: nn.Parameter
+    vector_weight: nn.Parameter
+    vector_table: Tensor
+    vector_words: Tensor
+    vector_row: Tensor  # of each symbol of the vocabulary; -1: it has no vector
 
     @neutral_torch()
-    def __init__(self, vocabulary: Vocabulary, settings: EncoderSettings, *, seed: int = 42) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        settings: EncoderSettings,
+        *,
+        seed: int = 42,
+        vectors: Vectors | None = None,
+    ) -> None:
         super().__init__()
+        self.vectors = vectors
         self.vocabulary = vocabulary
         self.settings = EncoderSettings.among(settings.to_dict())  # a Config is more than these
         random = generator(seed, WEIGHTS)
-        for name, shape in parameter_shapes(settings, len(vocabulary)).items():
+        size = vectors.table.shape[1] if vectors else 0
+        for name, shape in parameter_shapes(settings, len(vocabulary), size).items():
             self.register_parameter(name, nn.Parameter(_drawn(name, shape, random)))
+        if vectors:
+            rows = torch.from_numpy(vectors.rows_of(vocabulary.symbols, settings.vectors_keys))
+            self.register_buffer("vector_table", vectors.table)
+            self.register_buffer("vector_words", vectors.words)
+            self.register_buffer("vector_row", rows, persistent=False)
+            with torch.no_grad():
+                self.embedding[rows >= 0] = 0.0
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
 
     def forward(
@@ -95,13 +135,28 @@ class TreeEncoder(nn.Module):
         """Encodings [B, O] of the batch's trees, made by `self.batch`; `dropout_mask` [B, H] acts on
         the root states. `embedding` may have more rows than the encoder's own, see `reading`.
         """
-        rows = SymbolSum.apply(self.embedding if embedding is None else embedding, batch)
+        rows = SymbolSum.apply(self._embeddings(batch.used) if embedding is None else embedding, batch)
         parts = []
         if self.settings.hidden_dim:
             parts.append(self._of_tree(rows[: batch.num_nodes], batch, dropout_mask))
         if self.settings.bag_of_symbols:
             parts.append(self.of_bags(rows[batch.num_nodes :]))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _embeddings(self, symbols: Tensor) -> Tensor:
+        """Embeddings [all, D], of which those of `symbols`, distinct ids, can be used."""
+        if self.vectors is None:
+            return self.embedding
+        symbols = symbols[self.vector_row[symbols] >= 0]
+        vectors = self._projected(self.vector_row[symbols])
+        if self.settings.vectors_frozen:
+            return self.embedding.index_copy(0, symbols, vectors)
+        return self.embedding.index_add(0, symbols, vectors)
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        """The vectors in these rows of the table, in the size of an embedding."""
+        vectors, weight = self.vector_table[rows], getattr(self, "vector_weight", None)
+        return vectors if weight is None else functional.linear(vectors, weight)
 
     def _of_tree(self, x: Tensor, batch: TreeBatch, dropout_mask: Tensor | None) -> Tensor:
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
@@ -124,22 +179,26 @@ class TreeEncoder(nn.Module):
     def reading(self, forest: Forest) -> tuple[np.ndarray, Tensor]:
         """Ids of the forest's symbols, and the embeddings that they point to.
 
-        A symbol that training did not know gets a row of its own: random signs, made from its text. So
-        two trees that share it are nearer than two that do not (Dhingra et al. 2017, arXiv:1703.00993,
-        section 4). An encoder without a bag takes the unknown symbol of its key instead.
+        A symbol that training did not know gets a row of its own: its vector, else random signs, made
+        from its text. So two trees that share it are nearer than two that do not (Dhingra et al. 2017,
+        arXiv:1703.00993, section 4). An encoder without a bag takes the unknown symbol of its key
+        instead of random signs.
         """
         ids = self.vocabulary.ids(forest.symbols)
-        if not self.settings.bag_of_symbols:
-            return ids, self.embedding
+        parts = [self._embeddings(torch.arange(len(self.vocabulary), device=self.embedding.device))]
         unknown = np.flatnonzero(self.vocabulary.is_unknown(ids))
-        ids[unknown] = len(self.vocabulary) + np.arange(len(unknown))
-        size = self.settings.embedding_dim
-        width = -(-size // 8)  # bytes
-        spelled = (forest.symbols[symbol].encode("utf-8", "surrogatepass") for symbol in unknown)
-        digests = b"".join(hashlib.shake_128(text).digest(width) for text in spelled)
-        bits = np.unpackbits(np.frombuffer(digests, np.uint8).reshape(-1, width), axis=1)[:, :size]
-        rows = torch.from_numpy((2.0 * bits - 1) * _EMBEDDING_SCALE)
-        return ids, torch.cat((self.embedding, rows.to(self.embedding)))
+        if self.vectors is not None:
+            texts = (forest.symbols[symbol] for symbol in unknown.tolist())
+            rows = self.vectors.rows_of(texts, self.settings.vectors_keys)
+            found = torch.from_numpy(rows[rows >= 0]).to(self.embedding.device)
+            parts.append(self._projected(found))
+            ids[unknown[rows >= 0]] = len(self.vocabulary) + np.arange(len(found))
+            unknown = unknown[rows < 0]
+        if self.settings.bag_of_symbols:
+            ids[unknown] = sum(map(len, parts)) + np.arange(len(unknown))
+            texts = (forest.symbols[symbol] for symbol in unknown.tolist())
+            parts.append(_random_signs(texts, self.settings.embedding_dim).to(self.embedding))
+        return ids, torch.cat(parts)
 
     @neutral_torch()
     @torch.no_grad()

@@ -18,6 +18,7 @@ from treelstm.files import make_directory, write_whole
 from treelstm.history import Number
 from treelstm.model.content import ModelFile, Symbols, check_encoder, check_model, require_type
 from treelstm.model.encoder import TreeEncoder
+from treelstm.model.vectors import Vectors
 from treelstm.process import chosen_device
 from treelstm.sealed import CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
 from treelstm.trees.vocabulary import Vocabulary
@@ -74,7 +75,8 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
 def _encoder(
     settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor], threshold: float | None
 ) -> TreeEncoder:
-    encoder = TreeEncoder(Vocabulary(symbols), settings)
+    vectors = Vectors.of_state(weights) if settings.vectors_keys else None
+    encoder = TreeEncoder(Vocabulary(symbols), settings, vectors=vectors)
     encoder.load_state_dict(weights)
     encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.eval()

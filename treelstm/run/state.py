@@ -28,6 +28,7 @@ from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Objective, objective_of
+from treelstm.model.vectors import Vectors, read_vectors
 from treelstm.process import chosen_device
 from treelstm.run.changes import ended, new_changes, refusals
 from treelstm.run.content import Commit, schedules
@@ -119,11 +120,12 @@ def new_run(config: Config, corpus: Corpus) -> Run:
         ConfigError: torch sees no such device.
     """
     if config.start_from is None:
-        return _blank_run(config, corpus)
+        vectors = read_vectors(from_root(config.vectors)) if config.vectors else None
+        return _blank_run(config, corpus, vectors)
     path = now_at(from_root(config.start_from), config.output_path)
     source = load_encoder(path)
     log.info("starting from the weights in %s", path)
-    run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary))
+    run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary), source.vectors)
     try:
         own, theirs = run.encoder.state_dict(), source.state_dict()
         if not source.settings.bag_of_symbols:  # of a tree alone: the bag begins as drawn
@@ -154,8 +156,10 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         )
     new = new_changes(config, corpus, content)
     changed = {change["name"] for change in new}
-    run = _blank_run(config, replace(corpus, vocabulary=Vocabulary(content["vocabulary"])))
-    run.encoder.load_state_dict(content["model_state_dict"])  # of its shapes, see run/content.py
+    vocabulary, weights = Vocabulary(content["vocabulary"]), content["model_state_dict"]
+    vectors = Vectors.of_state(weights) if config.vectors_keys else None
+    run = _blank_run(config, replace(corpus, vocabulary=vocabulary), vectors)
+    run.encoder.load_state_dict(weights)  # of its shapes, see run/content.py
     run.step, run.epochs_done = content["step"], content["epoch"] - (content["step"] > 0)
     if changed & {"learning_rate", "lr_schedule", "warmup_steps", "epochs"}:
         _advance_schedule(run)
@@ -248,9 +252,9 @@ def norm(tensors: Iterable[torch.Tensor]) -> float:
     return float(torch.linalg.vector_norm(norms))
 
 
-def _blank_run(config: Config, corpus: Corpus) -> Run:
+def _blank_run(config: Config, corpus: Corpus, vectors: Vectors | None = None) -> Run:
     device = chosen_device(config.device)
-    encoder = TreeEncoder(corpus.vocabulary, config, seed=config.seed).to(device)
+    encoder = TreeEncoder(corpus.vocabulary, config, seed=config.seed, vectors=vectors).to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True)
     scheduler, warmup = schedules(optimizer, config)
     objective, initial_norm = objective_of(config), norm(encoder.parameters())
