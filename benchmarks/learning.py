@@ -3,31 +3,48 @@
     python benchmarks/learning.py krestomatio [SEED ...]
     python benchmarks/learning.py sample [SEED ...]
     python benchmarks/learning.py ranking [SEED ...]
-    python benchmarks/learning.py sick DIRECTORY [SEED ...]
+    python benchmarks/learning.py sick DIRECTORY [SEED ...] [VECTORS]
+    python benchmarks/learning.py cost
+    python benchmarks/learning.py result
 
 Default settings, and the epoch that each run itself takes for its best; nothing else is chosen. Each row
 is a model; numbers are those of each seed, then the median. DIRECTORY holds the SICK corpus in the text
-format of the published Tree-LSTM code: {train,dev,test}/{a,b}.{toks,parents,rels} and sim.txt.
+format of the published Tree-LSTM code, {train,dev,test}/{a,b}.{toks,parents,rels} and sim.txt. VECTORS is
+a file for the setting `vectors`. `cost` compares the processor time of steps with and without the bag;
+`result` draws docs/result.png.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from corpus import REAL, workplace
-from treelstm import Config, Listener, load_encoder, load_pairs, write_sample
+from corpus import REAL, REPOSITORY, workplace
+from treelstm import Config, Listener, load_corpus, load_encoder, load_pairs, write_sample
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import encoder_scorer, graded_correlation, retrieval, tfidf_scorer
-from treelstm.run.directory import find_best_model
+from treelstm.figures import distance_figure, history_figure
+from treelstm.history import best
+from treelstm.process import set_for_training
+from treelstm.randomness import epoch_order
+from treelstm.run.directory import HISTORY, find_best_model
+from treelstm.run.state import new_run
+from treelstm.run.step import train_step
 from treelstm.run.training import train_heard_by
+
+import numpy as np
+from matplotlib.image import imread, imsave
 
 EPOCHS = 16
 SEEDS = [0, 1, 2]
+NUMBERS = ["average precision", "ROC-AUC", "precision at 1", "AP by validation loss", "best epoch"]
+ROUNDS, STEPS = 20, 60
 MODELS: dict[str, dict[str, Any]] = {
     "tree and bag (default)": {},
     "bag alone": {"hidden_dim": 0},
@@ -79,7 +96,16 @@ def best_run(work: Path, settings: dict[str, Any]) -> Path:
 def quality(model: Path, pairs: Pairs) -> list[float]:
     scorer = encoder_scorer(load_encoder(model), pairs)
     metrics = scorer.metrics(pairs.label)
-    return [metrics.average_precision, metrics.roc_auc, retrieval(scorer, pairs, at=(1,)).precision[1]]
+    history = json.loads((model.parent / HISTORY).read_text())
+    by_loss = min(history, key=lambda record: record["validation_loss"])
+    first = retrieval(scorer, pairs, at=(1,)).precision[1]
+    return [
+        metrics.average_precision,
+        metrics.roc_auc,
+        first,
+        by_loss["validation_average_precision"],
+        best(history)["epoch"],
+    ]
 
 
 def table(names: list[str], rows: dict[str, list[list[float]]]) -> None:
@@ -100,14 +126,15 @@ def classified(work: Path, corpora: dict[int, tuple[Path, Path]]) -> None:
         pairs = load_pairs(validation)
         scorer = tfidf_scorer(pairs)
         metrics, first = scorer.metrics(pairs.label), retrieval(scorer, pairs, at=(1,)).precision[1]
-        rows["TF-IDF, not trained"].append([metrics.average_precision, metrics.roc_auc, first])
+        found = [metrics.average_precision, metrics.roc_auc, first, math.nan, math.nan]
+        rows["TF-IDF, not trained"].append(found)
         data = {"data_dir": str(training), "validation_dir": str(validation), "seed": seed}
         for name, settings in MODELS.items():
             rows[name].append(quality(best_run(work, {**data, **settings}), pairs))
-    table(["average precision", "ROC-AUC", "precision at 1"], rows)
+    table(NUMBERS, rows)
 
 
-def sick(work: Path, directory: Path, seeds: list[int]) -> None:
+def sick(work: Path, directory: Path, seeds: list[int], vectors: str | None) -> None:
     for part in ("train", "dev", "test"):
         (work / part).mkdir()
         lines = map(json.dumps, sick_pairs(directory / part))
@@ -116,9 +143,12 @@ def sick(work: Path, directory: Path, seeds: list[int]) -> None:
     scale = {"objective": "graded", "similarity_low": 1.0, "similarity_high": 5.0}
     data = {"data_dir": str(work / "train"), "validation_dir": str(work / "dev"), **scale}
     rows: dict[str, list[list[float]]] = {}
-    for name in ("tree and bag (default)", "bag alone", "tree alone"):
+    models = {name: MODELS[name] for name in ("tree and bag (default)", "bag alone", "tree alone")}
+    if vectors:
+        models = {"tree and bag, with vectors": {"vectors": vectors, "vectors_keys": "word"}}
+    for name, settings in models.items():
         for seed in seeds:
-            model = best_run(work, {**data, **MODELS[name], "seed": seed})
+            model = best_run(work, {**data, **settings, "seed": seed})
             found = graded_correlation(
                 encoder_scorer(load_encoder(model), test).distance, test.similarity
             )
@@ -127,12 +157,54 @@ def sick(work: Path, directory: Path, seeds: list[int]) -> None:
     table(["test Pearson", "test Spearman"], rows)
 
 
+def cost() -> None:
+    """Processor time of the same steps with the bag and without, in turns on one thread."""
+    settings = {"data_dir": str(REAL / "training"), "validation_dir": str(REAL / "validation")}
+    configs = [Config(**settings, bag_of_symbols=bag, output_dir="none") for bag in (True, False)]
+    corpus = load_corpus(configs[0])
+    runs = [new_run(config, corpus) for config in configs]
+    order = epoch_order(0, 1, len(corpus.training))
+    ids = corpus.vocabulary.ids(corpus.training.forest.symbols)
+    ratios = []
+    with set_for_training(1):
+        for _ in range(ROUNDS + 1):
+            spent = []
+            for run in runs:
+                began, run.step = time.process_time(), 0
+                for _ in range(STEPS):
+                    train_step(run, order, ids)
+                spent.append(time.process_time() - began)
+            ratios.append(spent[0] / spent[1])
+    low, middle, high = np.percentile(ratios[1:], (5, 50, 95))
+    print(f"a step with the bag takes {middle:.3f} times that without ({low:.3f} to {high:.3f})")
+
+
+def result(work: Path) -> None:
+    write_sample(work / "training")
+    write_sample(work / "validation", seed=1, unlike=work / "training")
+    data = {"data_dir": str(work / "training"), "validation_dir": str(work / "validation")}
+    model = best_run(work, data)
+    pairs, history = load_pairs(work / "validation"), json.loads((model.parent / HISTORY).read_text())
+    scorer = encoder_scorer(load_encoder(model), pairs)
+    parts = (history_figure(history), distance_figure(scorer.distance, pairs.label, scorer.threshold))
+    images = []
+    for number, part in enumerate(parts):
+        part.savefig(work / f"{number}.png", dpi=110)
+        images.append(imread(work / f"{number}.png"))
+    width = max(image.shape[1] for image in images)
+    wide = [np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=1.0) for i in images]
+    imsave(REPOSITORY / "docs" / "result.png", np.concatenate(wide))
+
+
 def main(corpus: str, *rest: str) -> None:
     with workplace() as name:
         work = Path(name)
+        seeds = [int(word) for word in rest if word.isdecimal()] or SEEDS
+        if corpus == "result":
+            return result(work)
         if corpus == "sick":
-            return sick(work, Path(rest[0]), [*map(int, rest[1:])] or SEEDS)
-        seeds = [*map(int, rest)] or SEEDS
+            vectors = rest[-1] if len(rest) > 1 and not rest[-1].isdecimal() else None
+            return sick(work, Path(rest[0]), seeds, vectors)
         if corpus == "sample":
             for seed in seeds:
                 write_sample(work / f"training{seed}", seed=seed)
@@ -142,6 +214,8 @@ def main(corpus: str, *rest: str) -> None:
             return classified(work, parts)
         if not REAL.is_dir():
             sys.exit("the real corpus is not beside this clone")
+        if corpus == "cost":
+            return cost()
         if corpus == "krestomatio":
             return classified(work, {seed: (REAL / "training", REAL / "validation") for seed in seeds})
         (work / "positive").mkdir()
@@ -155,7 +229,7 @@ def main(corpus: str, *rest: str) -> None:
                 for seed in seeds
             ]
         }
-        table(["average precision", "ROC-AUC", "precision at 1"], rows)
+        table(NUMBERS, rows)
 
 
 if __name__ == "__main__":
