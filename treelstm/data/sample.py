@@ -23,48 +23,11 @@ from treelstm.files import listed, make_directory, write_whole
 Synonyms = tuple[str, ...]
 
 
-def _class(text: str) -> list[Synonyms]:
-    return [tuple(entry.split("=")) for entry in text.split()]
-
-
 # Roots by class, with "-" before each suffix and "=" between near-synonyms.
-LEXICON = {
-    "person": _class("""amik=kamarad najbar gast=vizit-ant knab=bub vir patr frat onkl kuz nev av edz
-        vidv infan=id reĝ=monarĥ princ soldat kapitan general mastr=posed-ant serv-ist=lake student
-        lern-ant profesor instru-ist=pedagog kurac-ist=doktor juĝ-ist advokat polic-ist=ĝendarm
-        ŝtel-ist=rab-ist poet verk-ist=aŭtor aktor muzik-ist kant-ist pentr-ist skulpt-ist bak-ist
-        kuir-ist fiŝ-ist ĉas-ist farm-ist=kampar-an pastr=sacerdot monaĥ spion esplor-ist=scienc-ist
-        inĝenier mar-ist=matros pilot ŝofor gvid-ist estr=ĉef hero komerc-ist=negoc-ist vojaĝ-ant=turist
-        ĝarden-ist tajlor barbir urb-an"""),
-    "animal": _class("""hund kat ĉeval bov kapr ŝaf pork azen mul lup vulp urs leon tigr elefant simi
-        kamel cerv lepor kunikl rat mus sciur hirund korv agl kok anser anas cign kolomb papag strut ran
-        serpent testud lacert krokodil salm ŝark balen delfen abel vesp formik papili arane erinac kastor
-        lutr pav sturn alaŭd paser"""),
-    "thing": _class("""libr=volum leter=mesaĝ gazet=ĵurnal kajer krajon plum paper skatol=kest sak
-        botel=flakon glas pokal=kalik tas teler tranĉ-il fork kuler pot pan kuk fromaĝ buter ov pom pir
-        vinber oranĝ citron sup viand=karn salat suker te kaf lakt bier vin tabl seĝ benk lit
-        lamp=lantern horloĝ spegul ŝlos-il pord fenestr tapiŝ vest=kostum mantel ĉapel ŝu bot pantalon
-        ĉemiz rob jup gant ring ĉen kron bicikl=velociped aŭt=aŭtomobil ĉar ŝip boat trajn=vagon-ar balon
-        martel seg-il najl ŝnur=kord ret flor roz bild statu mon diamant perl zon ombrel valiz=kofr kusen
-        kovert map juvel=gem glav=spad paf-il=fusil harp violon flut tambur gitar"""),
-    "done to beings": _class("""vid am=ador sekv help=asist serĉ trov observ=rigard salut puŝ kapt ĉas
-        persekut nutr=manĝ-ig lav=pur-ig sav=liber-ig gard=protekt forges admir=estim aŭskult vek renkont
-        kaŝ port=transport akompan=eskort imit=kopi envi ofend=insult san-ig=resan-ig invit tromp=dup
-        venk=super demand konsol=trankvil-ig atend log=alog respekt=honor kis kares bat=frap mord
-        tim-ig=terur laŭd konduk=gvid pun atak=asalt vund minac"""),
-    "done to things": _class("""hav=posed aĉet vend romp=frakas ripar=flik perd donac uz=util-ig prunt
-        mezur pes pak desegn=skiz montr=prezent elekt=prefer tranĉ=hak kovr ĵet=lanĉ lev ten tir=tren
-        detru=ruin-ig polur farb dekor=ornam ricev=akcept send=ekspedi ŝtel=rab"""),
-    "quality": _class("""bel=ĉarm bon grand=vast long alt larĝ dik fort=potenc rapid vigl=energi
-        saĝ=prudent riĉ jun nov freŝ varm hel pur dolĉ ĝoj=gaj kuraĝ=brav honest fidel=lojal
-        trankvil=kviet mol sek plen util facil=simpl feliĉ=beat san afabl=ĝentil sever=rigor simpati kar
-        dens profund graci=elegant fam=renom modest=humil diligent atent=zorg pacienc lert=kompetent grav
-        sincer fier=orgojl serioz"""),
-    "colour": _class("ruĝ=skarlat blu=lazur verd flav nigr blank griz brun purpur viol"),
-    "manner": _class("""hast silent volont klar laŭt ĝoj=gaj ruz subit=abrupt oft rar fakt sekret maten
-        vesper nokt tag somer vintr aŭtun printemp hejm ĝarden=park strat mont mar=ocean urb vilaĝ
-        kastel=palac merkat=bazar haven insul kamp plaĝ=strand dezert hotel restoraci teatr muze
-        bibliotek prizon stadion"""),
+_LINES: dict[str, list[str]] = json.loads(Path(__file__).with_name("lexicon.json").read_text("utf-8"))
+LEXICON: dict[str, list[Synonyms]] = {
+    kind: [tuple(entry.split("=")) for line in lines for entry in line.split()]
+    for kind, lines in _LINES.items()
 }
 
 _BEINGS = ("person", "animal")
