@@ -10,8 +10,8 @@
 Default settings, and the epoch that each run itself takes for its best; nothing else is chosen. Each row
 is a model; numbers are those of each seed, then the median. DIRECTORY holds the SICK corpus in the text
 format of the published Tree-LSTM code, {train,dev,test}/{a,b}.{toks,parents,rels} and sim.txt. VECTORS
-is a file for the setting `vectors`. `cost` compares the processor time of steps with and without the bag;
-`result` draws docs/result.png.
+is a file for the setting `vectors`. `cost` compares the processor time of steps with the bag and
+without; `result` draws docs/result.png.
 """
 
 from __future__ import annotations
