@@ -43,8 +43,10 @@ def read(path: Path, text: str | bytes) -> Vectors:
 
 
 def as_dict(vectors: Vectors) -> dict[str, list[float]]:
+    """The vectors by word, in the scale of the first word's first number."""
     words = vectors.words.numpy().tobytes().decode().split("\n")
-    return dict(zip(words, vectors.table.tolist(), strict=True))
+    table = vectors.table / vectors.table[0, 0]
+    return {word: pytest.approx(row) for word, row in zip(words, table.tolist(), strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,9 @@ def as_dict(vectors: Vectors) -> dict[str, list[float]]:
     ids=["GloVe", "word2vec", "spaces at the ends", "CRLF", "no end of line"],
 )
 def test_every_common_text_form_gives_the_same_vectors(tmp_path, text):
-    expected = {word: pytest.approx(row) for word, row in WORDS.items()}
-    assert as_dict(read(tmp_path / "v.txt", text)) == expected
+    vectors = read(tmp_path / "v.txt", text)
+    assert as_dict(vectors) == WORDS
+    assert float(vectors.table.square().mean().sqrt()) == pytest.approx(0.15)
 
 
 def test_words_with_spaces_and_an_array_beside_its_words(tmp_path):

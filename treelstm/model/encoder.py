@@ -16,7 +16,7 @@ from torch.nn import functional
 from treelstm.config import EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
-from treelstm.model.vectors import Vectors
+from treelstm.model.vectors import SCALE, Vectors
 from treelstm.neutral import neutral_torch
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees.builder import TreeError, compile_forest
@@ -25,7 +25,6 @@ from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 GAIN_SCALE = 20.0  # so that Adam moves the bag's weight as fast as it has to
-_EMBEDDING_SCALE = 0.15  # standard deviation; a node adds up several symbols
 
 
 class NoThreshold(UserError, ValueError):
@@ -56,7 +55,7 @@ def parameter_shapes(
 def _drawn(name: str, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
     """A weight before training."""
     if name == "embedding":
-        return torch.randn(shape, generator=random) * _EMBEDDING_SCALE
+        return torch.randn(shape, generator=random) * SCALE
     if name == "gain":
         return torch.zeros(())
     if name == "input_bias":
@@ -72,7 +71,7 @@ def _random_signs(texts: Iterable[str], size: int) -> Tensor:
     spelled = (text.encode("utf-8", "surrogatepass") for text in texts)
     digests = b"".join(hashlib.shake_128(text).digest(width) for text in spelled)
     bits = np.unpackbits(np.frombuffer(digests, np.uint8).reshape(-1, width), axis=1)[:, :size]
-    return torch.from_numpy((2.0 * bits - 1) * _EMBEDDING_SCALE)
+    return torch.from_numpy((2.0 * bits - 1) * SCALE)
 
 
 class TreeEncoder(nn.Module):

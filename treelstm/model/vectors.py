@@ -16,6 +16,7 @@ from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of
 
 STATE = {"vector_table", "vector_words"}  # names in an encoder's state dict
+SCALE = 0.15  # root mean square of embeddings before training; a node adds up several symbols
 _LINE_BYTES = 2**20  # the longest line that is read
 
 
@@ -56,6 +57,8 @@ def read_vectors(path: Path) -> Vectors:
     """Reads a text file with a word and its numbers in each line (word2vec's first line, two counts, may
     be there), or an array [V, size] in a `.npy` file beside a `.txt` file with a word in each line.
 
+    The table is scaled to the root mean square that drawn embeddings have.
+
     Raises:
         VectorsError: a file cannot be read, or holds something else; names the line.
     """
@@ -83,6 +86,8 @@ def read_vectors(path: Path) -> Vectors:
     if len(bad):
         found = f"the vector of {words[bad[0]]!r} holds a number that is not finite"
         raise VectorsError(f"{path}: {found}. Correct or remove it.")
+    size = float(np.sqrt(np.square(table, dtype=np.float64).mean()))
+    table *= np.float32(SCALE / size if size else 1.0)
     text = "\n".join(words).encode()
     return Vectors(torch.from_numpy(table), torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
