@@ -270,4 +270,5 @@ def _require_best_by(best_by: str, objective: Objective, corpus: Corpus) -> None
     keys |= objective.measures
     if best_by not in keys:
         listed = ", ".join(sorted(keys))
-        raise ConfigError(f"best_by is {best_by!r}, which these pairs do not give. They give {listed}.")
+        found = f"best_by is {best_by!r}, which these pairs do not give"
+        raise ConfigError(f"{found}. Set it to one of these: {listed}.")
