@@ -27,6 +27,7 @@ from treelstm.checks.report import as_text
 from treelstm.config import ConfigError
 from treelstm.figures import history_figure
 from treelstm.history import summary
+from treelstm.model.files import model_epoch
 from treelstm.run.state import SettingsChanged
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seed": {"seed": 7},
     "num_threads": {"num_threads": 2},
     "data": {"data_dir": "other"},
+    "positive_margin": {"positive_margin": 0.5},
+    "objective": {"objective": "graded"},
+    "temperature": {"temperature": 0.2},
+    "best_by": {"best_by": "validation_loss"},
 }
 
 
@@ -142,6 +147,32 @@ def test_after_a_change_of_what_the_loss_means_the_best_epoch_is_sought_anew(tin
         assert {row["epoch"] for row in picker.rows if row["best"]} == {best}
 
 
+@pytest.mark.parametrize("names", ["best_by", "positive_margin", "objective"])
+def test_after_a_change_of_how_epochs_are_compared_the_best_is_sought_anew(tiny, run, capsys, names):
+    config = tiny_config(tiny, run, epochs=5, changes=names, **CHANGES[names])
+    history = train(config)
+    assert "the best epoch is sought anew" in capsys.readouterr().out
+    assert history.best["epoch"] >= 4
+    assert not any(record["best"] for record in history.epochs[:3])
+    key = {"best_by": "validation_loss", "objective": "validation_loss"}.get(
+        names, "validation_average_precision"
+    )
+    sign = -1 if key == "validation_loss" else 1
+    assert history.best == max(history.epochs[3:], key=lambda record: sign * record[key])
+    assert model_epoch(run / "best_model.pt") == history.best["epoch"]
+
+
+def test_a_refusal_names_every_setting_to_set_as_before(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", epochs=1, bag_of_symbols=False, positive_margin=0.0)
+    train(config)
+    with pytest.raises(SettingsChanged) as error:
+        train(tiny_config(tiny, tmp_path / "run"))
+    remedy = (
+        "Another bag_of_symbols makes another model. Set bag_of_symbols=False, positive_margin=0.0 as"
+    )
+    assert str(error.value).count(remedy) == 1 and "set changes=" not in str(error.value)
+
+
 def marks(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
@@ -159,7 +190,7 @@ def test_before_an_epoch_has_ended_after_such_a_change_there_is_no_best(tiny, ru
 def test_what_gives_batches_their_pairs_changes_only_where_an_epoch_ends(tiny, run):
     train(tiny_config(tiny, run, epochs=5), listeners=[StopAfter(2)])
     before = files(run)
-    for names in ("batch_size", "seed"):
+    for names in ("objective", "batch_size", "seed"):
         config = tiny_config(tiny, run, epochs=5, changes=names, **CHANGES[names])
         message = rf'{names} can change only .*\n?.*Set resume=".*checkpoint_epoch_3\.pt"'
         with pytest.raises(SettingsChanged, match=rf"(?s){message}"):
