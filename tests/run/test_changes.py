@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import tiny_config
-from runs import StopAfter, assert_same_run, copy, files, rewrite, through_kills
+from runs import StopAfter, assert_same_run, copy, files, identical, rewrite, through_kills
 
 from treelstm import (
     Config,
@@ -160,6 +160,18 @@ def test_after_a_change_of_how_epochs_are_compared_the_best_is_sought_anew(tiny,
     sign = -1 if key == "validation_loss" else 1
     assert history.best == max(history.epochs[3:], key=lambda record: sign * record[key])
     assert model_epoch(run / "best_model.pt") == history.best["epoch"]
+
+
+def test_another_best_by_changes_nothing_that_is_computed(tiny, tmp_path):
+    settings = {"lr_schedule": "plateau", "learning_rate": 0.08, "num_threads": 1}
+    train(tiny_config(tiny, tmp_path / "whole", epochs=7, **settings))
+    train(tiny_config(tiny, tmp_path / "run", epochs=6, **settings))
+    settings |= {"best_by": "validation_loss", "changes": "best_by"}
+    train(tiny_config(tiny, tmp_path / "run", epochs=7, **settings))
+    ends = [load_checkpoint(tmp_path / name / "checkpoint_epoch_7.pt") for name in ("whole", "run")]
+    for part in ("model_state_dict", "optimizer_state_dict", "scheduler_state_dict"):
+        assert identical(ends[0][part], ends[1][part]), part
+    assert ends[0]["scheduler_state_dict"]["num_bad_epochs"] > 0  # it counts from before the change
 
 
 def test_a_refusal_names_every_setting_to_set_as_before(tiny, tmp_path):

@@ -177,7 +177,7 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
     if anew:
         run.best = None
-        if isinstance(run.scheduler, ReduceLROnPlateau):
+        if changed != {"best_by"} and isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.best, run.scheduler.num_bad_epochs = math.inf, 0
     return run
 
