@@ -62,10 +62,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cosine": {"lr_schedule": "cosine", "warmup_steps": 50, "keep": 1},
     "plateau": {"lr_schedule": "plateau", "learning_rate": 0.02, "batch_size": 40, "keep": 2},
     "patience": {"patience": 1, "learning_rate": 0.03, "margin": 2.0, "keep": 3},
-    "start_from": {"start_from": "best_model.pt of the first", "batch_size": 9, "dropout": 0.0},
-    "graded": {"objective": "graded", "bag_of_symbols": False},
+    "start_from": {"start_from": "undisturbed", "batch_size": 9, "dropout": 0.0},
+    "graded": {"objective": "graded", "dropout": 0.3},
     "ranking": {"objective": "ranking", "best_by": "validation_roc_auc", "patience": 3},
     "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
+    "no bag": {"bag_of_symbols": False, "positive_margin": 0.0, "patience": 2},
+    "bag added": {"start_from": "no bag", "learning_rate": 0.01},
     "split": {"validation_dir": None, "validation_fraction": 0.3, "seed": 5, "batch_size": 64},
 }
 
@@ -75,7 +77,8 @@ def random_kills(work: Path, kills: int) -> None:
     for number, (name, settings) in enumerate(VARIANTS.items()):
         began = time.monotonic()
         if "start_from" in settings:
-            settings = settings | {"start_from": str(work / "undisturbed" / "best_model.pt")}
+            source = str(work / settings["start_from"] / "best_model.pt")
+            settings = settings | {"start_from": source}
         train(six_epochs(work, name, **settings))
         plan = {"kills": -(-kills // len(VARIANTS)), "seed": 7 + number}
         report = through_kills(six_epochs(work, f"{name}_killed", **settings), work, random=plan)

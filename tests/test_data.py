@@ -549,7 +549,9 @@ def test_a_pair_of_one_file_must_have_a_label_or_a_similarity(data):
     with pytest.raises(DataError) as error:
         load_pairs(path.parent)
     assert f"{path}:5: label is 2, but 1 or 0 was expected" in str(error.value)
-    assert f"{path}:6: label is missing" in str(error.value) and f"{path}:2:" not in str(error.value)
+    assert f"{path}:6: label and similarity are missing" in str(error.value) and f"{path}:2:" not in str(
+        error.value
+    )
     edit_record(path, 5, lambda record: record.update(label=1))
     edit_record(path, 6, lambda record: record.update(label=1))
     with pytest.raises(DataError, match=f"{path.name}:2: label is missing. .*contrastive"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,13 @@ def test_distances_and_corpus_name_their_units_and_counts(tiny):
     corpus = figures.corpus_figure(load_pairs(tiny / "training"))
     assert corpus.axes[0].get_xlabel() == "pairs" and corpus.axes[1].get_xlabel() == "nodes in a tree"
     assert "24 (33.3%)" in texts(corpus)
+
+
+def test_pairs_without_labels_are_drawn_by_similarity(tiny):
+    pairs = load_pairs(tiny / "training")
+    corpus = figures.corpus_figure(replace(pairs, label=np.full(len(pairs), -1)))
+    assert corpus.axes[0].get_xlabel() == "similarity of a pair"
+    assert drawn_words(corpus) and "similar" not in texts(corpus)
 
 
 # Formulas that are right, wrong or unfinished; what has no glyph; what is no text at all.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -10,12 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import tiny_config
 
+from treelstm import load_checkpoint
 from treelstm.commands import main
 from treelstm.run.lock import only_writer
 
@@ -271,3 +276,170 @@ def test_status_shows_the_first_line_of_an_error_and_a_run_before_its_first_comm
     with only_writer(tmp_path / "other"):
         assert main(["status", str(tmp_path / "other")]) == 0
     assert "has no commit yet. Try again later." in capsys.readouterr().out
+
+
+# --- objectives --------------------------------------------------------------------------------
+
+SCALE = "--objective graded --similarity-low 1 --similarity-high 5"
+
+
+def records(directory: Path) -> list[Any]:
+    lines = [
+        path.read_text().splitlines() for path in sorted(directory.glob("*_pairs.jsonl"), reverse=True)
+    ]
+    return [json.loads(line) for line in chain(*lines)]
+
+
+def written(directory: Path, pairs: list[Any], stem: str = "pairs") -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{stem}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+
+
+def graded(pairs: list[Any]) -> list[Any]:
+    """Without labels, with similarities from 1 to 5."""
+    kept = [{key: value for key, value in pair.items() if key != "label"} for pair in pairs]
+    return [{**pair, "similarity": 1 + 4 * pair["similarity"]} for pair in kept]
+
+
+def similar(pairs: list[Any]) -> list[Any]:
+    return [pair for pair in pairs if pair["label"] == 1]
+
+
+MAKE: dict[str, Callable[[Path, list[Any]], None]] = {
+    "graded": lambda directory, pairs: written(directory, graded(pairs)),
+    "positive": lambda directory, pairs: written(directory, similar(pairs), "positive_pairs"),
+    "one file": lambda directory, pairs: written(directory, similar(pairs)),
+}
+
+
+@pytest.fixture
+def corpus(tiny, tmp_path) -> Callable[..., list[str]]:
+    """Writes a corpus of one kind and gives its flags."""
+
+    def make(kind: str, validation: bool = True, change: Any = lambda pairs: pairs) -> list[str]:
+        for part in ("training", "validation"):
+            MAKE[kind](tmp_path / part, change(records(tiny / part)))
+        config = tiny_config(tmp_path, tmp_path / "run", epochs=2, num_threads=1)
+        return (config if validation else dataclasses.replace(config, validation_dir=None)).flags()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "shown", "headings"),
+    [
+        ("graded", SCALE, "Pearson", ("Pearson correlation", "Spearman", "mean squared error")),
+        ("positive", "--objective ranking", "MRR", ("precision at 1", "mean reciprocal rank")),
+        ("one file", "--objective ranking", "MRR", ("precision at 1", "mean reciprocal rank")),
+    ],
+)
+@pytest.mark.parametrize("validation", [True, False])
+def test_an_objective_without_two_classes_is_told_in_its_own_numbers_everywhere(
+    corpus, tmp_path, capsys, kind, flags, shown, headings, validation
+):
+    words = [*corpus(kind, validation), *flags.split()]
+    assert main(["preflight", *words]) == 0
+    report = capsys.readouterr().out
+    assert "majority" not in report and "not labelled" not in report
+    assert main(["train", *words]) == 0
+    run = ["--output-dir", str(tmp_path / "run")]
+    assert main(["status", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f" {shown} " in said and " acc " not in said
+    for named in ([], ["--data-dir", str(tmp_path / "validation")]):
+        assert main(["evaluate", *run, *named]) == 0
+        table = capsys.readouterr().out
+        assert all(heading in table for heading in headings) and "ROC-AUC" not in table
+        said += table
+    history = (tmp_path / "run" / "training_history.json").read_text()
+    events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "tensorboard").iterdir())
+    assert "nan" not in (said + history).lower() and b"roc_auc" not in events
+
+
+def equal(pairs: list[Any]) -> list[Any]:
+    return [{**pair, "similarity": 0.5} for pair in pairs]
+
+
+def same_tree(pairs: list[Any]) -> list[Any]:
+    return [{**pair, "ast2": pair["ast1"]} for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "flags", "message"),
+    [
+        ("graded", None, "--objective graded", r"pairs\.jsonl:\d+: similarity is .* 0 to 1: correct"),
+        ("graded", None, "", r'pairs\.jsonl:1: label is missing, and 71 more .*objective="graded"'),
+        ("graded", None, "--objective ranking", r"holds no similar pairs.*add pairs with label 1"),
+        ("graded", equal, SCALE, r"from 3 to 3\..*not all equally similar"),
+        ("graded", None, f"{SCALE} --best-by validation_roc_auc", "do not give.*validation_pearson"),
+        ("graded", None, f"{SCALE} --best-by pearson", "no such number.*validation_pearson"),
+        ("positive", None, "", r"negative_pairs\.jsonl: no such file.*Both classes are needed"),
+        ("positive", None, SCALE, r"positive_pairs\.jsonl:1: similarity is 0\.\d+, and \d+ more"),
+        ("positive", same_tree, "--objective ranking", "no similar pair of two different trees"),
+        ("positive", None, "--objective ranking --best-by validation_roc_auc", "do not give"),
+        ("positive", None, "--objective ranking --batch-size 1", "batch_size is 1.*at least 2"),
+        ("positive", None, "--objective ranking --temperature 1e-9", r"expected 0\.001 to 1000"),
+        ("graded", None, f"{SCALE} --similarity-high 1", "similarity_low is 1, expected less than"),
+        ("graded", None, "--objective graded --similarity-high inf", "is inf, expected a finite number"),
+        ("one file", None, "--positive-margin 2", r"positive_margin is 2, margin 1\. Lower"),
+        ("one file", None, "--hidden-dim 0 --no-bag-of-symbols", "needs bag_of_symbols=True"),
+    ],
+)
+def test_pairs_or_settings_that_an_objective_cannot_use_are_one_message_before_the_night(
+    corpus, tmp_path, capsys, kind, change, flags, message
+):
+    words = [*corpus(kind, True, change or (lambda pairs: pairs)), *flags.split()]
+    for command in ("preflight", "train"):
+        try:
+            status = main([command, *words])
+        except SystemExit as bad_usage:
+            status = int(bad_usage.code or 0)
+        said = "".join(capsys.readouterr())
+        assert status in (1, 2, 3) and re.search(message, said), said
+        assert said.count("similarity is") <= 1 and "Traceback" not in said
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+def test_what_an_objective_needs_is_asked_of_the_validation_pairs_too(corpus, tiny, tmp_path, capsys):
+    words = corpus("graded")
+    words[words.index("--validation-dir") + 1] = str(tiny / "validation")
+    assert main(["train", *words, *SCALE.split()]) == 1
+    assert f"{tiny / 'validation'}" in capsys.readouterr().err
+    words[words.index("--data-dir") + 1] = str(tiny / "training")
+    words[words.index("--validation-dir") + 1] = str(tmp_path / "validation")
+    assert main(["train", *words]) == 1
+    assert "validation/pairs.jsonl:1: label is missing" in capsys.readouterr().err
+
+
+def test_pairs_that_are_there_twice_are_refused(corpus, tiny, tmp_path, capsys):
+    words = corpus("graded")
+    shutil.copy(tiny / "training" / "positive_pairs.jsonl", tmp_path / "training")
+    assert main(["train", *words, *SCALE.split()]) == 3
+    assert "pairs.jsonl: positive_pairs.jsonl is there too. Keep pairs.jsonl" in capsys.readouterr().err
+
+
+def test_the_ranking_objective_says_that_dissimilar_pairs_are_not_trained_on(small, capsys):
+    words = [*small, "--objective", "ranking"]
+    assert main(["preflight", *words]) == 0
+    said = capsys.readouterr().out
+    assert "training: 24 similar pairs; the 48 others" in said and "metadata.json says" not in said
+    assert "each tree of the first batch is compared with 30 to 30 trees that differ" in said
+    assert main(["train", *words]) == 0
+    assert "24 training pairs (only similar ones), 72 validation pairs" in capsys.readouterr().out
+
+
+def test_a_ranking_without_negatives_in_a_batch_is_no_go(corpus, capsys):
+    def equals(pairs: list[Any]) -> list[Any]:
+        """All the same two trees."""
+        return [{**pair, "ast1": pairs[0]["ast1"], "ast2": pairs[0]["ast2"]} for pair in pairs]
+
+    assert main(["preflight", *corpus("positive", True, equals), "--objective", "ranking"]) == 3
+    assert "compared with 0 to 0 trees that differ. Set a larger batch_size" in capsys.readouterr().out
+
+
+def test_a_setting_that_is_true_by_default_can_be_switched_off(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", epochs=1, bag_of_symbols=False)
+    assert "--no-bag-of-symbols" in config.flags()
+    assert main(["train", *config.flags()]) == 0
+    weights = load_checkpoint(tmp_path / "run" / "checkpoint_epoch_1.pt")["model_state_dict"]
+    assert "bag_weight" not in weights

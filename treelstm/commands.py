@@ -7,17 +7,22 @@ or 124 by max_hours.
 import argparse
 import dataclasses
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
-from treelstm.data.load import load_corpus, load_pairs
+from treelstm.data.load import Needed, load_corpus, load_pairs
+from treelstm.data.pairs import Pairs
 from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
-from treelstm.evaluation import evaluate, tfidf_scorer
+from treelstm.evaluation import PairScorer, encoder_scorer, graded_quality, retrieval, tfidf_scorer
+from treelstm.history import IN_HISTORY
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder, read_model
 from treelstm.notify import notify
@@ -74,25 +79,51 @@ def _train(config: Config) -> int:
 
 
 def _evaluate(config: Config) -> int:
-    """Metrics beside the bag of symbols: on the pairs of a directory that is named, else on those that
-    the checkpoint's run held out.
+    """The numbers that fit the pairs, beside those of the bag of symbols: on a directory that is named,
+    else on the pairs that the checkpoint's run held out.
     """
     best = config.checkpoint == "best"
     path = find_best_model(config.output_path) if best else Path(config.checkpoint)
-    encoder = load_encoder(path, config.device)
+    encoder, run = load_encoder(path, config.device), Config.from_parameters(read_model(path)["config"])
     named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
     if named:
-        pairs, whose = load_pairs(named, encoder.settings.ignored_keys), f"of {named}"
+        pairs, whose = load_pairs(named, encoder.settings.ignored_keys, None), f"of {named}"
+        if not pairs.has_classes:
+            Needed.by(run).check(pairs)
     else:
-        pairs = load_corpus(Config.from_parameters(read_model(path)["config"])).validation
-        whose = "that its run held out"
-    bag = tfidf_scorer(pairs).metrics(pairs.label)
+        pairs, whose = load_corpus(run).validation, "that its run held out"
+    mine = encoder_scorer(encoder, pairs, calibrate=math.isnan(encoder.threshold))
+    rows = {"encoder": _numbers(mine, pairs, run, 2 * run.margin)}
+    rows["bag of symbols"] = _numbers(tfidf_scorer(pairs), pairs, run, 1.0)
     print(f"{path} on {len(pairs):,} pairs {whose}")
-    print(f"{'':16}  ROC-AUC  average precision     F1  accuracy (majority {pairs.majority_rate:.3f})")
-    for label, found in (("encoder", evaluate(encoder, pairs)), ("bag of symbols", bag)):
-        ranking = f"{found.roc_auc:7.4f}  {found.average_precision:17.4f}"
-        print(f"{label:16}  {ranking}  {found.f1:5.3f}  {found.accuracy:8.3f}")
+    print(f"{'':16}", *rows["encoder"], sep="  ")
+    for label, numbers in rows.items():
+        print(f"{label:16}", *(f"{n:{max(6, len(k))}.4f}" for k, n in numbers.items()), sep="  ")
     return 0
+
+
+def _numbers(scorer: PairScorer, pairs: Pairs, run: Config, farthest: float) -> dict[str, float]:
+    """What these pairs and the run's objective allow to be measured, by the heading of its column.
+
+    `farthest` is the distance that stands for the lowest similarity.
+    """
+    found, classes = dict[str, float](), pairs.has_classes
+    if classes:
+        metrics = scorer.metrics(pairs.label)
+        found = {"ROC-AUC": metrics.roc_auc, "average precision": metrics.average_precision}
+        majority = f"accuracy (majority {metrics.majority_rate:.3f})"
+        found |= {"F1    ": metrics.f1, majority: metrics.accuracy}
+    if run.objective == "graded" and not np.isnan(pairs.similarity).any():
+        low, high = run.similarity_low, run.similarity_high
+        predicted = high - (high - low) * scorer.distance / farthest
+        quality = graded_quality(scorer.distance, predicted, pairs.similarity)
+        headings = {metric.key: metric.label for metric in IN_HISTORY}
+        found |= {headings[key]: number for key, number in quality.items()}
+    if run.objective == "ranking" and bool((pairs.label == 1).any()):
+        ranks = retrieval(scorer, pairs, at=(1,))
+        found |= {"precision at 1": ranks.precision[1]}
+        found |= {"mean reciprocal rank": ranks.mean_reciprocal_rank}
+    return found
 
 
 def _status(directory: Path | str) -> int:
@@ -147,7 +178,7 @@ def _add_flag(command: argparse.ArgumentParser, setting: dataclasses.Field[Any])
     shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
     form: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
     if setting.type == "bool":
-        form = {"action": "store_true"}
+        form = {"action": argparse.BooleanOptionalAction}
     command.add_argument(flag, help=shown, **form)
     return flag
 

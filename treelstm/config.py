@@ -64,6 +64,8 @@ def _one_of(*values: str) -> _Check:
 
 _ANY: _Check = (lambda value: True, "")
 _POSITIVE: _Check = (lambda value: 0 < value < math.inf, "more than 0, and finite")
+_FINITE: _Check = (math.isfinite, "a finite number")
+_TEMPERATURE: _Check = (lambda value: 0.001 <= value <= 1000, "0.001 to 1000")
 _NOT_NEGATIVE: _Check = (lambda value: value >= 0, "at least 0")
 _UNDER_1: _Check = (lambda value: 0 <= value < 1, "at least 0 and under 1")
 _SHARE: _Check = (lambda value: 0 < value < 1, "more than 0 and under 1")
@@ -189,10 +191,10 @@ class Config(EncoderSettings):
         0.75, "distance up to which similar pairs cost nothing; at most margin", _NOT_NEGATIVE
     )
     temperature: float = _fixed(
-        0.1, "of the ranking objective: distance that counts as large", _POSITIVE
+        0.1, "of the ranking objective: distance that counts as large", _TEMPERATURE
     )
-    similarity_low: float = _fixed(0.0, "lowest similarity that the graded pairs' scale has")
-    similarity_high: float = _fixed(1.0, "highest similarity of that scale")
+    similarity_low: float = _fixed(0.0, "lowest similarity on the graded pairs' scale", _FINITE)
+    similarity_high: float = _fixed(1.0, "highest similarity on that scale", _FINITE)
     vectors: str | None = _fixed(
         None, "file of pretrained vectors: GloVe's or word2vec's text, or .npy beside a .txt", _PATH
     )
@@ -209,7 +211,7 @@ class Config(EncoderSettings):
     )
     checkpoint_every_seconds: float = _free(60.0, "between commits inside an epoch", _NOT_NEGATIVE)
     patience: int | None = _free(
-        None, "stop after this many epochs without a better validation loss; None never", _COUNT
+        None, "stop after this many epochs without a better best_by; None never", _COUNT
     )
     max_hours: float | None = _free(
         None, "hours after which this night's run commits and stops; None never", _POSITIVE
@@ -233,7 +235,7 @@ class Config(EncoderSettings):
         super().__post_init__()
         names = tuple(filter(None, map(str.strip, ",".join(self.changes).split(","))))
         object.__setattr__(self, "changes", names)
-        if self.positive_margin > self.margin:
+        if self.objective == "contrastive" and self.positive_margin > self.margin:
             raise ConfigError(
                 f"positive_margin is {self.positive_margin:g}, margin {self.margin:g}. "
                 "Lower the first or raise the second."
@@ -250,6 +252,11 @@ class Config(EncoderSettings):
             raise ConfigError(f"vectors is {self.vectors!r}. {remedy}.")
         if self.vectors_keys and not (self.vectors or self.start_from):
             raise ConfigError(f"vectors_keys is {self.vectors_keys}. It needs vectors, a file of them.")
+        if self.objective == "ranking" and self.batch_size == 1:
+            raise ConfigError(
+                'batch_size is 1, but objective="ranking" compares a pair with the others of its batch. '
+                "Set batch_size to at least 2; 16 or more is better."
+            )
         of_model = MODEL_SETTINGS | {"vectors"}
         known = {setting.name for setting in dataclasses.fields(self)} - of_model | {"data"}
         for name in names:
@@ -318,7 +325,7 @@ class Config(EncoderSettings):
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
             if value != setting.default and setting.name not in NOT_OF_TRAINING:
-                words.append(f"--{setting.name.replace('_', '-')}")
+                words.append(f"--{'no-' * (value is False)}{setting.name.replace('_', '-')}")
                 if not isinstance(value, bool):
                     words += map(str, value if isinstance(value, tuple) else [value])
         return words

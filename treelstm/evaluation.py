@@ -96,10 +96,13 @@ def _ascending(distance: Array) -> tuple[Array, Array]:
 
 
 def calibrated_threshold(distance: Array, label: Array) -> float:
-    """The threshold with the best F1 on these pairs, halfway between two distances that occur.
+    """The threshold with the best F1 on these pairs, halfway between two distances that occur; NaN
+    unless all are labelled, and of both classes.
 
     Not the best accuracy: with unbalanced classes that threshold may predict no pair as similar.
     """
+    if np.unique(label).tolist() != [0, 1]:
+        return math.nan
     cut, f1, _ = threshold_scores(distance, label)
     best = int(np.argmax(f1))
     between = (cut[best] + cut[best + 1]) / 2 if best + 1 < len(cut) else np.nextafter(cut[best], np.inf)
@@ -330,10 +333,10 @@ def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
 
 def graded_quality(distance: Array, predicted: Array, similarity: Array) -> dict[str, float]:
     """How well distances [P] and the similarities that they stand for fit the pairs' own, by the keys of
-    an epoch's record; correlations are NaN where all distances or all similarities are equal.
+    an epoch's record; without correlations where all distances or all similarities are equal.
     """
-    found = graded_correlation(distance, similarity) or {"pearson": math.nan, "spearman": math.nan}
-    numbers = {f"validation_{name}": -found[name] for name in ("pearson", "spearman")}
+    found = graded_correlation(distance, similarity) or {}
+    numbers = {f"validation_{name}": -found[name] for name in ("pearson", "spearman") if name in found}
     return numbers | {"validation_mse": float(np.mean((predicted.astype(np.float64) - similarity) ** 2))}
 
 

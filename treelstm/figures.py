@@ -43,13 +43,16 @@ def _figure(
 
 
 def corpus_figure(pairs: Pairs) -> Figure:
-    """Pairs by class, and the sizes of the distinct trees."""
-    figure, (classes, sizes) = _figure(2)
-    counts = [int((pairs.label == label).sum()) for label in (1, 0)]
-    bars = classes.barh(["similar", "dissimilar"], counts, color=[SIMILAR, DISSIMILAR])
-    classes.bar_label(bars, [f"{count:,} ({count / len(pairs):.1%})" for count in counts], padding=3)
-    classes.set(xlabel="pairs", xlim=(0, 1.35 * max(counts)), title="classes")
-    classes.invert_yaxis()
+    """Pairs by class, or by similarity where they have no labels; the sizes of the distinct trees."""
+    figure, (kinds, sizes) = _figure(2)
+    if counts := [int((pairs.label == label).sum()) for label in (1, 0) if (pairs.label >= 0).any()]:
+        bars = kinds.barh(["similar", "dissimilar"], counts, color=[SIMILAR, DISSIMILAR])
+        kinds.bar_label(bars, [f"{count:,} ({count / len(pairs):.1%})" for count in counts], padding=3)
+        kinds.set(xlabel="pairs", xlim=(0, 1.35 * max(counts)), title="classes")
+        kinds.invert_yaxis()
+    else:
+        kinds.hist(pairs.similarity, bins=40, color=SIMILAR)
+        kinds.set(xlabel="similarity of a pair", ylabel="pairs", title="similarities")
     _, first = np.unique(pairs.forest.root[pairs.trees], return_index=True)
     nodes = pairs.forest.tree_nodes[pairs.trees[first]]
     sizes.hist(nodes, bins=min(40, int(nodes.max())), color=TRAINING)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import tiny_config
-from runs import StopAfter, assert_same_run, copy, files, rewrite, through_kills
+from runs import StopAfter, assert_same_run, copy, files, identical, rewrite, through_kills
 
 from treelstm import (
     Config,
@@ -27,6 +27,7 @@ from treelstm.checks.report import as_text
 from treelstm.config import ConfigError
 from treelstm.figures import history_figure
 from treelstm.history import summary
+from treelstm.model.files import model_epoch
 from treelstm.run.state import SettingsChanged
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seed": {"seed": 7},
     "num_threads": {"num_threads": 2},
     "data": {"data_dir": "other"},
+    "positive_margin": {"positive_margin": 0.5},
+    "objective": {"objective": "graded"},
+    "temperature": {"temperature": 0.2},
+    "best_by": {"best_by": "validation_loss"},
 }
 
 
@@ -142,6 +147,44 @@ def test_after_a_change_of_what_the_loss_means_the_best_epoch_is_sought_anew(tin
         assert {row["epoch"] for row in picker.rows if row["best"]} == {best}
 
 
+@pytest.mark.parametrize("names", ["best_by", "positive_margin", "objective"])
+def test_after_a_change_of_how_epochs_are_compared_the_best_is_sought_anew(tiny, run, capsys, names):
+    config = tiny_config(tiny, run, epochs=5, changes=names, **CHANGES[names])
+    history = train(config)
+    assert "the best epoch is sought anew" in capsys.readouterr().out
+    assert history.best["epoch"] >= 4
+    assert not any(record["best"] for record in history.epochs[:3])
+    key = {"best_by": "validation_loss", "objective": "validation_loss"}.get(
+        names, "validation_average_precision"
+    )
+    sign = -1 if key == "validation_loss" else 1
+    assert history.best == max(history.epochs[3:], key=lambda record: sign * record[key])
+    assert model_epoch(run / "best_model.pt") == history.best["epoch"]
+
+
+def test_another_best_by_changes_nothing_that_is_computed(tiny, tmp_path):
+    settings = {"lr_schedule": "plateau", "learning_rate": 0.08, "num_threads": 1}
+    train(tiny_config(tiny, tmp_path / "whole", epochs=7, **settings))
+    train(tiny_config(tiny, tmp_path / "run", epochs=6, **settings))
+    settings |= {"best_by": "validation_loss", "changes": "best_by"}
+    train(tiny_config(tiny, tmp_path / "run", epochs=7, **settings))
+    ends = [load_checkpoint(tmp_path / name / "checkpoint_epoch_7.pt") for name in ("whole", "run")]
+    for part in ("model_state_dict", "optimizer_state_dict", "scheduler_state_dict"):
+        assert identical(ends[0][part], ends[1][part]), part
+    assert ends[0]["scheduler_state_dict"]["num_bad_epochs"] > 0  # it counts from before the change
+
+
+def test_a_refusal_names_every_setting_to_set_as_before(tiny, tmp_path):
+    config = tiny_config(tiny, tmp_path / "run", epochs=1, bag_of_symbols=False, positive_margin=0.0)
+    train(config)
+    with pytest.raises(SettingsChanged) as error:
+        train(tiny_config(tiny, tmp_path / "run"))
+    remedy = (
+        "Another bag_of_symbols makes another model. Set bag_of_symbols=False, positive_margin=0.0 as"
+    )
+    assert str(error.value).count(remedy) == 1 and "set changes=" not in str(error.value)
+
+
 def marks(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
@@ -159,7 +202,7 @@ def test_before_an_epoch_has_ended_after_such_a_change_there_is_no_best(tiny, ru
 def test_what_gives_batches_their_pairs_changes_only_where_an_epoch_ends(tiny, run):
     train(tiny_config(tiny, run, epochs=5), listeners=[StopAfter(2)])
     before = files(run)
-    for names in ("batch_size", "seed"):
+    for names in ("objective", "batch_size", "seed"):
         config = tiny_config(tiny, run, epochs=5, changes=names, **CHANGES[names])
         message = rf'{names} can change only .*\n?.*Set resume=".*checkpoint_epoch_3\.pt"'
         with pytest.raises(SettingsChanged, match=rf"(?s){message}"):

@@ -43,6 +43,30 @@ def test_15_kills_spread_over_all_phases_end_bit_identical(data, undisturbed, tm
         assert_same_run(undisturbed, Path(run["directory"]))
 
 
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "graded": {"objective": "graded", "dropout": 0.3},
+    "ranking": {"objective": "ranking", "keep": 1},
+    "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
+    "as before there was a bag": {"bag_of_symbols": False, "positive_margin": 0.0, "patience": 2},
+    "a bag added to a tree": {"start_from": "a run without a bag"},
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_kills_with_every_objective_end_bit_identical(data, tmp_path, name):
+    settings = OBJECTIVES[name] | {"epochs": 3}
+    if "start_from" in settings:
+        source = run_config(data, tmp_path / "tree", epochs=1, bag_of_symbols=False)
+        train(source)
+        settings |= {"start_from": str(source.output_path / "best_model.pt")}
+    train(run_config(data, tmp_path / "undisturbed", **settings))
+    config = run_config(data, tmp_path / "kills", **settings)
+    report = through_kills(config, tmp_path, random={"kills": 5, "seed": 11})
+    assert not report["failures"] and sum(report["kills"].values()) == 5, report
+    for run in report["runs"]:
+        assert_same_run(tmp_path / "undisturbed", Path(run["directory"]))
+
+
 PLACES: dict[str, list[Any]] = {
     "on an epoch's last step": ["step", 80],
     "before an epoch's commit": ["open", ".checkpoint_epoch_2.pt*", 1, "before"],

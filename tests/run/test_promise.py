@@ -23,6 +23,7 @@ import torch
 import treelstm
 from treelstm.run.content import Commit
 from treelstm.run.directory import FINAL
+from treelstm.run.state import SettingsChanged
 from treelstm.sealed import FORMAT, CheckpointError, write_sealed
 
 RUN = Path(__file__).resolve().parents[1] / "data" / "run"
@@ -96,6 +97,16 @@ def test_a_checkpoint_of_another_format_is_refused_by_name(tmp_path):
     reads = f"has format {FORMAT - 1}, this version of treelstm reads format {FORMAT}"
     with pytest.raises(CheckpointError, match=rf"{path.name} {reads}"):
         treelstm.train(config(root))
+
+
+def test_with_the_settings_of_this_version_the_refusal_says_which_to_set(tmp_path):
+    root = shutil.copytree(RUN, tmp_path / "run")
+    settings = config(root).to_dict()
+    for name in ("bag_of_symbols", "positive_margin", "best_by"):
+        del settings[name]
+    before = "Set bag_of_symbols=False, positive_margin=0.0, best_by='validation_loss' as before"
+    with pytest.raises(SettingsChanged, match=before):
+        treelstm.train(treelstm.Config(**settings))
 
 
 class Keep(treelstm.Listener):

@@ -49,6 +49,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "validation_roc_auc",
         "validation_average_precision",
         "learning_rate",
+        "best",
     ]
     checkpoint = load_checkpoint(finished / "checkpoint_epoch_3.pt")
     assert checkpoint["history"] == history and checkpoint["epoch"] == 3
@@ -56,9 +57,9 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert {"model_state_dict", "optimizer_state_dict", "vocabulary"} <= checkpoint.keys()
 
 
-def test_best_model_is_the_epoch_with_the_lowest_validation_loss(finished):
+def test_best_model_is_the_epoch_with_the_highest_average_precision(finished):
     history = json.loads((finished / "training_history.json").read_text())
-    best = min(history, key=lambda record: record["validation_loss"])["epoch"]
+    best = max(history, key=lambda record: record["validation_average_precision"])["epoch"]
     ours = load_encoder(finished / "best_model.pt").state_dict()
     theirs = load_checkpoint(finished / f"checkpoint_epoch_{best}.pt")["model_state_dict"]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -341,6 +342,7 @@ def test_patience_ends_a_run_early_says_what_helps_and_more_patience_goes_on(tin
     def never_better(run):
         if run.epochs_done:
             run.best = {"epoch": 1, "validation_loss": 0.0}
+            run.history[0]["validation_average_precision"] = 1.0
 
     listeners = [OnStep(never_better)]
     assert train(config, listeners=listeners).outcome == "finished early"
@@ -369,7 +371,7 @@ def test_keep_leaves_the_last_ones_and_whatever_was_the_best_by_then(tiny, tmp_p
     history = train(config).epochs
 
     def best(epoch: int) -> int:
-        return min(history[:epoch], key=lambda record: record["validation_loss"])["epoch"]
+        return max(history[:epoch], key=lambda r: r["validation_average_precision"])["epoch"]
 
     last = set(range(8 - keep, 8))
     kept = [c.epoch for c in list_checkpoints(tmp_path / "run")]
@@ -391,6 +393,7 @@ def test_a_best_model_that_stays_the_best_stays_where_it_is(tiny, run):
     for epoch in (2, 3):
         content = load_checkpoint(run / f"checkpoint_epoch_{epoch}.pt")
         best = {"best": {"epoch": 1, "validation_loss": 0.0}}
+        content["history"][0]["validation_average_precision"] = 1.0
         write_sealed(run / f"checkpoint_epoch_{epoch}.pt", content | best)
     write_sealed(run / "best_model.pt", model_part(load_checkpoint(run / "checkpoint_epoch_1.pt")))
     before = (run / "best_model.pt").read_bytes()
@@ -421,6 +424,7 @@ def test_a_best_model_that_is_lost_is_said_once_and_evaluation_says_what_it_take
     tiny, run, capsys, caplog
 ):
     content = load_checkpoint(run / "checkpoint_epoch_2.pt")
+    content["history"][0]["validation_average_precision"] = 1.0
     best = {"best": {"epoch": 1, "validation_loss": 0.0}}
     write_sealed(run / "checkpoint_epoch_2.pt", content | best)
     (run / "checkpoint_epoch_1.pt").unlink()

@@ -56,7 +56,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
     for name, pairs, directory in named:
-        yield _class_ratio(name, pairs)
+        yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
         yield from _metadata(directory, pairs, config)
@@ -65,19 +65,29 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     remedy = "Scores will be too good: set validation_dir to pairs of other sentences"
     yield judged(text, share > 0.05, WARNING, remedy, NOTE if share else OK)
     text = f"{corpus.unknown_share:.1%} of the symbols in validation trees do not occur in training"
+    if config.bag_of_symbols and corpus.unknown_share:
+        text += "; the bag of symbols tells them apart, without having learned what they mean"
     remedy = "Compare the keys of both: do they come from the same parser and language?"
     yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
     yield from _keys(corpus.training)
 
 
-def _class_ratio(name: str, pairs: Pairs) -> Finding:
-    similar, dissimilar = ((pairs.label == label).sum() for label in (1, 0))
-    if not pairs.has_classes:
-        words = f"{similar:,} similar, {dissimilar:,} dissimilar, the others not labelled"
-        return Finding(OK, f"{name}: {len(pairs):,} pairs, {words}")
-    rare = min(similar, dissimilar)
-    text = (
-        f"{name}: {len(pairs):,} pairs, {similar:,} similar; always predicting the majority is right in "
+def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
+    """How many pairs of which kind, as far as it matters for the objective."""
+    text, similar = f"{name}: {len(pairs):,} pairs", int((pairs.label == 1).sum())
+    if config.objective == "graded":
+        spread = " / ".join(f"{value:g}" for value in np.percentile(pairs.similarity, (0, 50, 100)))
+        return Finding(OK, f"{text}, similarity min / median / max {spread}")
+    if config.objective == "ranking":
+        text = f"{name}: {similar:,} similar pairs"
+        if name == "training":
+            every = load_pairs(directory, config.ignored_keys, config.objective)
+            others = int((every.label != 1).sum())
+            text += f"; the {others:,} others of {directory} are not trained on" if others else ""
+        return Finding(OK, text)
+    rare = min(similar, len(pairs) - similar)
+    text += (
+        f", {similar:,} similar; always predicting the majority is right in "
         f"{pairs.majority_rate:.1%}: ROC-AUC and average precision tell more than accuracy"
     )
     bad, remedy = len(pairs) - rare > 20 * rare, "More than 20 to 1: add pairs of the rare class"
@@ -140,7 +150,8 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     except (ValueError, OSError) as error:
         yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
         return
-    if config.validation_path is None:  # some of the pairs of the files are held out for validation
+    # Some of the pairs of the files are held out for validation, or are no pairs for this objective.
+    if config.validation_path is None or config.objective == "ranking":
         pairs = load_pairs(directory, config.ignored_keys, config.objective)
     counts = [int((pairs.label == label).sum()) for label in (1, 0)]
     true = dict(zip(("num_positive_pairs", "num_negative_pairs"), counts, strict=True))

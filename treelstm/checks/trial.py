@@ -18,6 +18,7 @@ from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
 from treelstm.model.encoder import parameter_shapes
+from treelstm.model.objectives import Ranking, objective_of
 from treelstm.process import chosen_device, threads, usable_cores
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
@@ -52,6 +53,13 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         nodes = int(pairs.forest.tree_nodes[trees].sum())
         subtrees = f"{batch.num_nodes:,} distinct subtrees on {len(batch.levels)} heights"
         yield Finding(OK, f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {subtrees}")
+    objective = objective_of(config)
+    if isinstance(objective, Ranking):
+        negatives = (~objective.target(pairs, chosen["the first"])).sum(1)
+        low, high = int(negatives.min()), int(negatives.max())
+        text = f"each tree of the first batch is compared with {low} to {high} trees that differ"
+        remedy = "Set a larger batch_size; are all trees equal, or labelled similar to each other?"
+        yield judged(text, high == 0, ERROR, remedy)
     if config.batch_size > len(pairs):
         there = f"there are {len(pairs)} training pairs: one step per epoch"
         text = f"batch_size={config.batch_size}, but {there}"
@@ -70,7 +78,7 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     try:
         run = new_run(config, corpus)
     except (SettingsChanged, CheckpointError, ConfigError) as error:
-        yield Finding(ERROR, str(error), "Correct start_from, the sizes or the device")
+        yield Finding(ERROR, str(error))
         return
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")

@@ -1,8 +1,8 @@
 """Pair files: read, check, compile once, split.
 
 A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, whose names label their pairs, or
-`pairs.jsonl`, where each pair has a label, a similarity or both; plain or gzipped (`.jsonl.gz`), one
-pair per line. Which of them must be there depends on the objective. The problems of all files are
+else `pairs.jsonl`, where each pair has a label, a similarity or both; plain or gzipped (`.jsonl.gz`),
+one pair per line. Which of them must be there depends on the objective. The problems of all files are
 collected and reported in one error.
 """
 
@@ -26,6 +26,7 @@ from treelstm.data.store import read_store, write_store
 from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
 from treelstm.trees.builder import ForestBuilder, TreeError
+from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import Vocabulary
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
@@ -45,6 +46,8 @@ def load_corpus(config: Config) -> Corpus:
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
         training, validation = _split(training, config)
+        needed.check(training, "leaves for training")
+        needed.check(validation, "leaves for validation")
     else:
         validation = _load(config.validation_path, config.ignored_keys, needed, "validation_dir")
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
@@ -72,14 +75,14 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
 def load_pairs(
     directory: Path | str,
     ignored_keys: tuple[str, ...] = EncoderSettings.ignored_keys,
-    objective: str = Config.objective,
+    objective: str | None = Config.objective,
 ) -> Pairs:
     """All pairs of `directory`: from the cache, or compiled if files or ignored keys have changed.
 
     Raises:
         DataError: the files cannot be used, or lack what `objective` needs ("contrastive": both classes,
-            "graded": a similarity for every pair, "ranking": similar pairs); the message lists the
-            problems.
+            "graded": a similarity for every pair, "ranking": similar pairs, None: nothing); the message
+            lists the problems.
         ConfigError: `ignored_keys` is not a list of texts.
     """
     ignored_keys = EncoderSettings(ignored_keys=ignored_keys).ignored_keys  # checks them
@@ -90,7 +93,7 @@ def load_pairs(
 class Needed:
     """What an objective asks of pairs."""
 
-    objective: str
+    objective: str | None
     low: float = -math.inf  # of every similarity
     high: float = math.inf
 
@@ -100,33 +103,54 @@ class Needed:
 
     def lacking(self, stems: Iterable[str]) -> str | None:
         """The stem of a file that is missing, when these are there."""
-        if "pairs" in stems or (self.objective == "graded" and stems):
+        if "pairs" in stems or (self.objective in ("graded", None) and stems):
             return None
         needed = ["positive_pairs", "negative_pairs"][: 1 if self.objective == "ranking" else 2]
+        if self.objective in ("graded", None):
+            needed = ["pairs"]
         return next((stem for stem in needed if stem not in stems), None)
 
-    def check(self, pairs: Pairs) -> None:
-        """Raises DataError where pairs lack a label or a similarity, or a class is missing."""
+    def check(self, pairs: Pairs, holds: str = "holds") -> None:
+        """Raises DataError where pairs lack a label or a similarity, or have too little to learn from.
+
+        Of the pairs with one problem, it names the first and counts the others.
+        """
         problems, reason = Problems(), f'objective="{self.objective}" needs'
+
+        def require(wrong: Array, found: str, remedy: str) -> None:
+            """`found` may show the similarity of the first pair that is wrong."""
+            if wrong.any():
+                first, more = int(np.argmax(wrong)), int(wrong.sum()) - 1
+                said = found.format(pairs.similarity[first])
+                said += f", and {more:,} more pairs have this problem" if more else ""
+                problems.add(pairs.paths[pairs.file[first]], int(pairs.line[first]), said, remedy)
+
+        def require_some(some: bool, found: str, remedy: str) -> None:
+            if not some and not problems.count:
+                problems.add(pairs.paths[0], 0, f"{holds} {found}", f"{reason} {remedy}")
+
+        similar = pairs.label == 1
         if self.objective == "graded":
-            with np.errstate(invalid="ignore"):
-                wrong = ~((pairs.similarity >= self.low) & (pairs.similarity <= self.high))
-            for pair in np.flatnonzero(wrong).tolist():
-                value = pairs.similarity[pair]
-                found = "similarity is missing" if math.isnan(value) else f"similarity is {value:g}"
-                remedy = f"{reason} one from {self.low:g} to {self.high:g} (similarity_low, _high)"
-                problems.add(pairs.paths[pairs.file[pair]], int(pairs.line[pair]), found, remedy)
-        else:
-            classes = {1: "similar"} | ({0: "dissimilar"} if self.objective == "contrastive" else {})
-            for label, name in classes.items():
-                if not (pairs.label == label).any():
-                    problems.add(
-                        pairs.paths[0], 0, f"holds no {name} pairs", f"{reason} some: add pairs"
-                    )
-            if self.objective == "contrastive":
-                for pair in np.flatnonzero(pairs.label < 0).tolist():
-                    where = pairs.paths[pairs.file[pair]], int(pairs.line[pair])
-                    problems.add(*where, "label is missing", f"{reason} one: add 1 or 0")
+            given = pairs.similarity
+            one = f"{reason} one from {self.low:g} to {self.high:g}"
+            require(np.isnan(given), "similarity is missing", f"{one}: add it")
+            outside = (given < self.low) | (given > self.high)
+            scale = "correct it, or set similarity_low and similarity_high to the scale of these pairs"
+            require(outside, "similarity is {:g}", f"{one}: {scale}")
+            span = f"{len(pairs)} pairs with similarities from {given.min():g} to {given.max():g}"
+            enough = len(pairs) >= 3 and float(np.ptp(given)) > 0
+            require_some(enough, span, "at least 3, which are not all equally similar: add pairs")
+        elif self.objective == "contrastive":
+            other = 'add 1 or 0; for pairs with similarities only, set objective="graded"'
+            require(pairs.label < 0, "label is missing", f"{reason} one: {other}")
+            require_some(bool(similar.any()), "no similar pairs", "some: add pairs")
+            require_some(bool((pairs.label == 0).any()), "no dissimilar pairs", "some: add pairs")
+        elif self.objective == "ranking":
+            require_some(bool(similar.any()), "no similar pairs", "some: add pairs with label 1")
+            roots = pairs.forest.root
+            differ = (roots[pairs.first] != roots[pairs.second]) & similar
+            text = "no similar pair of two different trees"
+            require_some(bool(differ.any()), text, "some: check that the pairs are the right ones")
         if problems.count:
             raise DataError(problems)
 
@@ -174,10 +198,15 @@ def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tupl
     for paths in found.values():
         if len(paths) > 1:
             problems.add(paths[0], 0, f"{paths[1].name} is there too", "Keep one of the two")
+    if "pairs" in found and len(found) > 1:
+        other = next(paths[0].name for stem, paths in found.items() if stem != "pairs")
+        remedy = "Keep pairs.jsonl, or the files of the two classes"
+        problems.add(found["pairs"][0], 0, f"{other} is there too", remedy)
     if lacking := needed.lacking(found):
-        remedy = f'objective="{needed.objective}" needs it: add it'
-        if needed.objective == "contrastive":
-            remedy = "Both classes are needed: add it, or pairs.jsonl with labels"
+        remedy = {
+            "contrastive": "Both classes are needed: add it, or pairs.jsonl with labels",
+            "ranking": 'objective="ranking" needs it: add it, or pairs.jsonl with labels',
+        }.get(needed.objective or "", "Add it, with a label or a similarity for each pair")
         problems.add(names[lacking][0], 0, f"no such file, nor {_ENDINGS[1]}", remedy)
     if problems.count:
         raise DataError(problems)
@@ -238,11 +267,13 @@ def _record_problems(
             except TreeError as error:
                 yield f"{side}.ast {error}", _PARSE_AGAIN
     found, similarity = record.get("label"), record.get("similarity")
-    allowed = (label,) if label is not None else (0, 1) if similarity is None else (0, 1, None)
-    if isinstance(found, bool) or found not in allowed:
+    allowed = (label,) if label is not None else (0, 1, None)
+    if label is None and found is None and similarity is None:
+        yield "label and similarity are missing", "Add one of them, or both"
+    elif isinstance(found, bool) or found not in allowed:
         said = f"label is {json.dumps(found)[:40]}" if "label" in record else "label is missing"
         expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
-        yield f"{said}, but {expected}", "Correct the label or move the line"
+        yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
     if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
         yield "similarity is too large a number", "Correct or remove it"
     elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):

@@ -113,7 +113,7 @@ class Ranking:
     """
 
     temperature: float
-    settings: ClassVar = ("temperature",)
+    settings: ClassVar = tuple[str, ...]()  # its temperature is never too large or too small
     best_by: ClassVar = "validation_reciprocal_rank"
     measures: ClassVar = frozenset(("validation_precision_at_1", "validation_reciprocal_rank"))
 

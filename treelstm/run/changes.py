@@ -15,7 +15,11 @@ from treelstm.run.content import Commit
 from treelstm.run.directory import list_checkpoints
 
 # They decide which pairs a batch holds, so the steps done in an epoch would lose their meaning.
-_BETWEEN_EPOCHS = {"batch_size", "seed", "validation_fraction", "data"}
+_BETWEEN_EPOCHS = {"batch_size", "seed", "validation_fraction", "data", "objective"}
+# They decide what a validation loss means, or by which number epochs are compared.
+_BEST_ANEW = set(
+    "margin positive_margin objective temperature similarity_low similarity_high best_by".split()
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,15 @@ def refusals(config: Config, corpus: Corpus, content: Commit, path: Path) -> lis
         reasons.append((f"epochs={config.epochs}, but {state}", remedy))
     wanted = dict.fromkeys([*config.changes, *(each.name for each in found)])
     on_purpose = ", ".join(each for each in wanted if each not in MODEL_SETTINGS)
+    were = ", ".join(f"{each.name}={each.before!r}" for each in found if each.name != "data")
+    back = f"Set {were} as before" if were else "Put the data back"
+    model = ", ".join(each.name for each in found if each.name in MODEL_SETTINGS)
     for each in found:
         text, other = f"{name} was trained with {each.text}", "choose a new output_dir"
-        if each.name in MODEL_SETTINGS:
-            remedy = f"This makes another model: put it back, or {other}"
+        if model:
+            remedy = f"Another {model} makes another model. {back}, or {other}"
         elif each.name not in config.changes:
-            remedy = f'Put it back, set changes="{on_purpose}" to go on with it on purpose, or {other} '
+            remedy = f'{back}, set changes="{on_purpose}" to go on with it on purpose, or {other} '
             remedy += "(start_from keeps the weights)"
         elif step and each.name in _BETWEEN_EPOCHS:
             text += f"; {each.name} can change only where an epoch ends"
@@ -108,7 +115,7 @@ def new_changes(config: Config, corpus: Corpus, content: Commit) -> list[Change]
     held_out = content.get("content_digest", {}).get("validation")
     other_pairs = bool(names & {"seed", "validation_fraction", "data"})
     other_pairs &= held_out != corpus.content_digest["validation"]
-    epoch, step, anew = content["epoch"], content["step"], "margin" in names or other_pairs
+    epoch, step, anew = content["epoch"], content["step"], bool(names & _BEST_ANEW) or other_pairs
     return [
         Change(name=d.name, before=d.before, now=d.now, epoch=epoch, step=step, best_anew=anew)
         for d in found

@@ -181,7 +181,7 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         run.first_loss = torch.tensor(content["first_loss"], device=run.device)
     if anew:
         run.best = None
-        if isinstance(run.scheduler, ReduceLROnPlateau):
+        if changed != {"best_by"} and isinstance(run.scheduler, ReduceLROnPlateau):
             run.scheduler.best, run.scheduler.num_bad_epochs = math.inf, 0
     return run
 
@@ -274,4 +274,5 @@ def _require_best_by(best_by: str, objective: Objective, corpus: Corpus) -> None
     keys |= objective.measures
     if best_by not in keys:
         listed = ", ".join(sorted(keys))
-        raise ConfigError(f"best_by is {best_by!r}, which these pairs do not give. They give {listed}.")
+        found = f"best_by is {best_by!r}, which these pairs do not give"
+        raise ConfigError(f"{found}. Set it to one of these: {listed}.")

@@ -168,9 +168,10 @@ class StopRequest:
 
 
 def _log_start(run: Run, start: ResumePoint | None) -> None:
-    corpus, similar = run.corpus, int((run.corpus.training.label == 1).sum())
+    corpus, similar = run.corpus, f"{int((run.corpus.training.label == 1).sum()):,} similar"
+    kind = {"graded": "graded", "ranking": "only similar ones"}.get(run.config.objective, similar)
     log.info(
-        f"{len(corpus.training):,} training pairs ({similar:,} similar), {len(corpus.validation):,} "
+        f"{len(corpus.training):,} training pairs ({kind}), {len(corpus.validation):,} "
         f"validation pairs; {corpus.overlap:.1%} of the validation trees occur in training; "
         f"{len(corpus.vocabulary):,} symbols"
     )
@@ -187,7 +188,7 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
     for change in new:
         log.warning("changed on purpose: %s", in_words(change))
     if any(change["best_anew"] for change in new):
-        log.warning("validation losses mean something else from here on: the best epoch is sought anew")
+        log.warning("epochs before and after this cannot be compared: the best epoch is sought anew")
     names = {change["name"] for change in new}
     if content["fingerprint"] != corpus.fingerprint and "data" not in names:
         log.info("the pair files are not the same bytes as before, but hold the same pairs: allowed")
