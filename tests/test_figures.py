@@ -64,11 +64,6 @@ def test_what_two_trees_share_is_filled():
 def test_nodes_are_coloured_by_what_the_distance_does_without_them_with_a_legend():
     other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
     forest = compile_forest([AST, other])
-    kinds = [
-        [name for n in forest.graph(t).symbols for name in n if name.startswith("radiko")]
-        for t in (0, 1)
-    ]
-    assert kinds
     effects = [np.array([np.nan, -0.4, 0.2, 0, 0, 0, 0][: forest.tree_nodes[t]]) for t in (0, 1)]
     figure = pair_figure(forest, [0, 1], ["radiko", "tipo"], ["a", "b"], effects)
     words = [text.get_text() for text in figure.legends[0].get_texts()]

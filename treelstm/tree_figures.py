@@ -21,7 +21,7 @@ from treelstm.trees.vocabulary import key_of
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
 _NODES, _LEVELS = 64, 16  # what can be read; more of a tree is not drawn
 _APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
-_FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER])
+_FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
 
 
 def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
