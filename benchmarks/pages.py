@@ -13,7 +13,7 @@ from typing import Any
 
 import treelstm
 from corpus import directories, workplace
-from treelstm import evaluation
+from treelstm import evaluation, rivals
 from treelstm.sealed import sealed
 
 CHECKPOINTS = 1000
@@ -101,17 +101,12 @@ def evaluate(path: Path, config: treelstm.Config) -> None:
     encoder = treelstm.load_encoder(path)
     pairs = treelstm.load_corpus(config).validation
     began = time.perf_counter()
-    untrained = evaluation.untrained_encoder(encoder, config.seed)
-    scorers = [
-        evaluation.encoder_scorer(encoder, pairs),
-        evaluation.tfidf_scorer(pairs),
-        evaluation.encoder_scorer(untrained, pairs, calibrate=True),
-    ]
-    for each in scorers:
-        evaluation.metrics_with_intervals(each, pairs)
+    scorers = rivals.with_rivals(encoder, pairs, path, config)
+    evaluation.compared(scorers, pairs)
+    for each in scorers.values():
         evaluation.retrieval(each, pairs)
     print(
-        f"evaluation of {len(pairs):,} pairs, intervals, retrieval and both baselines: "
+        f"evaluation of {len(pairs):,} pairs, intervals, retrieval and all rivals: "
         f"{time.perf_counter() - began:.1f} s"
     )
 

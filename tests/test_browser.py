@@ -13,15 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import lab
+import numpy as np
 import pytest
 from conftest import tiny_config
 from lab import Page, until
 from nbformat import v4
 from runs import assert_same_run, copy
 
-from treelstm import list_checkpoints, load_checkpoint, load_pairs, preflight, train, widgets
+from treelstm import (
+    list_checkpoints,
+    load_checkpoint,
+    load_encoder,
+    load_pairs,
+    preflight,
+    train,
+    widgets,
+)
 from treelstm.checks.report import as_html
 from treelstm.evaluation import Retrieval
+from treelstm.explanation import explain
 from treelstm.run.lock import holder
 
 pytestmark = [
@@ -85,7 +95,7 @@ def test_every_page_runs_from_top_to_bottom_and_shows_its_results(opened, parame
         "01_preflight": (parameters, 1, r'verdict"go'),
         "02_train": (parameters, 5, r'outcome"finished"\s*epochs3'),
         "03_resume": ({"output_dir": parameters["output_dir"], "epochs": 4}, 4, r"epochs4"),
-        "04_evaluate": ({"output_dir": parameters["output_dir"]}, 11, r"majority_rate0\.666"),
+        "04_evaluate": ({"output_dir": parameters["output_dir"]}, 11, r"By average precision"),
     }
     for name, (given, pictures, results) in pages.items():
         page = opened(name, given)
@@ -306,8 +316,11 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
         widgets.resume_picker(run, "auto")._html(),
         widgets.RunMonitor(run)._html(),
         widgets.TreeChoice(pairs)._html(),
-        widgets.graded_table({NAME: {"spearman": 0.5, "pearson": 0.5}}).data,
-        widgets.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5)}).data,
+        widgets.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
+        widgets.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
+        widgets.explanation_table(
+            explain(load_encoder(run / "best_model.pt"), pairs.forest, [0, 1])
+        ).data,
         as_html(report),
     ]
     cells = [v4.new_code_cell("from IPython.display import HTML, display")]

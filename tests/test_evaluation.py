@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import tiny_config
@@ -15,20 +17,22 @@ from treelstm.evaluation import (
     PairScorer,
     bootstrap_metrics,
     calibrated_threshold,
+    can_retrieve,
+    compared,
     distinct_trees,
     encoder_scorer,
     graded_correlation,
     interval,
-    metrics_with_intervals,
+    metrics_of,
     most_wrong,
     nearest,
     pair_distances,
     pair_metrics,
-    paired_differences,
     principal_components,
     retrieval,
     tfidf_scorer,
     untrained_encoder,
+    verdict,
 )
 from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import distances
@@ -101,34 +105,38 @@ def pairs(tiny) -> Pairs:
 
 def test_intervals_hold_the_metric_narrow_with_more_trees_and_are_reproducible(pairs):
     bag = tfidf_scorer(pairs)
-    found = metrics_with_intervals(bag, pairs)
-    assert list(found) == [metric.field for metric in IN_EVALUATION]
-    for value, low, high in found.values():
-        assert 0 <= low < high <= 1 and low - 0.1 < value < high + 0.1
-    assert metrics_with_intervals(bag, pairs) == found
     perfect = PairScorer(1.0 - pairs.label, 0.5, bag.between)
-    assert metrics_with_intervals(perfect, pairs)["roc_auc"] == (1, 1, 1)
-    assert all(each == (0, 0, 0) for each in paired_differences(bag, bag, pairs).values())
-    assert paired_differences(bag, perfect, pairs)["roc_auc"][0] > 0
+    scores, differences = compared({"perfect": perfect, "bag": bag, "again": bag}, pairs)
+    found = scores["bag"]
+    assert list(found) == [*(metric.field for metric in IN_EVALUATION), "pearson", "spearman"]
+    for name, (value, low, high) in found.items():
+        assert -1 <= low < high <= 1 and low - 0.1 < value < high + 0.1, name
+    assert scores["again"] == found and scores["perfect"]["roc_auc"] == (1, 1, 1)
+    assert differences["bag"]["roc_auc"][0] == 1 - found["roc_auc"][0] > 0
+    _, same = compared({"bag": bag, "again": bag}, pairs)
+    assert all(each == (0, 0, 0) for each in same["again"].values())
 
 
 def test_resampled_metrics_are_those_of_pairs_repeated_as_their_trees_were_drawn(pairs):
     distance = tfidf_scorer(pairs).distance.round(1)  # with ties
-    found = bootstrap_metrics(pairs, distance, 0.45, resamples=5, seed=3)
+    scorer = PairScorer(distance, 0.45, lambda rows: rows, similarity=1 - distance)
+    found = bootstrap_metrics(pairs, scorer, resamples=5, seed=3)
+    assert {"pearson", "spearman", "mse", "roc_auc"} < {*found}
     trees, first, second = distinct_trees(pairs)
     assert (first != second).all()
     drawn = np.random.default_rng(3).integers(len(trees), size=(5, len(trees)))
     for row in range(5):
         times = np.bincount(drawn[row], minlength=len(trees))
         repeated = np.repeat(np.arange(len(pairs)), times[first] * times[second])
-        expected = pair_metrics(distance[repeated], pairs.label[repeated], 0.45).to_dict()
-        for name, values in found.items():
-            assert values[row] == pytest.approx(expected[name])
+        some = replace(scorer, distance=distance[repeated], similarity=1 - distance[repeated])
+        expected = metrics_of(some, pairs[repeated])
+        for name, values in found.items():  # ranks are those among all pairs
+            assert values[row] == pytest.approx(expected[name], abs=0.05 if name == "spearman" else 1e-9)
 
 
 def test_resampling_sentences_is_more_cautious_than_resampling_pairs(pairs):
-    distance = tfidf_scorer(pairs).distance
-    sentences = bootstrap_metrics(pairs, distance, 0.5)["average_precision"]
+    bag = tfidf_scorer(pairs)
+    distance, sentences = bag.distance, bootstrap_metrics(pairs, bag)["average_precision"]
     random, alone = np.random.default_rng(0), []
     for _ in range(300):
         rows = random.integers(len(pairs), size=len(pairs))
@@ -147,7 +155,11 @@ def test_retrieval_of_a_perfect_a_blind_and_a_reversed_distance(pairs):
     assert perfect.queries == partner.any(axis=1).sum() and perfect.candidates == len(trees) - 1
     blind = retrieval(PairScorer(np.empty(0), 0, lambda rows: np.zeros_like(partner[rows])), pairs)
     worst = retrieval(PairScorer(np.empty(0), 0, lambda rows: partner[rows]), pairs)
-    assert blind == worst and worst.precision[1] == 0 and worst.mean_reciprocal_rank < 0.1
+    assert (
+        blind.to_dict() == worst.to_dict()
+        and worst.precision[1] == 0
+        and worst.mean_reciprocal_rank < 0.1
+    )
 
 
 def test_an_encoders_scorer_agrees_with_evaluate_and_with_itself(tiny, tmp_path, pairs):
@@ -179,10 +191,57 @@ def test_an_untrained_encoder_differs_from_a_trained_one_in_its_weights_alone(ti
     assert distance.shape == (len(pairs),) and (distance != pair_distances(encoder, pairs)).any()
 
 
-def test_the_most_wrong_pairs_are_far_similar_and_near_dissimilar_ones():
-    distance, label = np.array([0.1, 0.9, 0.5, 0.2, 0.8]), np.array([1, 1, 1, 0, 0])
-    assert most_wrong(distance, label).tolist() == [1, 2, 3, 4]
-    assert most_wrong(distance, label, 1).tolist() == [1, 3]
+def test_the_most_wrong_pairs_are_far_similar_and_near_dissimilar_ones(pairs):
+    five = pairs[np.arange(5)]
+    distance, labelled = (
+        np.array([0.1, 0.9, 0.5, 0.2, 0.8]),
+        replace(five, label=np.array([1, 1, 1, 0, 0])),
+    )
+    assert most_wrong(distance, labelled).tolist() == [1, 2, 3, 4]
+    assert most_wrong(distance, labelled, 1).tolist() == [1, 3]
+    similarity = np.array([0.9, 0.95, 0.5, 0.1, 0.2])
+    graded = replace(five, label=np.full(5, -1), similarity=similarity)
+    assert most_wrong(distance, graded, 1).tolist() == [1, 3]  # too far, then too near
+    positive = replace(five, label=np.ones(5, int))
+    assert most_wrong(distance, positive).tolist() == [1, 4]
+
+
+def test_pairs_without_classes_get_the_numbers_that_fit_them_and_no_others(pairs):
+    bag = tfidf_scorer(pairs)
+    graded = replace(pairs, label=np.full(len(pairs), -1))
+    scorer = replace(tfidf_scorer(graded), similarity=1 - bag.distance)
+    found = metrics_of(scorer, graded)
+    assert [*found] == ["pearson", "spearman", "mse"] and np.isnan(scorer.threshold)
+    assert found["pearson"] == pytest.approx(np.corrcoef(-bag.distance, pairs.similarity)[0, 1])
+    assert found["mse"] == pytest.approx(np.mean((1 - bag.distance - pairs.similarity) ** 2))
+    assert not can_retrieve(graded)
+    positive = pairs[np.flatnonzero(pairs.label == 1)]
+    positive = replace(positive, similarity=np.full(len(positive), np.nan))
+    scores, differences = compared({"a": tfidf_scorer(positive), "b": tfidf_scorer(positive)}, positive)
+    assert scores == {"a": {}, "b": {}} and differences == {"b": {}} and can_retrieve(positive)
+
+
+def test_the_verdict_names_each_rival_by_what_the_intervals_say(pairs):
+    trees, first, second = distinct_trees(pairs)
+    partner, similar = np.zeros((len(trees), len(trees)), bool), pairs.label == 1
+    partner[first[similar], second[similar]] = partner[second[similar], first[similar]] = True
+    perfect = PairScorer(1.0 - pairs.label, 0.5, lambda rows: ~partner[rows])
+    useless = PairScorer(pairs.label + 0.0, 0.5, lambda rows: partner[rows])
+    half = np.where(np.arange(len(pairs)) % 4, perfect.distance, useless.distance)
+    mine = PairScorer(half, 0.5, lambda rows: partner[rows] == (rows % 4 == 0)[:, None])
+    scorers = {"mine": mine, "ideal, of no use": perfect, "twin": mine, "bad one": useless}
+    found = {name: retrieval(each, pairs) for name, each in scorers.items()}
+    said = verdict(*compared(scorers, pairs), found, graded=False)
+    by_score, by_rank = said.split(". In retrieval")
+    assert by_score.startswith("By average precision (0.") and by_rank.startswith(" (precision at 1: ")
+    for half in (by_score, by_rank):
+        better, unclear, worse = (
+            half.index(words) for words in ("is better", "not clearly", "worse than")
+        )
+        assert better < half.index("the bad one (+") < unclear < half.index("the twin (+0.000")
+        assert unclear < worse < half.index("the ideal (-") and "of no use" not in half
+    graded = verdict(*compared(scorers, pairs), {}, graded=True)
+    assert graded.startswith("By Pearson correlation (") and "retrieval" not in graded
 
 
 def test_graded_similarity_is_correlated_where_it_is_given():

@@ -61,6 +61,21 @@ def test_what_two_trees_share_is_filled():
     assert filled == [{"kat"}, {"kat"}]
 
 
+def test_nodes_are_coloured_by_what_the_distance_does_without_them_with_a_legend():
+    other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
+    forest = compile_forest([AST, other])
+    effects = [np.array([np.nan, -0.4, 0.2, 0, 0, 0, 0][: forest.tree_nodes[t]]) for t in (0, 1)]
+    figure = pair_figure(forest, [0, 1], ["radiko", "tipo"], ["a", "b"], effects)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["keeps them apart", "brings them together", "no effect"]
+    for ax in figure.axes:
+        boxes = [text.get_bbox_patch().get_facecolor() for text in ax.texts if text.get_bbox_patch()]
+        nodes = boxes[len(boxes) // 2 :]  # the roles are drawn first
+        red, blue = nodes[1], nodes[2]
+        assert red[0] > red[2] and blue[2] > blue[0] and nodes[0] == (1, 1, 1, 1)
+        assert min(max(color[:3]) for color in nodes) > 0.9  # black words can be read
+
+
 def test_curves_threshold_comparison_and_map_name_their_axes():
     label, distance = np.array([1, 1, 0, 0]), np.array([0.1, 0.6, 0.5, 0.9])
     for figure in (
@@ -131,9 +146,26 @@ def test_history_without_an_epoch_says_so():
 
 
 def test_distances_and_corpus_name_their_units_and_counts(tiny):
-    figure = figures.distance_figure(np.array([0.1, 0.5, 0.9]), np.array([1, 0, 0]), 0.3)
+    pairs = load_pairs(tiny / "training")[np.array([71, 0, 1])]
+    pairs = replace(pairs, label=np.array([1, 0, 0]), similarity=np.array([0.9, 0.5, 0.1]))
+    distance = np.array([0.1, 0.5, 0.9])
+    figure = figures.distance_figure(distance, pairs, 0.3)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["similar (1)", "dissimilar (2)", "threshold 0.300"]
+    graded = replace(pairs, label=np.full(3, -1))
+    (ax,) = figures.distance_figure(distance, graded, np.nan).axes
+    assert ax.get_ylabel() == "similarity" and ax.collections[0].get_offsets().tolist() == [
+        [0.1, 0.9],
+        [0.5, 0.5],
+        [0.9, 0.1],
+    ]
+    assert figures.corpus_figure(graded).axes[0].get_xlabel() == "similarity"
+    mixed = replace(pairs, label=np.array([1, 0, -1]))
+    assert "1 (33.3%)" in texts(figures.corpus_figure(mixed))
+    assert (
+        len(figures.comparison_figure(distance, distance, graded.label, ("a", "b")).axes[0].collections)
+        == 1
+    )
     corpus = figures.corpus_figure(load_pairs(tiny / "training"))
     assert corpus.axes[0].get_xlabel() == "pairs" and corpus.axes[1].get_xlabel() == "nodes in a tree"
     assert "24 (33.3%)" in texts(corpus)

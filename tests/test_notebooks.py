@@ -190,14 +190,18 @@ def test_the_resume_page_refuses_another_seed_and_a_directory_without_a_run(
 def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_path, parameters):
     page = execute("04_evaluate", tmp_path, {"output_dir": parameters["output_dir"]})
     found = results(page)
-    assert set(found["scores"]) == {"this encoder", "bag of symbols", "untrained encoder"}
+    rivals = ["bag alone, trained the same way", "TF-IDF bag, no training", "untrained encoder"]
+    assert {*found["scores"]} == {"this encoder", *rivals} and {*found["differences"]} == {*rivals}
+    assert all(f"the {name.partition(',')[0]} (" in found["verdict"] for name in rivals)
+    assert text(page).count("training the bag alone, 2 epochs") == 1
+    assert "epoch 1/2" not in text(page) and len(text(page).splitlines()) < 20
     own = results(trained)["validation"]
     for name, (value, low, high) in found["scores"]["this encoder"].items():
-        assert value == own[name] and 0 <= low <= high <= 1
-    assert found["threshold"] == own["threshold"]
+        assert value == own[name] and -1 <= low <= high <= 1
+    assert "Precision " in json.dumps(page.cells) and "keeps the two apart" in json.dumps(page.cells)
     assert set(found["retrieval"]["this encoder"]["precision"]) == {"1", "5", "10"}
-    assert -1 <= found["graded"]["this encoder"]["spearman"] <= 1
-    assert found["compared"]["difference"]["roc_auc"][1] <= found["compared"]["difference"]["roc_auc"][2]
+    (_, low, high) = found["compared"]["checkpoint_epoch_2.pt"]["roc_auc"]
+    assert low <= high
     images = [output for output in outputs(page) if "image/png" in output.get("data", {})]
     assert len(images) == 10  # curves, distances, threshold, neighbours, 4 wrong pairs, map, comparison
     assert "widget-view" not in json.dumps(page.cells)
@@ -214,13 +218,54 @@ def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_p
     }
     page = execute("04_evaluate", tmp_path, given)
     assert "trees that also occur in training: 100.0%" in text(page)
-    assert set(results(page)["compared"]) == {
-        "checkpoint_epoch_1.pt",
-        "checkpoint_epoch_2.pt",
-        "difference",
-    }
+    assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt"}
     with pytest.raises(PapermillExecutionError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
         execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})
+
+
+def rewritten(tiny: Path, work: Path, kind: str) -> Path:
+    """The sample with a similarity and no label for each pair, or with similar pairs only."""
+    for part in ("training", "validation"):
+        (work / part).mkdir(parents=True)
+        lines = []
+        for source in sorted((tiny / part).glob("*_pairs.jsonl")):
+            for record in map(json.loads, source.read_text().splitlines()):
+                if kind == "graded":
+                    del record["label"]
+                    record["similarity"] = 1 + 4 * record["similarity"]
+                elif record.pop("similarity") is None or not record["label"]:
+                    continue
+                lines.append(json.dumps(record))
+        name = "positive_pairs.jsonl" if kind == "positive file" else "pairs.jsonl"
+        (work / part / name).write_text("\n".join(lines))
+    return work
+
+
+@pytest.mark.parametrize("kind", ["graded", "positive file", "pairs file"])
+def test_every_page_runs_on_graded_and_on_similar_pairs_alone(tiny, tmp_path, kind):
+    graded = kind == "graded"
+    parameters = page_parameters(rewritten(tiny, tmp_path / "data", kind), tmp_path)
+    scale = {"objective": "graded", "similarity_low": 1, "similarity_high": 5}
+    parameters |= scale if graded else {"objective": "ranking"}
+    assert "go" in results(execute("01_preflight", tmp_path, parameters))["verdict"]
+    trained = execute("02_train", tmp_path, parameters)
+    assert ("0 similar, 0 dissimilar, 72 not labelled" in text(trained)) == graded
+    own = results(trained)["validation"]
+    assert {*own} == ({"pearson", "spearman"} if graded else set())
+    assert ("validation_mse" in results(trained)["best"]) == graded
+    for key, value in own.items():
+        assert value == pytest.approx(results(trained)["best"][f"validation_{key}"], abs=1e-6)
+    run = {"output_dir": parameters["output_dir"]}
+    assert results(execute("03_resume", tmp_path, run | {"epochs": 3}))["epochs"] == 3
+    page = execute("04_evaluate", tmp_path, run)
+    found = results(page)
+    assert (found["threshold"] is None) != graded and "nan" not in json.dumps(found).lower()
+    begins = "By Pearson correlation (" if graded else "In retrieval (precision at 1: "
+    assert found["verdict"].startswith(begins) and "bag alone" in found["verdict"]
+    assert ("mse" in found["scores"]["this encoder"]) == graded == (not found["retrieval"])
+    words = text(page) + "".join(o.get("data", {}).get("text/html", "") for o in outputs(page))
+    assert "ROC-AUC" not in words and "Precision 0" not in words and "NaN" not in words
+    assert "no threshold, ROC or confusion matrix" in text(page)
 
 
 def test_the_preflight_page_gives_a_verdict_figures_and_estimates(tmp_path, parameters):

@@ -6,14 +6,15 @@ a distance, the more similar the pair.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from treelstm.config import ConfigError
 from treelstm.data.pairs import Pairs
-from treelstm.history import IN_EVALUATION
+from treelstm.history import IN_EVALUATION, METRICS, OF_GRADED_PAIRS
 from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import UNKNOWN, key_of
@@ -123,15 +124,26 @@ class PairScorer:
     distance: Array  # [P]
     threshold: float  # a pair of a smaller distance is predicted similar
     between: Callable[[Array], Array]  # positions [Q] among the T trees -> distances [Q, T]
+    similarity: Array | None = None  # [P] what the distances stand for, on the scale of the pairs
 
     def metrics(self, label: Array) -> Metrics:
         return pair_metrics(self.distance, label, self.threshold)
 
 
-def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> PairScorer:
-    """An encoder with its own threshold, or with one calibrated on these pairs."""
+def encoder_scorer(
+    encoder: TreeEncoder,
+    pairs: Pairs,
+    calibrate: bool = False,
+    similarity: Callable[[Array], Array] | None = None,
+) -> PairScorer:
+    """An encoder with its own threshold, or with one calibrated on these pairs, also if it has none.
+
+    `similarity` says what its distances stand for, see `objectives.Graded`.
+    """
     vectors = _encodings(encoder, pairs, distinct_trees(pairs)[0]).cpu()
-    return vector_scorer(vectors, pairs, None if calibrate else encoder.threshold)
+    none = calibrate or math.isnan(encoder.threshold)
+    scorer = vector_scorer(vectors, pairs, None if none else encoder.threshold)
+    return replace(scorer, similarity=similarity(scorer.distance)) if similarity else scorer
 
 
 def vector_scorer(vectors: torch.Tensor, pairs: Pairs, threshold: float | None) -> PairScorer:
@@ -169,17 +181,19 @@ def untrained_encoder(encoder: TreeEncoder, seed: int) -> TreeEncoder:
 
 
 def bootstrap_metrics(
-    pairs: Pairs, distance: Array, threshold: float, resamples: int = 1000, seed: int = 0
+    pairs: Pairs, scorer: PairScorer, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Array]:
-    """The metrics of `history.IN_EVALUATION` on R resamples of the trees: [R] each, by field.
+    """The metrics that `metrics_of` gives, on R resamples of the trees: [R] each, by name.
 
     Pairs that share a tree are not independent. So trees are drawn, with replacement, and a pair's
     weight is the product of how often its two trees were drawn (pigeonhole bootstrap, Owen 2007).
-    Calls with equal seeds draw the same trees, so that their results can be subtracted.
+    Calls with equal seeds draw the same trees, so that their results can be subtracted. Spearman's
+    ranks are those among all pairs.
     """
     trees, first, second = distinct_trees(pairs)
-    order, ends = _ascending(distance)
-    label, similar = pairs.label[order].astype(bool), distance[order].astype(np.float64) < threshold
+    order, ends = _ascending(scorer.distance)
+    label = pairs.label[order].astype(bool)
+    similar = scorer.distance[order].astype(np.float64) < scorer.threshold
     random = np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, _RESAMPLES_PER_CALL):
@@ -188,46 +202,92 @@ def bootstrap_metrics(
         draws += np.arange(rows)[:, None] * len(trees)
         times = np.bincount(draws.ravel(), minlength=rows * len(trees)).reshape(rows, len(trees))
         weight = times[:, first[order]] * np.where(first == second, 1, times[:, second])[:, order]
-        parts.append(_weighted_metrics(weight.astype(np.float64), label, similar, ends))
-    names = [metric.field for metric in IN_EVALUATION]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        part = dict[str, Array]()
+        with np.errstate(invalid="ignore"):  # NaN where a resample lacks a class
+            if pairs.has_classes:
+                part |= _weighted_metrics(weight.astype(np.float64), label, similar, ends)
+            if pairs.has_grades:
+                part |= _weighted_fit(weight.astype(np.float64), scorer, pairs.similarity, order)
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _weighted_fit(
+    weight: Array, scorer: PairScorer, similarity: Array, order: Array
+) -> dict[str, Array]:
+    """The metrics [R] of graded pairs, weighted [R, P]; `order` is that of the weights' columns."""
+    from scipy.stats import rankdata
+
+    given = ~np.isnan(similarity[order])
+    order, weight = order[given], weight[:, given] / weight[:, given].sum(axis=1, keepdims=True)
+    near, similarity = -scorer.distance[order].astype(np.float64), similarity[order]
+
+    def correlation(x: Array, y: Array) -> Array:
+        x, y = x - x.mean(), y - y.mean()
+        mean_x, mean_y = weight @ x, weight @ y
+        spread = (weight @ x**2 - mean_x**2) * (weight @ y**2 - mean_y**2)
+        return np.asarray((weight @ (x * y) - mean_x * mean_y) / np.sqrt(spread))
+
+    ranks = correlation(rankdata(near), rankdata(similarity))
+    found = {"pearson": correlation(near, similarity), "spearman": ranks}
+    if scorer.similarity is not None:
+        found["mse"] = weight @ (scorer.similarity[order] - similarity) ** 2
+    return found
 
 
 def _weighted_metrics(weight: Array, label: Array, similar: Array, ends: Array) -> dict[str, Array]:
     """Metrics [R] by field, as scikit-learn's, of pairs by ascending distance, weighted [R, P]."""
-    with np.errstate(invalid="ignore"):  # NaN where a resample lacks a class
-        right, wrong = (np.cumsum(weight * kind, axis=1)[:, ends] for kind in (label, ~label))
-        positives, negatives = right[:, -1:], wrong[:, -1:]
-        height = (right + np.pad(right, ((0, 0), (1, 0)))[:, :-1]) / 2  # of the ROC's trapezoids
-        area = (np.diff(wrong, axis=1, prepend=0.0) * height).sum(axis=1)
-        precision = right / np.maximum(right + wrong, 1e-300)
-        gained = np.diff(right, axis=1, prepend=0.0)
-        found, predicted, agreed = (
-            (weight * kind).sum(axis=1) for kind in (label & similar, similar, label == similar)
-        )
-        return {
-            "roc_auc": area / (positives * negatives)[:, 0],
-            "average_precision": (gained * precision).sum(axis=1) / positives[:, 0],
-            "f1": 2 * found / (predicted + positives[:, 0]),
-            "accuracy": agreed / weight.sum(axis=1),
-        }
-
-
-def metrics_with_intervals(scorer: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
-    """The metrics of `history.IN_EVALUATION` on these pairs, by field."""
-    draws = bootstrap_metrics(pairs, scorer.distance, scorer.threshold)
-    found = scorer.metrics(pairs.label).to_dict()
-    return {name: (found[name], *interval(values)) for name, values in draws.items()}
-
-
-def paired_differences(first: PairScorer, second: PairScorer, pairs: Pairs) -> dict[str, Estimate]:
-    """The metrics of `second` minus those of `first`, on the same resamples."""
-    draws = [bootstrap_metrics(pairs, each.distance, each.threshold) for each in (first, second)]
-    found = [each.metrics(pairs.label).to_dict() for each in (first, second)]
+    right, wrong = (np.cumsum(weight * kind, axis=1)[:, ends] for kind in (label, ~label))
+    positives, negatives = right[:, -1:], wrong[:, -1:]
+    height = (right + np.pad(right, ((0, 0), (1, 0)))[:, :-1]) / 2  # of the ROC's trapezoids
+    area = (np.diff(wrong, axis=1, prepend=0.0) * height).sum(axis=1)
+    precision = right / np.maximum(right + wrong, 1e-300)
+    gained = np.diff(right, axis=1, prepend=0.0)
+    found, predicted, agreed = (
+        (weight * kind).sum(axis=1) for kind in (label & similar, similar, label == similar)
+    )
     return {
-        name: (found[1][name] - found[0][name], *interval(draws[1][name] - draws[0][name]))
-        for name in draws[0]
+        "roc_auc": area / (positives * negatives)[:, 0],
+        "average_precision": (gained * precision).sum(axis=1) / positives[:, 0],
+        "f1": 2 * found / (predicted + positives[:, 0]),
+        "accuracy": agreed / weight.sum(axis=1),
     }
+
+
+def metrics_of(scorer: PairScorer, pairs: Pairs) -> dict[str, float]:
+    """The metrics of `history.IN_EVALUATION` if the pairs have both classes, and those of
+    `history.OF_GRADED_PAIRS` if they have graded similarities, by name.
+    """
+    found = scorer.metrics(pairs.label).to_dict() if pairs.has_classes else {}
+    names = [metric.name for metric in IN_EVALUATION] if pairs.has_classes else []
+    if pairs.has_grades:
+        predicted = scorer.distance if scorer.similarity is None else scorer.similarity
+        graded = graded_quality(scorer.distance, predicted, pairs.similarity)
+        found |= {metric.name: graded[metric.key] for metric in OF_GRADED_PAIRS}
+        names += [metric.name for metric in OF_GRADED_PAIRS][: 2 if scorer.similarity is None else 3]
+    return {name: found[name] for name in names}
+
+
+def compared(
+    scorers: Mapping[str, PairScorer], pairs: Pairs
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
+    """Of each scorer its metrics; then the first one's minus those of each other, on equal resamples."""
+    draws = {name: bootstrap_metrics(pairs, each) for name, each in scorers.items()}
+    found = {name: metrics_of(each, pairs) for name, each in scorers.items()}
+    mine, *others = scorers
+    scores = {
+        who: {name: (value, *interval(draws[who][name])) for name, value in found[who].items()}
+        for who in scorers
+    }
+    differences = {
+        who: {
+            name: (found[mine][name] - value, *interval(draws[mine][name] - draws[who][name]))
+            for name, value in found[who].items()
+            if name in found[mine]
+        }
+        for who in others
+    }
+    return scores, differences
 
 
 def interval(values: Array) -> tuple[float, float]:
@@ -246,6 +306,24 @@ class Retrieval:
     possible: dict[int, float]  # k -> precision of a perfect ranking
     chance: float  # precision of a random ranking, at every k
     mean_reciprocal_rank: float  # mean of 1 / rank of the nearest tree labelled similar
+    first_right: Array  # [queries] whether the nearest one is labelled similar
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "first_right"}
+
+    def difference(self, other: "Retrieval", resamples: int = 1000) -> Estimate:
+        """Precision at 1 minus that of another ranking of the same trees, on resampled queries."""
+        more = self.first_right.astype(float) - other.first_right
+        random = np.random.default_rng(0)
+        means = [more[random.integers(len(more), size=len(more))].mean() for _ in range(resamples)]
+        return (float(more.mean()), *interval(np.array(means)))
+
+
+def can_retrieve(pairs: Pairs) -> bool:
+    """Whether some tree has another that is labelled similar to it."""
+    return bool(
+        ((pairs.label == 1) & (pairs.forest.root[pairs.first] != pairs.forest.root[pairs.second])).any()
+    )
 
 
 def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) -> Retrieval:
@@ -277,33 +355,46 @@ def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) 
         possible={k: float(np.minimum(counts / k, 1).mean()) for k in at},
         chance=float(counts.mean() / (total - 1)),
         mean_reciprocal_rank=float((1 / rank).mean()),
+        first_right=rank == 1,
     )
 
 
 def verdict(
-    mine: PairScorer, rivals: Mapping[str, PairScorer], pairs: Pairs, found: Mapping[str, Retrieval]
+    scores: Mapping[str, Mapping[str, Estimate]],
+    differences: Mapping[str, Mapping[str, Estimate]],
+    found: Mapping[str, Retrieval],
+    graded: bool,
 ) -> str:
-    """In one sentence: which rivals an encoder is better than, by average precision and in retrieval.
+    """In a sentence or two: which rivals an encoder is better than, by distance and in retrieval.
 
-    `found` holds the retrieval of each rival and, under "", the encoder's own. Better is a difference
-    whose 95% interval is clear of 0; precision at 1 has no interval and is only compared.
+    `scores` and `differences` are those of `compared`, `found` the retrieval of each, the encoder first;
+    any may be empty. `graded`: Pearson's correlation counts, where there is one. Better is a difference
+    whose 95% interval is clear of 0.
     """
-    parts: dict[str, list[str]] = {"better than": [], "not clearly different from": [], "worse than": []}
-    for name, rival in rivals.items():
-        by, low, high = paired_differences(rival, mine, pairs)["average_precision"]
-        words = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
-        parts[words].append(f"{name} ({by:+.3f} [{low:+.3f}, {high:+.3f}])")
-    said = "; ".join(f"{words} {', '.join(names)}" for words, names in parts.items() if names)
-    own = found[""].precision[1]
-    ranks: dict[str, list[str]] = {"better": [], "no better": []}
-    for name in rivals:
-        other = found[name].precision[1]
-        ranks["better" if own > other else "no better"].append(f"{name} ({other:.3f})")
-    retrieves = [f"{words} than {', '.join(names)}" for words, names in ranks.items() if names]
-    return (
-        f"By average precision this encoder is {said}. "
-        f"It retrieves (precision at 1: {own:.3f}) {' and '.join(retrieves)}."
-    )
+    sentences = []
+    own = next(iter(scores.values()), {})
+    by = ["average_precision", "pearson"][:: -1 if graded else 1]
+    if name := next((each for each in by if each in own), None):
+        label = next(metric.label for metric in METRICS if metric.name == name)
+        ranked = _ranked({who: each[name] for who, each in differences.items()})
+        sentences.append(f"By {label} ({own[name][0]:.3f}), this encoder is {ranked}.")
+    if found:
+        mine, *others = found
+        ranked = _ranked({who: found[mine].difference(found[who]) for who in others})
+        sentences.append(
+            f"In retrieval (precision at 1: {found[mine].precision[1]:.3f}), it is {ranked}."
+        )
+    return " ".join(sentences)
+
+
+def _ranked(differences: Mapping[str, Estimate]) -> str:
+    """Rivals by whether one is better than they are, with the differences and their intervals."""
+    parts: dict[str, list[str]] = {"better than": [], "not clearly better than": [], "worse than": []}
+    for who, (by, low, high) in differences.items():
+        words = "better than" if low > 0 else "worse than" if high < 0 else "not clearly better than"
+        name = who.partition(",")[0]
+        parts[words].append(f"the {name} ({by:+.3f} [{low:+.3f}, {high:+.3f}])")
+    return "; ".join(f"{words} {' and '.join(names)}" for words, names in parts.items() if names)
 
 
 def nearest(scorer: PairScorer, tree: int, count: int = 5) -> list[tuple[int, float]]:
@@ -323,9 +414,18 @@ def principal_components(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, flo
     return points, float(analysis.explained_variance_ratio_.sum())
 
 
-def most_wrong(distance: Array, label: Array, count: int = 2) -> Array:
-    """Positions of the farthest similar pairs, then of the nearest dissimilar ones."""
-    similar, dissimilar = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+def most_wrong(distance: Array, pairs: Pairs, count: int = 2) -> Array:
+    """Positions of the farthest similar pairs, then of the nearest dissimilar ones.
+
+    Without labels: of pairs whose distances are too large for their similarity, by rank, then too small.
+    """
+    from scipy.stats import rankdata
+
+    if (pairs.label < 0).all():
+        given = np.flatnonzero(~np.isnan(pairs.similarity))
+        order = given[np.argsort(rankdata(-distance[given]) - rankdata(pairs.similarity[given]))]
+        return np.concatenate((order[:count], order[::-1][: min(count, len(order) - count)]))
+    similar, dissimilar = np.flatnonzero(pairs.label == 1), np.flatnonzero(pairs.label == 0)
     farthest = similar[np.argsort(-distance[similar], kind="stable")]
     closest = dissimilar[np.argsort(distance[dissimilar], kind="stable")]
     return np.concatenate((farthest[:count], closest[:count]))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from treelstm.model.encoder import GAIN_SCALE, TreeEncoder, distances
 from treelstm.neutral import neutral_torch
-from treelstm.trees.builder import ForestBuilder
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.forest import Array, Forest, entries, pointers_of
 
 MOST_NODES = 64  # of each tree, from the root on, in the order of `Forest.graph`: what a figure shows
+_MOST_WORK = 100_000  # nodes that are encoded for a tree: of one over 1,562 nodes, fewer are left out
+_NODES_PER_CALL = 65_536  # bounds the memory
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,13 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
     """Explains the distance of two trees of a forest.
 
     Each subtree is left out in turn, and both trees are encoded again: a change below 0 says that the
-    subtree keeps the trees apart, above 0 that it brings them together. Equal subtrees are shared, so
-    only the nodes from the gap to the root are new. The root cannot be left out (NaN). The first 64
-    nodes of each tree are explained.
+    subtree keeps the trees apart, above 0 that it brings them together. The root cannot be left out
+    (NaN). The first 64 nodes of each tree are explained, of a tree of thousands of nodes fewer.
     """
-    graphs = [forest.graph(tree) for tree in trees]
-    builder = ForestBuilder()
-    for graph in graphs:
-        parents = [-1, *graph.edge_index[0].tolist()]
-        for gap in range(min(len(parents), MOST_NODES)):  # a gap at the root: the whole tree
-            place = {-1: -1}  # of the nodes that stay
-            for node, parent in enumerate(parents):
-                if parent in place and (node != gap or node == 0):
-                    place[node] = len(place) - 1
-            del place[-1]
-            builder.add_nodes(
-                [(place.get(parents[node], -1), list(graph.symbols[node]), []) for node in place]
-            )
-    variants = builder.forest()
-    z = encoder.encode_trees(variants, np.arange(len(variants)))
-    counts = [min(len(graph.symbols), MOST_NODES) for graph in graphs]
-    own, other = z.split(counts)
+    variants, nodes = _variants(forest, trees)
+    counts, sizes = [len(each) for each in nodes], forest.tree_nodes[np.asarray(trees)].tolist()
+    calls = np.array_split(np.arange(sum(counts)), 1 + sum(counts) * max(sizes) // _NODES_PER_CALL)
+    own, other = torch.cat([encoder.encode_trees(variants, some) for some in calls]).split(counts)
     distance = float(distances(own[:1], other[:1]))
     without = [
         np.append(np.nan, (distances(part[1:], whole) - distance).cpu().numpy())
@@ -68,7 +55,6 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
     ]
     symbols = _of_symbols(encoder, forest, trees, (own[0] - other[0]))
     of_bags = sum(symbols.values())
-    nodes = [graph.symbols[:count] for graph, count in zip(graphs, counts, strict=True)]
     return Explanation(
         distance=distance,
         of_trees=distance - of_bags,
@@ -77,6 +63,60 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
         nodes=(nodes[0], nodes[1]),
         symbols=dict(sorted(symbols.items(), key=lambda item: -abs(item[1]))),
     )
+
+
+def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[list[str]]]]:
+    """For each tree: itself, then without each of its first nodes but the root; these nodes' symbols.
+
+    All share the trees' own subtrees: only the nodes from a gap up to the root are new.
+    """
+    base = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, np.asarray(trees))[0]])
+    like = base.tolist()  # the subtree of `forest` whose symbols each subtree here has
+    height = forest.height[base].tolist()
+    below = (forest.child[forest.child_ptr[each] : forest.child_ptr[each + 1]] for each in like)
+    children = [np.searchsorted(base, some).tolist() for some in below]
+    roots, rows, bags, symbols = list[int](), list[Array](), list[Array](), list[list[list[str]]]()
+    for tree in trees:
+        graph = forest.graph(tree)
+        subtree, parents = graph.subtree.numpy(), [-1, *graph.edge_index[0].tolist()]
+        own = np.searchsorted(base, subtree)
+        count = min(len(own), MOST_NODES, max(_MOST_WORK // len(own), 2))
+        for gap in range(count):  # a gap at the root: the whole tree
+            there = np.ones(len(own), bool)
+            for node in range(gap, len(own) if gap else 0):
+                there[node] = node != gap and there[parents[node]]
+            bags.append(np.unique(forest.symbol[entries(forest.symbol_ptr, subtree[there])[0]]))
+            node, path = gap, list[int]()
+            while node:
+                parent = parents[node]
+                siblings = children[own[parent]].copy()
+                siblings.remove(own[node])
+                siblings += path[-1:]
+                path.append(len(like))
+                like.append(int(subtree[parent]))
+                children.append(siblings)
+                height.append(1 + max((height[child] for child in siblings), default=-1))
+                there[parent], node = False, parent
+            roots.append(path[-1] if path else int(own[0]))
+            rows.append(np.append(np.unique(own[there]), np.array(path, np.int64)))
+        symbols.append(graph.symbols[:count])
+    order = np.argsort(height, kind="stable")  # children before parents
+    number = np.argsort(order)
+    positions, symbols_each = entries(forest.symbol_ptr, np.array(like)[order])
+    variants = replace(
+        forest,
+        symbol_ptr=pointers_of(symbols_each),
+        symbol=forest.symbol[positions],
+        child_ptr=pointers_of(np.array([len(children[each]) for each in order])),
+        child=number[np.array([child for each in order for child in children[each]], np.int64)],
+        height=np.array(height)[order],
+        root=number[roots],
+        tree_ptr=pointers_of(np.array([len(row) for row in rows])),
+        tree_subtrees=number[np.concatenate(rows)],
+        bag_ptr=pointers_of(np.array([len(bag) for bag in bags])),
+        bag=np.concatenate(bags),
+    )
+    return variants, symbols
 
 
 def _of_symbols(

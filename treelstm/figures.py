@@ -21,6 +21,7 @@ from treelstm.plain import shown
 from treelstm.trees.forest import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
+_KINDS = {1: ("similar", SIMILAR), 0: ("dissimilar", DISSIMILAR), -1: ("not labelled", TRAINING)}
 _EPOCHS = 2_000  # in a figure, at most
 _Drawn = TypeVar("_Drawn", bound=Artist)
 _STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves
@@ -43,16 +44,18 @@ def _figure(
 
 
 def corpus_figure(pairs: Pairs) -> Figure:
-    """Pairs by class, or by similarity where they have no labels; the sizes of the distinct trees."""
+    """Pairs by class, and the sizes of the distinct trees."""
     figure, (kinds, sizes) = _figure(2)
-    if counts := [int((pairs.label == label).sum()) for label in (1, 0) if (pairs.label >= 0).any()]:
-        bars = kinds.barh(["similar", "dissimilar"], counts, color=[SIMILAR, DISSIMILAR])
+    if (pairs.label < 0).all():
+        kinds.hist(pairs.similarity[~np.isnan(pairs.similarity)], bins=40, color=TRAINING)
+        kinds.set(xlabel="similarity", ylabel="pairs", title="graded pairs, not labelled")
+    else:
+        labels = {"similar": 1, "dissimilar": 0} | ({"not labelled": -1} if -1 in pairs.label else {})
+        counts = [int((pairs.label == label).sum()) for label in labels.values()]
+        bars = kinds.barh([*labels], counts, color=[SIMILAR, DISSIMILAR, TRAINING][: len(labels)])
         kinds.bar_label(bars, [f"{count:,} ({count / len(pairs):.1%})" for count in counts], padding=3)
         kinds.set(xlabel="pairs", xlim=(0, 1.35 * max(counts)), title="classes")
         kinds.invert_yaxis()
-    else:
-        kinds.hist(pairs.similarity, bins=40, color=SIMILAR)
-        kinds.set(xlabel="similarity of a pair", ylabel="pairs", title="similarities")
     _, first = np.unique(pairs.forest.root[pairs.trees], return_index=True)
     nodes = pairs.forest.tree_nodes[pairs.trees[first]]
     sizes.hist(nodes, bins=min(40, int(nodes.max())), color=TRAINING)
@@ -107,16 +110,26 @@ def history_figure(
     return _finished(figure)
 
 
-def distance_figure(distance: Array, label: Array, threshold: float) -> Figure:
-    """Histograms of the distances of both classes, each as shares of its class, and the threshold."""
+def distance_figure(distance: Array, pairs: Pairs, threshold: float) -> Figure:
+    """Histograms of the distances of both classes, each as shares of its class, and the threshold.
+
+    Of pairs without both classes: distance against similarity; without that, one histogram.
+    """
     figure, (ax,) = _figure(1, width=7.0)
-    bins = np.linspace(0, float(distance.max()) or 1.0, 50).tolist()
-    for kind, name, color in ((1, "similar", SIMILAR), (0, "dissimilar", DISSIMILAR)):
-        chosen = distance[label == kind]
-        weights = np.full(len(chosen), 1 / max(len(chosen), 1))
-        ax.hist(chosen, bins, weights=weights, alpha=0.6, color=color, label=f"{name} ({len(chosen):,})")
-    ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     ax.set(xlabel="distance of the pair's encodings", ylabel="share of the class")
+    if not pairs.has_classes and pairs.has_grades:
+        ax.scatter(distance, pairs.similarity, s=6, alpha=0.4, color=SIMILAR, linewidths=0)
+        ax.set(ylabel="similarity")
+        return _finished(figure)
+    bins = np.linspace(0, float(distance.max()) or 1.0, 50).tolist()
+    for kind, (name, color) in _KINDS.items():
+        chosen = distance[pairs.label == kind]
+        weights = np.full(len(chosen), 1 / max(len(chosen), 1))
+        if len(chosen):
+            words = f"{name} ({len(chosen):,})"
+            ax.hist(chosen, bins, weights=weights, alpha=0.6, color=color, label=words)
+    if not np.isnan(threshold):
+        ax.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     return _finished(figure)
 
 
@@ -158,8 +171,8 @@ def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
 def comparison_figure(first: Array, second: Array, label: Array, names: tuple[str, str]) -> Figure:
     """Distances [P] of the same pairs by two encoders; they differ on pairs off the diagonal."""
     figure, (ax,) = _figure(1, width=4.6, height=4.2)
-    for kind, name, color in ((0, "dissimilar", DISSIMILAR), (1, "similar", SIMILAR)):
-        chosen = label == kind
+    for kind in sorted(np.unique(label).tolist()):  # similar ones, which are fewer, on top
+        (name, color), chosen = _KINDS[kind], label == kind
         ax.scatter(first[chosen], second[chosen], s=5, alpha=0.4, color=color, label=name, linewidths=0)
     limit = float(max(first.max(), second.max()))
     ax.plot([0, limit], [0, limit], color="black", linewidth=0.5)

@@ -82,6 +82,11 @@ class Metric:
     panel: Literal["loss", "quality", "schedule", ""] = ""  # of the history figure
     column: str = ""  # heading in the checkpoint picker
 
+    @property
+    def name(self) -> str:
+        """Of the number that an evaluation gives, whatever the pairs it was computed on."""
+        return self.field or self.key.removeprefix("validation_")
+
     def text(self, record: EpochRecord) -> str:
         """Its value in an epoch's record, as people read it."""
         return self.format.format(value_of(record, self.key))
@@ -117,6 +122,7 @@ METRICS = (
 )  # fmt: skip
 IN_HISTORY = tuple(metric for metric in METRICS if metric.key)
 IN_EVALUATION = tuple(metric for metric in METRICS if metric.field)
+OF_GRADED_PAIRS = tuple(metric for metric in METRICS if metric.name in ("pearson", "spearman", "mse"))
 
 
 def value_of(record: EpochRecord | Timing, key: str) -> float:

@@ -1,34 +1,138 @@
-"""What an encoder is compared with: a bag of symbols that is trained in the same way, without a tree."""
+"""What an encoder is compared with: a bag of symbols that is trained in the same way; no training."""
 
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from treelstm.config import Config
-from treelstm.listeners import train
+from treelstm.config import Config, from_root
+from treelstm.data.load import load_corpus
+from treelstm.data.pairs import Pairs
+from treelstm.errors import UserError
+from treelstm.evaluation import PairScorer, encoder_scorer, tfidf_scorer, untrained_encoder
+from treelstm.files import WriteFailed
 from treelstm.model.encoder import TreeEncoder
-from treelstm.model.files import load_encoder
-from treelstm.run.directory import find_best_model
+from treelstm.model.files import load_encoder, read_model
+from treelstm.model.objectives import Graded, objective_of
+from treelstm.progress import Progress, duration
+from treelstm.run.directory import FINAL, find_best_model, names_in, newest_usable
+from treelstm.run.lock import RunInUse
+from treelstm.run.state import Run
+from treelstm.run.training import train_heard_by
 
 BAG_ALONE = "bag_alone"  # the directory beside a run's checkpoints
+_STEPS_TO_MEASURE = 20
+
+log = logging.getLogger("treelstm")
 
 
-def bag_alone(config: Config, epochs: int) -> TreeEncoder:
-    """The best encoder without a tree (hidden_dim=0) that `epochs` epochs of the same settings give.
+class BagNotTrained(UserError, RuntimeError):
+    """The training of the bag alone was stopped, so that there is nothing to compare with."""
 
-    It is trained on demand, in seconds, and kept in `bag_alone/` in the run's directory; raises as
-    `train`.
+
+def with_rivals(
+    encoder: TreeEncoder, pairs: Pairs, model: Path, config: Config
+) -> dict[str, PairScorer]:
+    """The encoder of a model file and its rivals on these pairs; see `bag_alone` for `config`.
+
+    Thresholds of rivals that have none of their own are calibrated on these very pairs.
     """
-    directory = Path(config.output_path) / BAG_ALONE
+    objective, bag = objective_of(config), bag_alone(model, config)
+    similarity = objective.similarity if isinstance(objective, Graded) else None
+    scorers = {"this encoder": encoder_scorer(encoder, pairs, similarity=similarity)}
+    if bag is not None:
+        name = "bag alone, trained the same way"
+        scorers[name] = encoder_scorer(bag, pairs, similarity=similarity)
+    untrained = untrained_encoder(encoder, config.seed)
+    scorers["TF-IDF bag, no training"] = tfidf_scorer(pairs)
+    scorers["untrained encoder"] = encoder_scorer(untrained, pairs, calibrate=True)
+    return scorers
+
+
+def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
+    """An encoder without a tree (hidden_dim=0), trained as the run of a model file was, by its settings.
+
+    `config` says where the data are now. As many epochs as the run has had, with its validation pairs,
+    but from fresh weights, also if the run had `start_from`. It is kept beside the model, in a directory
+    of `bag_alone/` for each set of settings and data; where that cannot be, in a temporary one. None if
+    the model has no tree itself.
+
+    Raises:
+        BagNotTrained: the training was stopped; called again, it goes on.
+        DataError, TrainingDiverged and the like: as `train`.
+    """
+    content = read_model(model)
+    own, newest = Config.from_parameters(content["config"]), newest_usable(model.parent)
+    if not own.hidden_dim:
+        return None
+    epochs = max(content["epoch"], len(newest.content["history"]) if newest else 0, 1)
+    validation = own.validation_dir
+    if validation is not None and not from_root(validation).is_dir():
+        print(f"the bag alone chooses its epoch on {config.validation_dir}: {validation} is gone")
+        validation = config.validation_dir
     same = replace(
         config,
         hidden_dim=0,
         bag_of_symbols=True,
-        output_dir=str(directory),
-        epochs=epochs,
+        validation_dir=validation,
+        epochs=own.epochs if config.lr_schedule == "cosine" else epochs,
         resume="auto",
         start_from=None,
-        keep=1,
         changes=(),
+        keep=1,
+        max_hours=None,
+        accept_weak_disk=True,  # what is lost can be trained again
     )
-    train(same)
-    return load_encoder(find_best_model(directory), config.device)
+    of = [same.fixed_on_resume(), same.epochs, same.patience, load_corpus(same).content_digest]
+    name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
+    directory = model.parent / BAG_ALONE / name
+    try:
+        if FINAL not in names_in(directory):
+            _train(replace(same, output_dir=str(directory)))
+            config.for_this_kernel()  # an engine reports on the page's run, not on this one
+        return load_encoder(find_best_model(directory), config.device)
+    except (WriteFailed, RunInUse) as error:
+        print(f"the bag alone is not kept: {error}")
+    with TemporaryDirectory() as temporary:
+        _train(replace(same, output_dir=temporary))
+        return load_encoder(find_best_model(temporary), config.device)
+
+
+def _train(config: Config) -> None:
+    """Trains with one line on the console; the log in the directory has the rest."""
+    with _quiet():
+        outcome = train_heard_by([_Announced()], config).outcome
+    if not outcome.finished:
+        raise BagNotTrained(f"The bag alone was {outcome}. Run the cell again: its training goes on.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the lines of the package's log off the console."""
+
+    def hide(record: logging.LogRecord) -> bool:
+        record.shown = True
+        return True
+
+    log.addFilter(hide)
+    try:
+        yield
+    finally:
+        log.removeFilter(hide)
+
+
+class _Announced(Progress):
+    """A bar where somebody watches, and one line that says what is trained and how long it takes."""
+
+    def on_step(self, run: Run) -> None:
+        super().on_step(run)
+        if self._done == min(_STEPS_TO_MEASURE, self._to_do):
+            time = duration(self.seconds_left())
+            where = f"kept in {run.config.output_dir}"
+            print(
+                f"training the bag alone, {run.config.epochs} epochs, about {time}; {where}", flush=True
+            )

@@ -4,11 +4,14 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
@@ -17,6 +20,8 @@ from treelstm.trees.vocabulary import key_of
 
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
 _NODES, _LEVELS = 64, 16  # what can be read; more of a tree is not drawn
+_APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
+_FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
 
 
 def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
@@ -29,10 +34,16 @@ def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title
 
 
 def pair_figure(
-    forest: Forest, trees: Sequence[int], label_keys: Sequence[str], titles: Sequence[str]
+    forest: Forest,
+    trees: Sequence[int],
+    label_keys: Sequence[str],
+    titles: Sequence[str],
+    without: Sequence[Array] = (),
 ) -> Figure:
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
     a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
+
+    With `without` of an `Explanation`, nodes are coloured by how the distance changes without them.
     """
     common = reduce(np.intersect1d, (_symbols(forest, tree) for tree in trees)) if len(trees) > 1 else ()
     names = [forest.symbols[symbol] for symbol in common]
@@ -45,17 +56,36 @@ def pair_figure(
         heads.append("\n".join(filter(None, (title, drawing.cut))))
     rows = max(drawing.rows for drawing in drawings)
     head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
-    height = _ROW * (rows + 0.5) + head
+    foot = 0.3 if len(without) else 0.0
+    height = _ROW * (rows + 0.5) + head + foot
     figure = Figure(figsize=(sum(widths), height))
-    places = {"left": 0.01, "right": 1, "bottom": 0, "top": 1 - head / height}
+    places = {"left": 0.01, "right": 1, "bottom": foot / height, "top": 1 - head / height}
     grid = figure.add_gridspec(1, len(trees), width_ratios=widths, **places)
+    fills = (
+        _fills(figure, without)
+        if len(without)
+        else [
+            [_SHARED if symbols & marked else "white" for _, symbols in drawing.names]
+            for drawing in drawings
+        ]
+    )
     for column, (drawing, text) in enumerate(zip(drawings, heads, strict=True)):
         ax = figure.add_subplot(grid[column])
         ax.set_axis_off()
         ax.set(xlim=(0, drawing.width), ylim=(rows - 0.25, -0.75))
         ax.set_title(text, fontsize=9, loc="left", pad=3)
-        drawing.draw(ax, marked)
+        drawing.draw(ax, fills[column])
     return as_written(figure)
+
+
+def _fills(figure: Figure, without: Sequence[Array]) -> list[list[Any]]:
+    """The colour of each node, the stronger the more the distance changes without it; adds a legend."""
+    most = max((float(np.nanmax(np.abs(each[1:]), initial=0)) for each in without), default=0) or 1.0
+    words = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
+    patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in words.items()]
+    title = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
+    figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **title)
+    return [[_FADED(0.5 + 0.5 * x) for x in np.nan_to_num(each) / most] for each in without]
 
 
 class _Drawing:
@@ -66,7 +96,7 @@ class _Drawing:
         symbols = [forest.symbols_of(subtree) for subtree in subtrees]
         roles = [next((s for s in of_node if key_of(s) == "role"), "") for of_node in symbols]
         self.roles = ["", *(shortened(role.partition("=")[2], 24) for role in roles[1:])]
-        self.names = [_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
+        self.names = [node_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
         count, total = len(subtrees), int(forest.tree_nodes[tree])
         self.cut = f"{count} of {total:,} nodes shown, the top of the tree" if partly else ""
         self.row = _rows(self.children)
@@ -82,7 +112,8 @@ class _Drawing:
             right = max(self.ends[node] for node in nodes)
         self.width = max(right + 0.25, 4.0)
 
-    def draw(self, ax: Axes, marked: set[str]) -> None:
+    def draw(self, ax: Axes, fills: Sequence[Any]) -> None:
+        """`fills`: the colours of the first nodes; the others are white."""
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         for parent, children in enumerate(self.children):
             for child in children:
@@ -91,8 +122,8 @@ class _Drawing:
                 ax.plot(xs, [self.row[parent]] * 2 + [y] * 2, color="lightgray", linewidth=1, zorder=1)
                 role = {"color": "gray", "fontsize": 7, "ha": "right", "va": "center", "bbox": white}
                 ax.text(x - 0.12, y, self.roles[child], role)
-        for node, (name, symbols) in enumerate(self.names):
-            fill = "#ffe08a" if not symbols.isdisjoint(marked) else "white"
+        for node, (name, _) in enumerate(self.names):
+            fill = fills[node] if node < len(fills) else "white"
             box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": SIMILAR}
             ax.text(self.x[node], self.row[node], name, va="center", fontsize=_POINTS, bbox=box)
 
@@ -118,7 +149,9 @@ def _top(forest: Forest, root: int) -> tuple[list[int], list[int], list[list[int
     return subtrees, depth, children, partly
 
 
-def _name(symbols: Sequence[str], label_keys: Sequence[str], partly: bool) -> tuple[str, set[str]]:
+def node_name(
+    symbols: Sequence[str], label_keys: Sequence[str], partly: bool = False
+) -> tuple[str, set[str]]:
     """The text on a node, and the symbols that it shows; ends in "…" if not all children are drawn."""
     own = [symbol for symbol in symbols if key_of(symbol) != "role"]
     of_keys = ([symbol for symbol in own if key_of(symbol) == key] for key in label_keys)

@@ -135,10 +135,30 @@ class Pairs:
         return bool((self.label >= 0).all()) and len(np.unique(self.label)) == 2
 
     @property
+    def has_grades(self) -> bool:
+        """Whether similarities are given, and differ, so that distances can be compared with them."""
+        given = self.similarity[~np.isnan(self.similarity)]
+        return len(given) > 2 and np.ptp(given) > 0
+
+    @property
+    def in_words(self) -> str:
+        """How many pairs there are of each kind."""
+        if self.has_classes:
+            return f"{len(self):,} pairs, majority rate {self.majority_rate:.3f}"
+        counts = {"similar": 1, "dissimilar": 0, "not labelled": -1}
+        parts = [f"{(self.label == label).sum():,} {name}" for name, label in counts.items()]
+        return f"{len(self):,} pairs, {', '.join(parts)}"
+
+    @property
     def majority_rate(self) -> float:
         """Accuracy of always predicting the more frequent class."""
         similar = float(self.label.mean())
         return max(similar, 1 - similar)
+
+    def kind(self, pair: int) -> str:
+        """Its label in words, or its similarity."""
+        label = int(self.label[pair])
+        return ("dissimilar", "similar", f"similarity {self.similarity[pair]:g}")[label]
 
     def where(self, pair: int) -> str:
         """File and line of a pair, as text."""
