@@ -186,7 +186,7 @@ def result(work: Path) -> None:
     model = best_run(work, data)
     pairs, history = load_pairs(work / "validation"), json.loads((model.parent / HISTORY).read_text())
     scorer = encoder_scorer(load_encoder(model), pairs)
-    parts = (history_figure(history), distance_figure(scorer.distance, pairs.label, scorer.threshold))
+    parts = (history_figure(history), distance_figure(scorer.distance, pairs, scorer.threshold))
     images = []
     for number, part in enumerate(parts):
         part.savefig(work / f"{number}.png", dpi=110)

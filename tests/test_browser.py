@@ -26,6 +26,7 @@ from treelstm import (
     load_encoder,
     load_pairs,
     preflight,
+    tables,
     train,
     widgets,
 )
@@ -316,9 +317,9 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
         widgets.resume_picker(run, "auto")._html(),
         widgets.RunMonitor(run)._html(),
         widgets.TreeChoice(pairs)._html(),
-        widgets.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
-        widgets.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
-        widgets.explanation_table(
+        tables.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
+        tables.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
+        tables.explanation_table(
             explain(load_encoder(run / "best_model.pt"), pairs.forest, [0, 1])
         ).data,
         as_html(report),

@@ -11,14 +11,13 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
+from treelstm.comparison import bootstrap_metrics, compared, verdict
 from treelstm.config import ConfigError
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import (
     PairScorer,
-    bootstrap_metrics,
     calibrated_threshold,
     can_retrieve,
-    compared,
     distinct_trees,
     encoder_scorer,
     graded_correlation,
@@ -32,7 +31,6 @@ from treelstm.evaluation import (
     retrieval,
     tfidf_scorer,
     untrained_encoder,
-    verdict,
 )
 from treelstm.history import IN_EVALUATION
 from treelstm.model.encoder import distances

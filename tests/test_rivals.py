@@ -31,7 +31,8 @@ def test_the_bag_is_trained_once_for_as_many_epochs_and_says_so_in_one_line(tiny
     before = files(run)
     bag = bag_alone(run / "best_model.pt", config_of(tiny, run))
     said = capsys.readouterr().out
-    assert said.startswith("training the bag alone, 2 epochs, about ") and said.count("\n") == 1
+    assert said.startswith("training the bag alone in the same way, once: at most 2 epochs, kept in ")
+    assert said.count("\n") == 1
     assert bag.settings.hidden_dim == 0 and bag.settings.bag_of_symbols and bag.threshold > 0
     (place,) = kept(run)
     assert len(json.loads((place / "training_history.json").read_text())) == 2

@@ -23,6 +23,7 @@ from treelstm import (
     load_pairs,
     preflight,
     run_status,
+    tables,
     train,
     widgets,
 )
@@ -161,29 +162,29 @@ def test_paths_may_be_strings(finished):
 
 def test_a_score_table_has_a_column_for_each_metric_and_its_interval():
     row = {metric.field: (0.5, 0.25, 0.75) for metric in IN_EVALUATION}
-    table = widgets.score_table({"mine": row}, {"rival": {"f1": (0.1, -0.05, 0.2)}}).data
+    table = tables.score_table({"mine": row}, {"rival": {"f1": (0.1, -0.05, 0.2)}}).data
     for metric in IN_EVALUATION:
         assert f">{metric.label}<" in table
     assert table.count("0.500 [0.250,\u00a00.750]") == len(IN_EVALUATION)
     assert ">difference to rival<" in table and table.count("+0.100 [-0.050,\u00a0+0.200]") == 1
-    assert "there is no score" in widgets.score_table({"mine": {}}, {}).data
-    assert "nothing to retrieve" in widgets.retrieval_table({}).data
+    assert "there is no score" in tables.score_table({"mine": {}}, {}).data
+    assert "nothing to retrieve" in tables.retrieval_table({}).data
 
 
 def test_the_confusion_table_counts_each_class_and_gives_precision_and_recall():
     distance, label = np.array([0.1, 0.2, 0.3, 0.9, 0.8]), np.array([1, 0, 1, 1, 0])
-    words = re.sub("<.*?>", " ", widgets.confusion_table(distance, label, 0.5).data).split()
+    words = re.sub("<.*?>", " ", tables.confusion_table(distance, label, 0.5).data).split()
     assert " ".join(words) == (
         "pairs labelled called similar called dissimilar similar 2 1 dissimilar 1 1 "
         "Precision 0.667, recall 0.667 at the threshold 0.500."
     )
-    assert "not defined" in widgets.confusion_table(distance, label, 0.0).data
+    assert "not defined" in tables.confusion_table(distance, label, 0.0).data
 
 
 def test_an_explanation_is_told_in_two_tables(finished, tiny):
     encoder, pairs = load_encoder(finished / "best_model.pt"), load_pairs(tiny / "validation")
     why = explain(encoder, pairs.forest, [int(pairs.first[0]), int(pairs.second[0])])
-    table = widgets.explanation_table(why, ["radiko", "tipo"]).data
+    table = tables.explanation_table(why, ["radiko", "tipo"]).data
     assert table.count("<tr>") == 22 and f"Distance {why.distance:.3f}: " in table
     assert "subjekto: " in table and ">radiko=" in table
 

@@ -93,12 +93,10 @@ class Progress(Listener):
     def pace(self) -> str:
         """Pairs per second, validation included, the time left, and the memory held."""
         seconds = max(time.monotonic() - self._began, 1e-9)
+        left = seconds / max(self._done, 1) * (self._to_do - self._done)
         pairs = self._done * self._config.batch_size / seconds
         memory = self._process.memory_info().rss
-        return f"{pairs:,.0f} pairs/s, {duration(self.seconds_left())} left, {memory / 1e9:.2f} GB"
-
-    def seconds_left(self) -> float:
-        return (time.monotonic() - self._began) / max(self._done, 1) * (self._to_do - self._done)
+        return f"{pairs:,.0f} pairs/s, {duration(left)} left, {memory / 1e9:.2f} GB"
 
 
 def duration(seconds: float) -> str:

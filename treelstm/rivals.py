@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,14 +16,13 @@ from treelstm.files import WriteFailed
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder, read_model
 from treelstm.model.objectives import Graded, objective_of
-from treelstm.progress import Progress, duration
+from treelstm.progress import Progress
 from treelstm.run.directory import FINAL, find_best_model, names_in, newest_usable
 from treelstm.run.lock import RunInUse
-from treelstm.run.state import Run
 from treelstm.run.training import train_heard_by
 
 BAG_ALONE = "bag_alone"  # the directory beside a run's checkpoints
-_STEPS_TO_MEASURE = 20
+_PATIENCE = 5  # epochs; a run of hundreds needs a few of them for its bag
 
 log = logging.getLogger("treelstm")
 
@@ -56,10 +53,10 @@ def with_rivals(
 def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
     """An encoder without a tree (hidden_dim=0), trained as the run of a model file was, by its settings.
 
-    `config` says where the data are now. As many epochs as the run has had, with its validation pairs,
-    but from fresh weights, also if the run had `start_from`. It is kept beside the model, in a directory
-    of `bag_alone/` for each set of settings and data; where that cannot be, in a temporary one. None if
-    the model has no tree itself.
+    `config` says where the data are now. At most as many epochs as the run has had, until none of five
+    is better than the best; with the run's validation pairs, but from fresh weights, also if the run had
+    `start_from`. It is kept beside the model, in a directory of `bag_alone/` for each set of settings
+    and data; where that cannot be, in a temporary one. None if the model has no tree itself.
 
     Raises:
         BagNotTrained: the training was stopped; called again, it goes on.
@@ -84,6 +81,7 @@ def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
         start_from=None,
         changes=(),
         keep=1,
+        patience=config.patience or _PATIENCE,
         max_hours=None,
         accept_weak_disk=True,  # what is lost can be trained again
     )
@@ -103,36 +101,18 @@ def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
 
 
 def _train(config: Config) -> None:
-    """Trains with one line on the console; the log in the directory has the rest."""
-    with _quiet():
-        outcome = train_heard_by([_Announced()], config).outcome
+    """Trains with a bar or one line on the console; the log in the directory has the rest."""
+    where = f"at most {config.epochs} epochs, kept in {config.output_dir}"
+    print(f"training the bag alone in the same way, once: {where}", flush=True)
+    log.addFilter(_off_the_console)
+    try:
+        outcome = train_heard_by([Progress(figure_shown=True)], config).outcome
+    finally:
+        log.removeFilter(_off_the_console)
     if not outcome.finished:
         raise BagNotTrained(f"The bag alone was {outcome}. Run the cell again: its training goes on.")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the lines of the package's log off the console."""
-
-    def hide(record: logging.LogRecord) -> bool:
-        record.shown = True
-        return True
-
-    log.addFilter(hide)
-    try:
-        yield
-    finally:
-        log.removeFilter(hide)
-
-
-class _Announced(Progress):
-    """A bar where somebody watches, and one line that says what is trained and how long it takes."""
-
-    def on_step(self, run: Run) -> None:
-        super().on_step(run)
-        if self._done == min(_STEPS_TO_MEASURE, self._to_do):
-            time = duration(self.seconds_left())
-            where = f"kept in {run.config.output_dir}"
-            print(
-                f"training the bag alone, {run.config.epochs} epochs, about {time}; {where}", flush=True
-            )
+def _off_the_console(record: logging.LogRecord) -> bool:
+    record.shown = True
+    return True
