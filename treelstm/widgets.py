@@ -74,7 +74,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
     _esm = Path(__file__).with_name("picker.js")
     _css = Path(__file__).with_name("picker.css")
     rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
-    columns = traitlets.List([[metric.key, metric.column] for metric in _COLUMNS]).tag(sync=True)
+    columns: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     chosen = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)
     left_out = traitlets.Unicode().tag(sync=True)  # says that there are more
@@ -93,6 +93,8 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self._history, self._best, self._count = history, best(history), len(paths)
         self._directory, key = Path(paths[0]).parent, _key(chosen)
         self._default, self._paths, rows = (default, key), {}, []
+        known = history[-1] if history else {metric.key for metric in _COLUMNS}
+        self._columns = [metric for metric in _COLUMNS if metric.key in known]
         for number, path in enumerate(map(Path, paths)):
             if number >= len(paths) - _ROWS or _key(path) == key:
                 try:
@@ -102,7 +104,9 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
                     if _key(path) == key:
                         raise
         curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
-        super().__init__(rows=rows, chosen=key, curve=curve, resuming=bool(default), left_out=left_out)
+        columns = [[metric.key, metric.column] for metric in self._columns]
+        shown = {"rows": rows, "columns": columns, "curve": curve, "left_out": left_out}
+        super().__init__(chosen=key, resuming=bool(default), **shown)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
@@ -136,7 +140,7 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             "name": shown(row.path.name),
             "epoch": row.epoch,
             "step": row.step,  # None: at an epoch's end, or not known
-            "metrics": {metric.key: known.get(metric.key) for metric in _COLUMNS},
+            "metrics": {metric.key: known.get(metric.key) for metric in self._columns},
             "bytes": row.size,
             "written": row.written.isoformat(timespec="seconds"),
             "status": row.status,  # "": not read yet; "verified"; or what is wrong
@@ -167,13 +171,13 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
 
     def _html(self) -> str:
         self._verifying.join(_SECONDS_TO_WAIT)
-        head = ["checkpoint", "epoch", *(metric.column for metric in _COLUMNS), "MB", "written"]
+        head = ["checkpoint", "epoch", *(metric.column for metric in self._columns), "MB", "written"]
         lines = []
         for number, row in enumerate(reversed(self.rows)):
             if number >= _ROWS_IN_FILE and row["path"] != self.chosen:
                 continue
             line = [row["name"], f"{row['epoch'] or ''}{' ★' if row['best'] else ''}"]
-            numbers = [(metric.format, row["metrics"][metric.key]) for metric in _COLUMNS]
+            numbers = [(metric.format, row["metrics"][metric.key]) for metric in self._columns]
             line += ["" if number is None else form.format(number) for form, number in numbers]
             line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
             line += [row["status"] or "not verified yet", "chosen" if row["path"] == self.chosen else ""]

@@ -62,6 +62,8 @@ def _drawn(name: str, shape: tuple[int, ...], random: torch.Generator) -> Tensor
         # A forget gate that starts open lets children through (Jozefowicz et al. 2015, section 5).
         return torch.cat((torch.zeros(3 * shape[0] // 4), torch.ones(shape[0] // 4)))
     scale: float = shape[1] ** -0.5
+    if name == "vector_weight":
+        scale *= 3**0.5  # keeps the vectors' size, as the scale of a uniform draw
     return (torch.rand(shape, generator=random) * 2 - 1) * scale
 
 
