@@ -174,7 +174,7 @@ def test_distances_and_corpus_name_their_units_and_counts(tiny):
 def test_pairs_without_labels_are_drawn_by_similarity(tiny):
     pairs = load_pairs(tiny / "training")
     corpus = figures.corpus_figure(replace(pairs, label=np.full(len(pairs), -1)))
-    assert corpus.axes[0].get_xlabel() == "similarity of a pair"
+    assert corpus.axes[0].get_xlabel() == "similarity"
     assert drawn_words(corpus) and "similar" not in texts(corpus)
 
 
