@@ -70,6 +70,20 @@ def test_words_with_spaces_and_an_array_beside_its_words(tmp_path):
         assert vectors.table.is_contiguous()
 
 
+def test_what_all_words_share_is_taken_out(tmp_path):
+    random = np.random.default_rng(0)
+    own = random.normal(size=(200, 5))
+    shared = np.array([3.0, 0, 0, 0, 0]) + random.normal(size=(200, 1)) * np.array([0, 9.0, 0, 0, 0])
+    np.save(tmp_path / "v.npy", own + shared)
+    (tmp_path / "v.txt").write_text("".join(f"w{k}\n" for k in range(200)))
+    table = read_vectors(tmp_path / "v.npy").table.numpy()
+    assert np.abs(table.mean(axis=0)).max() < 1e-3
+    _, spread, _ = np.linalg.svd(table)
+    assert spread[3] > 0.7 * spread[0] and spread[4] < 1e-3 * spread[0]
+    for number in (0, 2, 3, 4):  # what a word has of its own stays
+        assert np.corrcoef(table[:, number], own[:, number])[0, 1] > 0.98
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -57,7 +57,9 @@ def read_vectors(path: Path) -> Vectors:
     """Reads a text file with a word and its numbers in each line (word2vec's first line, two counts, may
     be there), or an array [V, size] in a `.npy` file beside a `.txt` file with a word in each line.
 
-    The table is scaled to the root mean square that drawn embeddings have.
+    What all words share, the mean and the strongest principal components (one for each 100 numbers, at
+    least one), is taken out: Mu & Viswanath 2018, arXiv:1702.01417. Then the table is scaled to the root
+    mean square that drawn embeddings have.
 
     Raises:
         VectorsError: a file cannot be read, or holds something else; names the line.
@@ -81,15 +83,26 @@ def read_vectors(path: Path) -> Vectors:
             raise
         raise VectorsError(f"{path} is damaged ({error}). Write it again.") from error
     with np.errstate(over="ignore"):
-        table = table.astype(np.float32, order="C")  # commits hold no other order
-    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(table.astype(np.float32)).all(axis=1))
     if len(bad):
         found = f"the vector of {words[bad[0]]!r} holds a number that is not finite"
         raise VectorsError(f"{path}: {found}. Correct or remove it.")
-    size = float(np.sqrt(np.square(table, dtype=np.float64).mean()))
-    table *= np.float32(SCALE / size if size else 1.0)
     text = "\n".join(words).encode()
-    return Vectors(torch.from_numpy(table), torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    return Vectors(
+        torch.from_numpy(_evened(table)), torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    )
+
+
+def _evened(table: Array) -> Array:
+    """Vectors [V, size] without what all share, of the scale of embeddings."""
+    table = table.astype(np.float64)
+    if len(table) > 2 * table.shape[1]:  # fewer words do not tell what all share
+        table -= table.mean(axis=0)
+        _, axes = np.linalg.eigh(table.T @ table)
+        shared = axes[:, -max(1, table.shape[1] // 100) :]
+        table -= (table @ shared) @ shared.T
+    size = float(np.sqrt(np.square(table).mean()))
+    return (table * (SCALE / size if size else 1.0)).astype(np.float32, order="C")  # as commits hold it
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
