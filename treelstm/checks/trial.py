@@ -78,7 +78,7 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     try:
         run = new_run(config, corpus)
     except (SettingsChanged, CheckpointError, ConfigError) as error:
-        yield Finding(ERROR, str(error))
+        yield Finding(ERROR, str(error), "Correct the setting that it names")
         return
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
