@@ -44,7 +44,7 @@ def kernel() -> Iterator[object]:
         ("treelstm.Config(epochs=0)", "ConfigError: epochs is 0, expected at least 1"),
         ("treelstm.load_encoder('none.pt')", "MissingCheckpoint: none.pt: no such file"),
         ("treelstm.load_pairs('none')", "DataError: none: no such directory"),
-        ("treelstm.load_pairs('none', 'word')", "ConfigError: ignored_keys is 'word', expected"),
+        ("treelstm.load_pairs('none', 3)", "ConfigError: ignored_keys is 3, expected"),
         ("treelstm.import_encoder('none')", "MissingCheckpoint: none"),
         ("treelstm.run_status('none')", "CheckpointError: none holds no checkpoint"),
         ("treelstm.train('data/x')", "ConfigError: expected a treelstm.Config(...), found 'data/x'"),

@@ -193,7 +193,7 @@ def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_
     rivals = ["bag alone, trained the same way", "TF-IDF bag, no training", "untrained encoder"]
     assert {*found["scores"]} == {"this encoder", *rivals} and {*found["differences"]} == {*rivals}
     assert all(f"the {name.partition(',')[0]} (" in found["verdict"] for name in rivals)
-    assert text(page).count("training the bag alone, 2 epochs") == 1
+    assert text(page).count("training the bag alone in the same way, once: at most 2 epochs") == 1
     assert "epoch 1/2" not in text(page) and len(text(page).splitlines()) < 20
     own = results(trained)["validation"]
     for name, (value, low, high) in found["scores"]["this encoder"].items():
