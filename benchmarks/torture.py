@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from treelstm import Config, train, write_sample
+from treelstm.data.sample import LEXICON
 
 from conftest import tiny_config
 from kills import SYSCALLS
@@ -38,6 +39,7 @@ def main(kills: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_sample(work / "training", positives=40, negatives=600)
+        random_vectors(work / "vectors.txt")
         write_sample(work / "validation", 40, 160, seed=1, unlike=work / "training")
         random_kills(work, kills)
         kills_from_the_interpreters_start(work, max(10, kills // 20))
@@ -68,8 +70,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
     "no bag": {"bag_of_symbols": False, "positive_margin": 0.0, "patience": 2},
     "bag added": {"start_from": "no bag", "learning_rate": 0.01},
+    "vectors": {"vectors": "vectors.txt", "vectors_keys": "radiko", "precision": "bfloat16"},
     "split": {"validation_dir": None, "validation_fraction": 0.3, "seed": 5, "batch_size": 64},
 }
+
+
+def random_vectors(path: Path) -> None:
+    """Vectors of 5 numbers for half of the sample's roots."""
+    draw, roots = (
+        random.Random(0),
+        [entry for kind in LEXICON.values() for word in kind for entry in word],
+    )
+    lines = [f"{root} {' '.join(f'{draw.gauss(0, 1):.4f}' for _ in range(5))}" for root in roots[::2]]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def random_kills(work: Path, kills: int) -> None:
@@ -79,6 +92,8 @@ def random_kills(work: Path, kills: int) -> None:
         if "start_from" in settings:
             source = str(work / settings["start_from"] / "best_model.pt")
             settings = settings | {"start_from": source}
+        if "vectors" in settings:
+            settings = settings | {"vectors": str(work / settings["vectors"])}
         train(six_epochs(work, name, **settings))
         plan = {"kills": -(-kills // len(VARIANTS)), "seed": 7 + number}
         report = through_kills(six_epochs(work, f"{name}_killed", **settings), work, random=plan)
