@@ -120,7 +120,7 @@ def train_one_step(pairs: Any, whole: Any) -> None:
     assert len(pairs) > 0 and len(pairs.forest) >= len(whole.forest) // 2
     settings = EncoderSettings(embedding_dim=4, hidden_dim=4, output_dim=2)
     encoder = TreeEncoder(Vocabulary.of(pairs.forest, pairs.trees), settings)
-    batch = pairs.forest.batch(pairs.trees, encoder.vocabulary.ids(pairs.forest.symbols))
+    batch = encoder.batch(pairs.forest, pairs.trees, encoder.vocabulary.ids(pairs.forest.symbols))
     encoder(batch).square().sum().backward()
     for tree in pairs.trees[:3].tolist():
         pairs.forest.graph(tree)

@@ -108,7 +108,7 @@ def chain(depth: int):
     forest = compile_forest([node])
     vocabulary = Vocabulary.of(forest, np.arange(1))
     encoder = TreeEncoder(vocabulary, EncoderSettings())
-    batch = forest.batch(np.arange(1), vocabulary.ids(forest.symbols))
+    batch = encoder.batch(forest, np.arange(1), vocabulary.ids(forest.symbols))
     return lambda: encoder(batch).sum().backward()
 
 

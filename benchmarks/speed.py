@@ -118,14 +118,14 @@ def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
         indices = order[step * config.batch_size : (step + 1) * config.batch_size]
         trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
         mask = dropout_mask(config.seed, step, (len(trees), config.hidden_dim), config.dropout)
-        prepared.append((pairs.forest.batch(trees, ids), torch.from_numpy(pairs.label[indices]), mask))
+        batch, target = run.encoder.batch(pairs.forest, trees, ids), run.objective.target(pairs, indices)
+        prepared.append((batch, target, mask))
 
     def core() -> None:
-        for batch, label, mask in prepared:
-            encoding = run.encoder(batch, mask)
-            distance = distances(*encoding.split(len(label)))
+        for batch, target, mask in prepared:
+            both = run.encoder(batch, mask).split(len(target))
             run.optimizer.zero_grad()
-            run.objective.loss(distance, label).mean().backward()
+            run.objective.loss(*both, target).mean().backward()
             run.optimizer.step()
 
     def whole() -> None:
