@@ -19,7 +19,7 @@ from typing import Any
 import treelstm
 from corpus import asts, directories, workplace
 from treelstm.data.pairs import Corpus
-from treelstm.model.encoder import TreeEncoder, distances
+from treelstm.model.encoder import TreeEncoder
 from treelstm.randomness import dropout_mask, epoch_order
 from treelstm.run.state import Run, new_run
 from treelstm.run.step import train_step
@@ -69,11 +69,11 @@ def main() -> None:
             numbers = np.concatenate((pairs.first[indices], pairs.second[indices])).tolist()
             encoder = recursive.encoder
             mask = dropout_mask(config.seed, recursive.step, (len(numbers), config.hidden_dim), 0.1)
-            states = torch.stack([reference.state(encoder, trees[n], None)[0] for n in numbers]) * mask
-            encoding = states @ encoder.output_weight.t()
-            distance = distances(*encoding.split(len(indices)))
-            label = torch.from_numpy(pairs.label[indices])
-            loss = recursive.objective.loss(distance, label)
+            encoded = [
+                reference.encode(encoder, trees[n], m) for n, m in zip(numbers, mask, strict=True)
+            ]
+            both = torch.stack(encoded).split(len(indices))
+            loss = recursive.objective.loss(*both, recursive.objective.target(pairs, indices))
             recursive.optimizer.zero_grad()
             loss.mean().backward()
             recursive.optimizer.step()

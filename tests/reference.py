@@ -13,11 +13,11 @@ from torch import Tensor
 from treelstm.model.encoder import TreeEncoder
 
 
-def encode(encoder: TreeEncoder, ast: dict[str, Any]) -> Tensor:
+def encode(encoder: TreeEncoder, ast: dict[str, Any], dropout_mask: Tensor | float = 1.0) -> Tensor:
     """Encoding [O] of one tree."""
     bag: set[str] = set()
     h, _ = state(encoder, ast, None, bag)
-    z = encoder.output_weight @ h
+    z = encoder.output_weight @ (h * dropout_mask)
     if not encoder.settings.bag_of_symbols:
         return z
     total = encoder.embedding[torch.from_numpy(encoder.vocabulary.ids(sorted(bag)))].sum(0)
