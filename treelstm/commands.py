@@ -7,7 +7,6 @@ or 124 by max_hours.
 import argparse
 import dataclasses
 import io
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,18 @@ from treelstm.data.load import Needed, load_corpus, load_pairs
 from treelstm.data.pairs import Pairs
 from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
-from treelstm.evaluation import PairScorer, encoder_scorer, graded_quality, retrieval, tfidf_scorer
+from treelstm.evaluation import (
+    PairScorer,
+    can_retrieve,
+    encoder_scorer,
+    graded_quality,
+    retrieval,
+    tfidf_scorer,
+)
 from treelstm.history import IN_HISTORY
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder, read_model
+from treelstm.model.objectives import Graded
 from treelstm.notify import notify
 from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
@@ -92,9 +99,8 @@ def _evaluate(config: Config) -> int:
             Needed.by(run).check(pairs)
     else:
         pairs, whose = load_corpus(run).validation, "that its run held out"
-    mine = encoder_scorer(encoder, pairs, calibrate=math.isnan(encoder.threshold))
-    rows = {"encoder": _numbers(mine, pairs, run, 2 * run.margin)}
-    rows["bag of symbols"] = _numbers(tfidf_scorer(pairs), pairs, run, 1.0)
+    rows = {"encoder": _numbers(encoder_scorer(encoder, pairs), pairs, run, run.margin)}
+    rows["bag of symbols"] = _numbers(tfidf_scorer(pairs), pairs, run, 0.5)
     print(f"{path} on {len(pairs):,} pairs {whose}")
     print(f"{'':16}", *rows["encoder"], sep="  ")
     for label, numbers in rows.items():
@@ -102,10 +108,10 @@ def _evaluate(config: Config) -> int:
     return 0
 
 
-def _numbers(scorer: PairScorer, pairs: Pairs, run: Config, farthest: float) -> dict[str, float]:
+def _numbers(scorer: PairScorer, pairs: Pairs, run: Config, margin: float) -> dict[str, float]:
     """What these pairs and the run's objective allow to be measured, by the heading of its column.
 
-    `farthest` is the distance that stands for the lowest similarity.
+    `margin` is half of the distance that stands for the lowest similarity.
     """
     found, classes = dict[str, float](), pairs.has_classes
     if classes:
@@ -114,12 +120,12 @@ def _numbers(scorer: PairScorer, pairs: Pairs, run: Config, farthest: float) -> 
         majority = f"accuracy (majority {metrics.majority_rate:.3f})"
         found |= {"F1    ": metrics.f1, majority: metrics.accuracy}
     if run.objective == "graded" and not np.isnan(pairs.similarity).any():
-        low, high = run.similarity_low, run.similarity_high
-        predicted = high - (high - low) * scorer.distance / farthest
+        graded = Graded(margin, run.similarity_low, run.similarity_high)
+        predicted = graded.similarity(scorer.distance)
         quality = graded_quality(scorer.distance, predicted, pairs.similarity)
         headings = {metric.key: metric.label for metric in IN_HISTORY}
         found |= {headings[key]: number for key, number in quality.items()}
-    if run.objective == "ranking" and bool((pairs.label == 1).any()):
+    if run.objective == "ranking" and can_retrieve(pairs):
         ranks = retrieval(scorer, pairs, at=(1,))
         found |= {"precision at 1": ranks.precision[1]}
         found |= {"mean reciprocal rank": ranks.mean_reciprocal_rank}
