@@ -55,9 +55,11 @@ fuzz: $(READY)
 	$(BIN)/python benchmarks/fuzz_checkpoints.py 2000
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
-# Kills and disk faults by the hundred, about 25 minutes; strace makes it thorough.
+# Kills and disk faults by the hundred, and tests too long for `make test`: about 30 minutes; strace
+# makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
+	$(BIN)/pytest -m long --numprocesses 2
 
 # An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, beside its
 # undisturbed twin: about 70 minutes on two cores. make soak MINUTES=6 is a trial.

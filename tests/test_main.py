@@ -199,10 +199,10 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 @pytest.mark.parametrize(
     ("environment", "closed"),
     [
-        ({}, ">&-"),
+        pytest.param({}, ">&-", marks=pytest.mark.long),
         ({}, "<&- >&- 2>&-"),
         ({**ASCII, "PYTHONIOENCODING": "ascii:strict"}, ""),
-        ({**ASCII, "PYTHONIOENCODING": "latin-1"}, ""),
+        pytest.param({**ASCII, "PYTHONIOENCODING": "latin-1"}, "", marks=pytest.mark.long),
     ],
 )
 def test_commands_work_without_streams_or_with_narrow_ones_on_paths_of_any_name(

@@ -341,6 +341,7 @@ def test_parameters_may_be_annotated_and_computed(tiny, undisturbed, tmp_path, m
     assert_same_run(undisturbed, config.output_path)
 
 
+@pytest.mark.long
 def test_a_page_with_an_injected_cell_and_no_metadata_that_trains_two_runs(tiny, undisturbed, tmp_path):
     """A kernel dies in each run; neither starts again from scratch, though the page says resume=None."""
     config = run_config(tiny, tmp_path / "second", resume=None)
@@ -422,12 +423,13 @@ def test_a_run_whose_kernel_gets_the_signal_directly_counts_as_stopped(tiny, tmp
     assert process.notebook().metadata.treelstm.outcome == "stopped by SIGTERM"
 
 
+LIMIT = ("--execution-timeout", "12")  # the imports must fit on a busy machine
+
+
 def test_a_time_limit_for_cells_stops_the_night_after_a_commit(tiny, tmp_path):
-    """In training the run commits; in another cell there is nothing to commit."""
     run = tmp_path / "run"
     config = run_config(tiny, run, epochs=10_000)
-    limit = ("--execution-timeout", "12")  # the imports must fit on a busy machine
-    process = Papermill(write_page(tmp_path / "page.ipynb"), config, *ENGINE, *limit)
+    process = Papermill(write_page(tmp_path / "page.ipynb"), config, *ENGINE, *LIMIT)
     assert process.wait(60) == 124, process.console.read_text()
     nb = process.notebook()
     assert nb.metadata.treelstm == {"outcome": "stopped by the execution timeout", "deaths": []}
@@ -437,8 +439,11 @@ def test_a_time_limit_for_cells_stops_the_night_after_a_commit(tiny, tmp_path):
     assert load_checkpoint(newest.path)["step"] == newest.steps_into_next
     assert "stopped by the execution timeout" in str(run_status(run))
 
+
+@pytest.mark.long
+def test_a_time_limit_for_cells_also_ends_a_cell_that_does_not_train(tiny, tmp_path):
     idle = write_page(tmp_path / "idle.ipynb", "time.sleep(100)")
-    process = Papermill(idle, config, *ENGINE, *limit)
+    process = Papermill(idle, run_config(tiny, tmp_path / "run"), *ENGINE, *LIMIT)
     assert process.wait(60) == 124, process.console.read_text()
     assert process.statuses() == ["completed"] * 3 + ["failed"] + ["pending"] * 3
 
@@ -471,7 +476,14 @@ def test_max_hours_ends_the_whole_night_in_time_and_the_run_goes_on_bit_identica
     assert_same_run(undisturbed, run)
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("SIGUSR1", marks=pytest.mark.long),
+        "SIGUSR2",
+        pytest.param("SIGXCPU", marks=pytest.mark.long),
+    ],
+)
 def test_signals_of_schedulers_stop_papermill_too(tiny, tmp_path, name):
     number = signal.Signals[name]
     process = Papermill(
@@ -500,6 +512,7 @@ with ThreadPoolExecutor() as pool:
 """
 
 
+@pytest.mark.long
 def test_two_threads_of_one_process_without_output_paths(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb", DIE_ONCE.format(sign=str(tmp_path / "died")))
     runs = [parameters(run_config(tiny, tmp_path / name, epochs=3)) for name in ("first", "second")]
