@@ -29,7 +29,6 @@ from treelstm import (
     evaluate,
     export_encoder,
     import_encoder,
-    load_checkpoint,
     load_encoder,
     load_pairs,
     train,

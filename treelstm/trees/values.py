@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 import sys
 from collections import UserString
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
+_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (type(None), lambda value: value),
+    (bool, lambda value: value),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (Mapping, lambda value: dict(value.items())),
+    (Sequence, list),
+)
 _Place = tuple[Any, str]  # the place of the holder, or None, and the step from there
 
 
@@ -20,26 +29,13 @@ class NotJson(ValueError):
 
 
 def as_json(value: Any) -> Any:
-    """The value as a dict, a list, str, int, float, bool or None, of that very type.
-
-    Raises:
-        NotJson: it is nothing of these.
-    """
+    """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool):
-        return value
     try:
-        if isinstance(value, str):
-            return str.__str__(value)
-        if isinstance(value, int):
-            return int.__int__(value)
-        if isinstance(value, float):
-            return float.__float__(value)
-        if isinstance(value, Mapping):
-            return dict(value.items())
-        if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
-            return list(value)
+        for one_kind, converted in _KINDS:
+            if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
+                return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
         raise NotJson(f"a {type(value).__name__} that cannot be read ({error!r:.80})") from error
     raise NotJson(f"{kind(value)}, for which JSON has no word")
