@@ -74,7 +74,7 @@ def _nodes(ast: dict[str, Any], keys: _Keys) -> list[Node]:
             symbols.append(LIST)
             node = {role: node}
         for key, value in node.items():
-            if value is None or (texts := keys[key]) is None:
+            if (texts := keys[key]) is None or value is None:
                 continue
             if type(value) is str:  # by far the most frequent
                 symbols.append(texts[value])
@@ -126,7 +126,8 @@ class ForestBuilder:
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
             nodes = _nodes(root, self._keys)
         except NotJson:
-            raise TreeError(f"{name}{first_problem(ast, self._keys.ignored)}") from None
+            found = first_problem(ast, self._keys.ignored) or " changes while it is read"
+            raise TreeError(f"{name}{found}") from None
         if len(nodes) == 1 and not nodes[0][1]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")

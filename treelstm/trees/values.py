@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections import UserString
@@ -54,10 +55,15 @@ def written(value: Any) -> str:
 
 def kind(value: Any) -> str:
     """What a value is, in words."""
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def brief(value: Any) -> str:
+    """A value of JSON in at most 40 characters."""
+    return kind(value) if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
 def first_problem(ast: Any, ignored: Container[str]) -> str | None:
