@@ -20,13 +20,12 @@ import numpy as np
 
 from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
-from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
+from treelstm.trees.values import OF_JSON, NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
 # Parent's position, symbols, empty list for children; parents come first, the root's parent is -1.
 Node = tuple[int, list[str], list[int]]
 
-_OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _OF_NODES = {dict, list}
 _MANY = 10_000  # nodes after which a tree is looked through for cycles
 
@@ -79,10 +78,10 @@ def _nodes(ast: dict[str, Any], keys: _Keys) -> list[Node]:
             if type(value) is str:  # by far the most frequent
                 symbols.append(texts[value])
                 continue
-            if type(value) not in _OF_JSON:
+            if type(value) not in OF_JSON:
                 value = as_json(value)
             for item in value if type(value) is list else (value,):
-                if type(item) not in _OF_JSON:
+                if type(item) not in OF_JSON:
                     item = as_json(item)
                 if type(item) in _OF_NODES:
                     pending.append((item, key, position))

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
 _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (type(None), lambda value: value),
-    (bool, lambda value: value),
     (str, str.__str__),
     (int, int.__int__),
     (float, float.__float__),
@@ -33,6 +32,8 @@ def as_json(value: Any) -> Any:
     """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
     if isinstance(value, np.generic):
         value = value.item()
+    if type(value) in OF_JSON:
+        return value
     try:
         for one_kind, converted in _KINDS:
             if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
