@@ -5,12 +5,14 @@ Beside them the bag of symbols, from a set of texts.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from treelstm.model.encoder import TreeEncoder
+from treelstm.trees.vocabulary import LIST
 
 
 def encode(encoder: TreeEncoder, ast: dict[str, Any], dropout_mask: Tensor | float = 1.0) -> Tensor:
@@ -24,12 +26,13 @@ def encode(encoder: TreeEncoder, ast: dict[str, Any], dropout_mask: Tensor | flo
     return z + torch.exp(20 * encoder.gain) * (encoder.bag_weight @ (total / total.norm()))
 
 
-def state(
-    encoder: TreeEncoder, node: dict[str, Any], role: str | None, bag: set[str]
-) -> tuple[Tensor, Tensor]:
+def state(encoder: TreeEncoder, node: Any, role: str | None, bag: set[str]) -> tuple[Tensor, Tensor]:
     """h and c of one node, after its children's; adds the symbols below it to `bag`."""
     symbols = [] if role is None else [f"role={role}"]
     children = []
+    if isinstance(node, list):
+        symbols.append(LIST)
+        node = {str(role): node}
     for key, value in node.items():
         if key not in encoder.settings.ignored_keys:
             _collect(encoder, key, value, symbols, children, bag)
@@ -61,9 +64,12 @@ def _collect(
 ) -> None:
     if isinstance(value, list):
         for item in value:
-            _collect(encoder, key, item, symbols, children, bag)
+            if isinstance(item, list):
+                children.append(state(encoder, item, key, bag))
+            else:
+                _collect(encoder, key, item, symbols, children, bag)
     elif isinstance(value, dict):
         children.append(state(encoder, value, key, bag))
     elif value is not None:
-        spelled = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else str(value)
+        spelled = value if isinstance(value, str) else "\\" + json.dumps(value)
         symbols.append(f"{key}={spelled}")

@@ -29,7 +29,7 @@ from treelstm.trees.forest import Array, Forest
 
 log = logging.getLogger("treelstm")
 
-_FORMAT = 4  # increased whenever the content of a compiled corpus changes
+_FORMAT = 5  # increased whenever the content of a compiled corpus changes
 _NAME = b"treelstm corpus\n"
 _HEADER = len(_NAME) + 32 + 8  # where the header begins
 _FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
