@@ -72,6 +72,8 @@ FLOORS = [
     "plain errors history files signals randomness night data.sample config neutral process",
     "trees.forest trees.vocabulary trees.builder trees.check",
     "data.pairs data.reading data.store data.load",
+    "data.readers.drawing data.readers.source data.readers.words data.readers.conllu",
+    "data.readers.formats",
     "sealed log notify",
     "model.child_sum model.objectives model.vectors model.encoder model.content model.files",
     "evaluation explanation",

@@ -1,0 +1,153 @@
+"""Which reader a file gets, by name and content; trees of many files; the file they are written to."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from treelstm.data.pairs import DataError, Problems, data_error
+from treelstm.data.readers.conllu import read_conllu
+from treelstm.data.readers.source import Source, Tree
+from treelstm.errors import UserError
+from treelstm.files import whole_file
+
+
+class Format(NamedTuple):
+    """How one format is read, and the endings of names that tell it."""
+
+    read: Callable[[Source], Iterator[Tree]]
+    endings: tuple[str, ...] = ()
+
+
+# A new format is a reader and its line here.
+FORMATS = {
+    "conllu": Format(read_conllu, (".conllu", ".conll")),
+}
+
+
+class FormatError(UserError, ValueError):
+    """No such format."""
+
+
+def read_trees(path: Path | str, format: str | None = None, labels: bool = False) -> list[Tree]:
+    """The trees of a file, or of all files below a directory.
+
+    `format` is told by name and content if it is None. `labels`: gold labels stay in the trees.
+
+    Raises:
+        DataError: something cannot be read; the message lists the problems, by file and line.
+        FormatError: there is no such format.
+    """
+    return list(iterate_trees([Path(path)], format, labels))
+
+
+def iterate_trees(
+    paths: Iterable[Path],
+    format: str | None = None,
+    labels: bool = False,
+    left_out: Counter[str] | None = None,
+) -> Iterator[Tree]:
+    """The trees of all files, one by one; counts in `left_out` what they have no place for.
+
+    Raises as `read_trees`, when all files have been read.
+    """
+    if format is not None and format not in FORMATS:
+        raise FormatError(f"{format}: no such format. The formats are {', '.join(FORMATS)}.")
+    problems, seen = Problems(), set[str]()
+    left_out = Counter() if left_out is None else left_out
+    for path, name in _files(paths, format):
+        source = Source(path, name, problems, left_out, labels)
+        before = problems.count
+        for tree in FORMATS[format or told(path)].read(source):
+            if not tree.ast:
+                source.problem(tree.line, "a tree without symbols and children", "Leave it out")
+            if tree.id in seen:
+                found = f"the id {tree.id} occurs a second time"
+                source.problem(tree.line, found, "Give each tree an id of its own")
+            seen.add(tree.id)
+            yield tree
+        if not source.count and before == problems.count:
+            source.problem(0, "holds no trees", "Add some, or leave the file out")
+    if problems.count:
+        raise DataError(problems)
+
+
+def _files(paths: Iterable[Path], format: str | None) -> Iterator[tuple[Path, str]]:
+    """Each file, and what its trees' ids begin with. Below a directory, files of known endings count."""
+    for path in paths:
+        if not path.is_dir():
+            yield path, path.name
+            continue
+        inside = sorted(each for each in path.rglob("*") if each.is_file() and (format or _known(each)))
+        if not inside:
+            raise data_error(path, "holds no file of a known ending", "Name files, or set the format")
+        yield from ((each, each.relative_to(path).as_posix()) for each in inside)
+
+
+def _known(path: Path) -> str | None:
+    """The format that a name tells."""
+    name = path.name.removesuffix(".gz")
+    return next((key for key, format in FORMATS.items() if name.endswith(format.endings)), None)
+
+
+def told(path: Path) -> str:
+    """The format of a file by its name, else by how it begins.
+
+    Raises:
+        DataError: neither tells.
+    """
+    if known := _known(path):
+        return known
+    raise data_error(path, "its name tells no known format", f"Set the format: {', '.join(FORMATS)}")
+
+
+def write_trees(path: Path, trees: Iterable[Tree]) -> int:
+    """Writes one JSON object a line, gzipped if the name ends in .gz; how many. Raises WriteFailed."""
+    count = 0
+    with whole_file(path) as raw:
+        # No name and no time: equal trees are equal bytes.
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else None
+        file: BinaryIO | gzip.GzipFile = packed or raw
+        for tree in trees:
+            count += 1
+            row = {"id": tree.id, "sentence": tree.sentence, "label": tree.label, "ast": tree.ast}
+            given = {key: value for key, value in row.items() if value is not None}
+            file.write(as_json(given) + b"\n")
+        if packed:
+            packed.close()
+    return count
+
+
+def as_json(value: Any) -> bytes:
+    """JSON of an AST of any depth."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        pass
+    parts, pending = list[str](), [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, _Text):
+            parts.append(item)
+        elif isinstance(item, dict):
+            pending.append(_Text("}"))
+            for number, (key, below) in reversed(list(enumerate(item.items()))):
+                name = json.dumps(key, ensure_ascii=False)
+                pending += [below, _Text(f"{', ' if number else ''}{name}: ")]
+            pending.append(_Text("{"))
+        elif isinstance(item, list):
+            pending.append(_Text("]"))
+            for number, below in reversed(list(enumerate(item))):
+                pending += [below, _Text(", " if number else "")]
+            pending.append(_Text("["))
+        else:
+            parts.append(json.dumps(item, ensure_ascii=False))
+    return "".join(parts).encode()
+
+
+class _Text(str):
+    """JSON that is written as it is."""

@@ -1,0 +1,72 @@
+"""Words with heads, as every dependency parser gives them, nested into one AST.
+
+A word is a node with the symbols `form`, `lemma`, `upos` (`xpos` where there is no `upos`) and a key for
+each feature. It hangs in its head under its relation; several of one relation are a list, in order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treelstm.data.readers.source import Malformed
+
+
+@dataclass
+class Word:
+    """One word of a sentence; words are numbered from 1, and a root has the head 0."""
+
+    id: int
+    head: int
+    relation: str
+    node: dict[str, Any]  # its symbols
+    line: int
+
+
+def attach(node: dict[str, Any], key: str, value: Any) -> None:
+    """Adds a symbol or a child under `key`, beside what is there."""
+    if key not in node:
+        node[key] = value
+    elif isinstance(node[key], list):
+        node[key].append(value)
+    else:
+        node[key] = [node[key], value]
+
+
+def nested(words: Sequence[Word], where: str = "") -> dict[str, Any]:
+    """The AST of a sentence; of several roots, a node without symbols that holds them.
+
+    Raises:
+        Malformed: the heads do not make a tree; `where` names the sentence in the message.
+    """
+    known, below = {word.id for word in words}, defaultdict[int, list[Word]](list)
+    for word in words:
+        if word.head == word.id:
+            raise Malformed(word.line, f"{where}word {word.id} is its own head", _CORRECT)
+        if word.head and word.head not in known:
+            found = f"{where}word {word.id} has the head {word.head}, which is no word of its sentence"
+            raise Malformed(word.line, found, _CORRECT)
+        below[word.head].append(word)
+    reached = list(below[0])
+    for word in reached:  # it grows during the loop
+        reached += below[word.id]
+    if len(reached) < len(words):
+        among = {word.id for word in reached}
+        lost = next(word for word in words if word.id not in among)
+        found = f"{where}word {lost.id} does not lead to a root: its heads form a circle"
+        raise Malformed(lost.line, found, _CORRECT)
+    if len(below[0]) == 1:
+        ast = below[0][0].node
+    else:
+        ast = {}
+        for root in below[0]:
+            attach(ast, root.relation, root.node)
+    for word in reached:
+        for child in below[word.id]:
+            attach(word.node, child.relation, child.node)
+    return ast
+
+
+_CORRECT = "Correct the heads or remove the sentence; the head of a root is 0"
