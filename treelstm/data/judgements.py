@@ -56,12 +56,10 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
     tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # there, quotes are text
     reader = csv.reader(lines, **(tabs if "\t" in "".join(lines[:1]) else {}))
     try:
-        rows = [(reader.line_num, cells) for cells in reader if any(cells)]
+        rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise data_error(path, f"line {reader.line_num}: {error}", _REMEDY) from None
-    if not rows:
-        raise data_error(path, "holds no rows", "Write a header, and a row for each pair")
-    places = _places(path, rows[0][1], columns)
+    places = _places(path, rows[0][1], columns) if rows else [0]
     named: dict[str, list[Known]] = defaultdict(list)
     for tree in sorted(trees, key=lambda tree: tree.id):
         for name in {tree.id, " ".join(tree.sentence.split())}:
@@ -78,6 +76,8 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
             found.append((first, second, [float(cells[place]) for place in places[2:]]))
         except Malformed as error:
             problems.add(path, error.line, str(error), error.remedy)
+    if not (found or problems.count):
+        problems.add(path, 0, "holds no rows", "Write a header, and a row for each pair")
     if problems.count:
         raise DataError(problems)
     kinds = [

@@ -58,19 +58,17 @@ def make_pairs(
         return {to: _write(to, {"pairs": judged(found, Path(scores), [*columns])}, about)}
     groups = _groups(found, about)
     held_out = _held_out(groups, validation, seed)
-    sides = {to: groups.keys() - held_out, second: held_out}
-    written = {}
-    for directory, labels in sides.items():
+    shares = {to: (1 - validation, groups.keys() - held_out), second: (validation, held_out)}
+    made = {}
+    for directory, (share, labels) in shares.items():
         if labels:
-            share = validation if directory == second else 1 - validation
             counts = [None if n is None else max(1, round(n * share)) for n in (positives, negatives)]
             ours = {label: groups[label] for label in sorted(labels)}
             draw = Random(f"treelstm pairs {seed} {directory == second}")
             similar = _similar(ours, counts[0], draw)
             dissimilar = _dissimilar(ours, counts[1], len(similar), neighbours, draw)
-            pairs = {"positive_pairs": similar, "negative_pairs": dissimilar}
-            written[directory] = _write(directory, pairs, about | {"labels": len(ours)})
-    return written
+            made[directory] = {"positive_pairs": similar, "negative_pairs": dissimilar}
+    return {directory: _write(directory, files, about) for directory, files in made.items()}
 
 
 def _read(paths: list[Path], needs_label: bool) -> list[Known]:
