@@ -97,7 +97,9 @@ def _of_record(source: Source, line: int, record: Any, reader: _Reader) -> Itera
         source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
     own = {key: record.get(key) for key in ("sentence", "label")}
     own["id"] = record.get("id", record.get("sentence_id"))
-    given: dict[str, Any] = {key: str(value) for key, value in own.items() if value is not None}
+    given: dict[str, Any] = {k: str(value) for k, value in own.items() if value not in (None, "")}
+    if any(isinstance(value, dict | list) for value in own.values()):
+        raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
     for tree in reader(source, line, record["ast"]):
         yield replace(tree, **given)
 
