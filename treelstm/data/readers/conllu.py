@@ -1,26 +1,21 @@
 """CoNLL-U (universaldependencies.org/format.html): the basic tree of each sentence.
 
 The package `conllu` reads the values. The lines are read here, because it gives no line numbers and
-lets mistakes pass. `xpos`, `deps` and `misc` stay out.
+lets mistakes pass. Enhanced dependencies, empty nodes and `misc` stay out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from conllu.exceptions import ParseException
-from conllu.parser import parse_comment_line, parse_dict_value, parse_id_value, parse_int_value
+from conllu.parser import parse_comment_line, parse_id_value, parse_int_value
 
 from treelstm.data.readers.source import Malformed, Source, Tree
-from treelstm.data.readers.words import Word, attach, nested
+from treelstm.data.readers.words import Word, nested, node_of
 
 _COLUMNS = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC".split()
-
-
-_REMEDY = "Correct the line or remove the sentence"
 
 
 def read_conllu(source: Source) -> Iterator[Tree]:
@@ -33,8 +28,8 @@ def read_conllu(source: Source) -> Iterator[Tree]:
                 begins = begins or line
                 if text.startswith("#"):
                     about |= parse_comment_line(text)
-                elif readable and (word := _word(source, line, text, len(words) + 1, about)):
-                    words.append(word)
+                elif readable:
+                    words += _word(source, line, text, len(words) + 1, about.get("text") or "")
                 continue
             if begins and readable:
                 if not words:
@@ -47,43 +42,31 @@ def read_conllu(source: Source) -> Iterator[Tree]:
             readable = False
 
 
-def _word(
-    source: Source, line: int, text: str, expected: int, about: dict[str, str | None]
-) -> Word | None:
-    """None if the line is no word of the basic tree."""
+def _word(source: Source, line: int, text: str, expected: int, sentence: str) -> list[Word]:
+    """The word on a line; none if it is no word of the basic tree."""
     values = text.split("\t")
     if len(values) != len(_COLUMNS):
         found = f"{len(values)} columns, expected {len(_COLUMNS)} with a tab between"
         raise Malformed(line, found, "Write _ in a column that has no value")
     row = dict(zip(_COLUMNS, values, strict=True))
-    if empty := [name for name in _COLUMNS if not row[name].strip()]:
+    if empty := [name for name in _COLUMNS if not row[name].strip(" ")]:
         raise Malformed(line, f"{empty[0]} is empty", "Write _ in a column that has no value")
     try:
         number, head = parse_id_value(row["ID"]), parse_int_value(row["HEAD"])
-        features = parse_dict_value(row["FEATS"]) or {}
     except (ParseException, ValueError) as error:  # the latter: a number of thousands of digits
-        raise Malformed(line, str(error)[:200], _REMEDY) from None
+        raise Malformed(line, str(error)[:200], "Correct the line or remove the sentence") from None
     source.left_out["enhanced dependencies"] += row["DEPS"] != "_"
     if isinstance(number, tuple):
         source.left_out["empty nodes" if number[1] == "." else "forms of multiword tokens"] += 1
-        return None
+        return []
     if number != expected:
         found = f"ID is {row['ID']}, expected {expected}"
         raise Malformed(line, found, "Number the words from 1; a blank line ends a sentence")
     if head is None or head < 0 or row["DEPREL"] == "_":
         found = f"HEAD is {row['HEAD']} and DEPREL is {row['DEPREL']}, but a word needs both"
         raise Malformed(line, found, "Parse the sentence, or write 0 and root")
-    if len(features) != len(re.findall(r"[^|=]+=[^|=]+(?:\||$)", row["FEATS"])):
-        raise Malformed(line, f"FEATS is {row['FEATS'][:80]}", "Write Name=Value|Name=Value, or _")
-    node = dict[str, Any]()
-    literal = row["FORM"] == row["LEMMA"] == "_" and (
-        row["UPOS"] in ("PUNCT", "SYM") or "_" in (about.get("text") or "")
-    )
-    tag = "UPOS" if row["UPOS"] != "_" else "XPOS"
-    for name in ("FORM", "LEMMA", tag):
-        if row[name] != "_" or (literal and name != tag):
-            node[name.lower()] = row[name]
-    for name, value in features.items():
-        for each in str(value).split(","):
-            attach(node, name, each)
-    return Word(number, head, row["DEPREL"], node, line)
+    given = {name: None if value == "_" else value for name, value in row.items()}
+    if row["FORM"] == row["LEMMA"] == "_" and (row["UPOS"] in ("PUNCT", "SYM") or "_" in sentence):
+        given |= {"FORM": "_", "LEMMA": "_"}  # the word is an underscore
+    node = node_of(line, *(given[name] for name in ("FORM", "LEMMA", "UPOS", "XPOS", "FEATS")))
+    return [Word(number, head, row["DEPREL"], node, line)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from treelstm.config import EncoderSettings
 from treelstm.plain import shown
-from treelstm.trees.builder import compile_forest
+from treelstm.trees.builder import TreeError, compile_forest
 from treelstm.trees.vocabulary import key_of
 
 _LEVELS = 40  # more are not indented further
@@ -17,7 +17,10 @@ def drawing(
     ast: dict[str, Any], ignored_keys: Iterable[str] = EncoderSettings.ignored_keys, lines: int = 60
 ) -> str:
     """The symbols of each node, its role first, under its parent; at most so many nodes."""
-    graph = compile_forest([ast], ignored_keys).graph(0)
+    try:
+        graph = compile_forest([ast], ignored_keys).graph(0)
+    except TreeError as error:
+        return str(error)
     below: list[list[int]] = [[] for _ in graph.symbols]
     for parent, child in graph.edge_index.t().tolist():
         below[parent].append(child)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from treelstm.data.pairs import DataError, Problems, data_error
+from treelstm.data.pairs import DataError, Problems
+from treelstm.data.readers.brackets import read_brackets
 from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu
+from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza, read_docbin
+from treelstm.data.readers.pointers import read_parents
 from treelstm.data.readers.source import Source, Tree
+from treelstm.data.readers.values import of_nodes, of_tree, read_json
 from treelstm.errors import UserError
 from treelstm.files import whole_file
 
@@ -28,9 +34,22 @@ class Format(NamedTuple):
 # A new format is a reader and its line here.
 FORMATS = {
     "conllu": Format(read_conllu, (".conllu", ".conll")),
+    "brackets": Format(read_brackets, (".mrg", ".ptb", ".tree", ".trees", ".prd")),
+    "json": Format(read_json, (".jsonl", ".json")),  # each value is what its keys tell
+    "trees": Format(partial(read_json, reader=of_tree)),
+    "spacy": Format(partial(read_json, reader=of_spacy)),
+    "docbin": Format(read_docbin, (".spacy",)),
+    "stanza": Format(partial(read_json, reader=of_stanza)),
+    "corenlp": Format(partial(read_json, reader=of_corenlp)),
+    "corenlp-parse": Format(partial(read_json, reader=partial(of_corenlp, parse=True))),
+    "nodes": Format(partial(read_json, reader=of_nodes)),
+    "parents": Format(read_parents, (".parents", ".cparents", "parents.txt")),
     "python": Format(read_python, (".py", ".pyi")),
     "tree-sitter": Format(read_tree_sitter, tuple(GRAMMARS)),
 }
+
+
+_FIRST_LINES = {"brackets": r"\s*\(", "json": r"\s*[\[{\"]", "conllu": r"#|(?:[^\t]+\t){9}"}
 
 
 class FormatError(UserError, ValueError):
@@ -69,10 +88,11 @@ def iterate_trees(
         raise FormatError(f'each is {each!r}, expected "function" or "file".')
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
-    for path, name in _files([*paths], format):
+    for path, name in _files([*paths], format, problems):
         source = Source(path, name, problems, left_out, labels, each)
         before = problems.count + left_out.total()
-        for tree in FORMATS[format or told(path)].read(source):
+        reader = FORMATS.get(format or _told(source) or "")
+        for tree in reader.read(source) if reader else ():
             if not tree.ast:
                 source.problem(tree.line, "a tree without symbols and children", "Leave it out")
             if tree.id in seen:
@@ -89,17 +109,20 @@ def iterate_trees(
         raise DataError(problems)
 
 
-def _files(paths: list[Path], format: str | None) -> Iterator[tuple[Path, str]]:
-    """Each file, and what its trees' ids begin with. Below a directory, files of known endings count."""
+def _files(paths: list[Path], format: str | None, problems: Problems) -> Iterator[tuple[Path, str]]:
+    """Each file, and what its trees' ids begin with. In a directory, files of known endings count."""
     begin = os.path.commonpath([path.absolute() for path in paths])
     for path in paths:
         if not path.is_dir():
-            yield path, path.name
+            if not path.exists():
+                problems.add(path, 0, "no such file", "Correct the path")
+            else:
+                yield path, path.name
             continue
         files = sorted(each for each in path.rglob("*") if each.is_file())
         inside = [each for each in files if _known(each, format)] or (files if format else [])
         if not inside:
-            raise data_error(path, "holds no file of a known ending", "Name files, or set the format")
+            problems.add(path, 0, "no file in it has a known ending", "Name files, or set the format")
         yield from ((each, each.absolute().relative_to(begin).as_posix()) for each in inside)
 
 
@@ -109,15 +132,21 @@ def _known(path: Path, format: str | None = None) -> str | None:
     return next((each for each in formats if name.endswith(FORMATS[each].endings)), None)
 
 
-def told(path: Path) -> str:
-    """The format of a file by its name, else by how it begins.
-
-    Raises:
-        DataError: neither tells.
-    """
-    if known := _known(path):
+def _told(source: Source) -> str | None:
+    """The format of a file by its name, else by its first line; None if neither tells: a problem."""
+    if known := _known(source.path):
         return known
-    raise data_error(path, "its name tells no known format", f"Set the format: {', '.join(FORMATS)}")
+    before = source.problems.count
+    for _, text in source.lines():
+        if text.strip():
+            for form, begins in _FIRST_LINES.items():
+                if re.match(begins, text):
+                    return form
+            break
+    if before == source.problems.count:
+        remedy = f"Set the format: {', '.join(FORMATS)}"
+        source.problem(0, "neither its name nor its first line tells a format", remedy)
+    return None
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:

@@ -25,6 +25,26 @@ class Word:
     line: int
 
 
+def node_of(
+    line: int, form: str | None, lemma: str | None, upos: str | None, xpos: str | None, feats: str | None
+) -> dict[str, Any]:
+    """A node of what is given; `feats` is written Name=Value|Name=Value.
+
+    Raises:
+        Malformed: `feats` is not written so.
+    """
+    tag = ("upos", upos) if upos else ("xpos", xpos)
+    node: dict[str, Any] = {k: value for k, value in (("form", form), ("lemma", lemma), tag) if value}
+    for feature in feats.split("|") if feats else ():
+        name, _, values = feature.partition("=")
+        if not name or not values:
+            found = f"the features are {(feats or '')[:80]}"
+            raise Malformed(line, found, "Write Name=Value|Name=Value, or nothing")
+        for value in values.split(","):
+            attach(node, name, value)
+    return node
+
+
 def attach(node: dict[str, Any], key: str, value: Any) -> None:
     """Adds a symbol or a child under `key`, beside what is there."""
     if key not in node:
@@ -35,18 +55,20 @@ def attach(node: dict[str, Any], key: str, value: Any) -> None:
         node[key] = [node[key], value]
 
 
-def nested(words: Sequence[Word], where: str = "") -> dict[str, Any]:
+def nested(words: Sequence[Word]) -> dict[str, Any]:
     """The AST of a sentence; of several roots, a node without symbols that holds them.
 
     Raises:
-        Malformed: the heads do not make a tree; `where` names the sentence in the message.
+        Malformed: the heads do not make a tree.
     """
     known, below = {word.id for word in words}, defaultdict[int, list[Word]](list)
+    if len(known) < len(words):
+        raise Malformed(words[0].line, "two nodes have one number", _CORRECT)
     for word in words:
         if word.head == word.id:
-            raise Malformed(word.line, f"{where}word {word.id} is its own head", _CORRECT)
+            raise Malformed(word.line, f"node {word.id} is its own head", _CORRECT)
         if word.head and word.head not in known:
-            found = f"{where}word {word.id} has the head {word.head}, which is no word of its sentence"
+            found = f"node {word.id} has the head {word.head}, which is not there"
             raise Malformed(word.line, found, _CORRECT)
         below[word.head].append(word)
     reached = list(below[0])
@@ -55,7 +77,7 @@ def nested(words: Sequence[Word], where: str = "") -> dict[str, Any]:
     if len(reached) < len(words):
         among = {word.id for word in reached}
         lost = next(word for word in words if word.id not in among)
-        found = f"{where}word {lost.id} does not lead to a root: its heads form a circle"
+        found = f"node {lost.id} does not lead to a root: its heads form a circle"
         raise Malformed(lost.line, found, _CORRECT)
     if len(below[0]) == 1:
         ast = below[0][0].node
