@@ -96,8 +96,8 @@ def _of_record(source: Source, line: int, record: Any, reader: _Reader) -> Itera
     for key in record.keys() - _OF_RECORD:
         source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
     own = {key: record.get(key) for key in ("sentence", "label")}
-    own["source_file"] = record.get("source_file", record.get("path"))
     own["id"] = record.get("id", record.get("sentence_id"))
+    own["source_file"] = record.get("source_file", record.get("path"))
     given: dict[str, Any] = {k: str(value) for k, value in own.items() if value not in (None, "")}
     if any(isinstance(value, dict | list) for value in own.values()):
         raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
