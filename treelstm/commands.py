@@ -1,4 +1,5 @@
-"""`python -m treelstm`: preflight, train, evaluate, show a run's status, read trees or write a sample.
+"""`python -m treelstm`: preflight, train, evaluate, show a run's status, read trees, make pairs
+or write a sample.
 
 Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
 or 124 by max_hours.
@@ -187,8 +188,9 @@ def _trees(
 
 def _pairs(inputs: list[str], to: str, **options: Any) -> int:
     for directory, about in make_pairs(inputs, to, **options).items():
-        said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items())
-        print(f"{directory}: {said}")
+        print(
+            f"{directory}:", *(f"  {what.replace('_', ' ')}: {n}" for what, n in about.items()), sep="\n"
+        )
     return 0
 
 

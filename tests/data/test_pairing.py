@@ -110,8 +110,8 @@ def test_equal_trees_are_never_paired_and_never_on_both_sides(tmp_path):
         assert record["ast1"]["ast"] != record["ast2"]["ast"]
         assert not {"both", "only this"} & {record[side]["sentence"] for side in ("ast1", "ast2")}
     about = made[tmp_path / "to"]
-    names = ("trees", "equal_to_one_of_another_label", "equal_to_one_of_their_label")
-    assert [about[name] for name in (*names, "alone_with_their_label")] == [19, 2, 2, 1]
+    kinds = ("equal to one of another label", "equal to one of their label", "alone with their label")
+    assert about["trees"] == 19 and [about[f"left out: trees {kind}"] for kind in kinds] == [2, 2, 1]
 
 
 def test_neighbours_are_of_one_source_file_also_by_way_of_a_file_of_trees(tmp_path):

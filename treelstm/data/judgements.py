@@ -65,7 +65,8 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
         for name in {tree.id, " ".join(tree.sentence.split())}:
             named[name].append(tree)
     for number, (line, cells) in enumerate(rows):
-        if number == 0 and not (columns and _numeric(cells, places[2:])):
+        names = {" ".join(cells[place].split()) for place in places[:2] if place < len(cells)}
+        if number == 0 and not (columns and (_numeric(cells, places[2:]) or names & named.keys())):
             continue  # the header
         try:
             if max(places) >= len(cells):

@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tqdm import tqdm
+
 from treelstm.data.judgements import Known, PairingError, Row, judged
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.formats import as_json, iterate_trees, write_lines
@@ -52,8 +54,8 @@ def make_pairs(
         raise PairingError('Say either by="label" or scores=FILE.')
     to, second = Path(to), Path(validation_to or f"{to}-validation")
     inputs = [trees] if isinstance(trees, Path | str) else trees
-    found = _read([Path(each) for each in inputs], needs_label=by is not None)
     about: dict[str, Any] = {"seed": seed} if by else {"scores": str(scores)}
+    found = _read([Path(each) for each in inputs], by is not None, about)
     if scores is not None:
         return {to: _write(to, {"pairs": judged(found, Path(scores), [*columns])}, about)}
     groups = _groups(found, about)
@@ -71,10 +73,11 @@ def make_pairs(
     return {directory: _write(directory, files, about) for directory, files in made.items()}
 
 
-def _read(paths: list[Path], needs_label: bool) -> list[Known]:
-    problems, builder, trees = Problems(), ForestBuilder(), list[Tree]()
-    parts = list[bytes]()
-    for tree in iterate_trees(paths):
+def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[Known]:
+    problems, builder, trees, parts = Problems(), ForestBuilder(), list[Tree](), list[bytes]()
+    left_out = Counter[str]()
+    read = iterate_trees(paths, left_out=left_out)
+    for tree in tqdm(read, unit=" trees", disable=None, leave=False):
         try:
             builder.add(tree.ast)
         except TreeError as error:
@@ -87,6 +90,7 @@ def _read(paths: list[Path], needs_label: bool) -> list[Known]:
         trees.append(replace(tree, ast={}))
     if problems.count:
         raise DataError(problems)
+    about |= {"trees": len(trees), **{f"left out: {what}": n for what, n in left_out.items() if n}}
     digests = builder.forest().tree_digest.tolist()
     return [
         Known(t.id, t.label or "", t.sentence or "", t.source_file, digest, part)
@@ -105,9 +109,14 @@ def _groups(trees: list[Known], about: dict[str, Any]) -> dict[str, list[Known]]
             groups[tree.label].setdefault(tree.digest, tree)
     several = {label: [*group.values()] for label, group in groups.items() if len(group) > 1}
     other = sum(len(labels_of[tree.digest]) > 1 for tree in trees)
-    about |= {"trees": len(trees), "equal_to_one_of_another_label": other}
-    about |= {"alone_with_their_label": len(groups) - len(several)}
-    about["equal_to_one_of_their_label"] = len(trees) - other - sum(map(len, groups.values()))
+    about |= {
+        "labels": len(several),
+        "left out: trees equal to one of another label": other,
+        "left out: trees equal to one of their label": len(trees)
+        - other
+        - sum(map(len, groups.values())),
+        "left out: trees alone with their label": len(groups) - len(several),
+    }
     if len(several) < 2:
         raise PairingError(
             f"{len(several)} label(s) have two different trees, of {len({t.label for t in trees})} in "
