@@ -20,10 +20,11 @@ from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, EncoderSettings, did_you_mean
 from treelstm.data.load import Needed, load_corpus, load_pairs
+from treelstm.data.pairing import make_pairs
 from treelstm.data.pairs import Pairs
 from treelstm.data.readers.drawing import drawing
 from treelstm.data.readers.formats import FORMATS, iterate_trees, write_trees
-from treelstm.data.readers.source import Tree
+from treelstm.data.readers.source import Source, Tree
 from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
 from treelstm.evaluation import (
@@ -160,13 +161,14 @@ def _trees(
     format: str | None,
     show: int,
     labels: bool,
+    each: str,
     ignored_keys: list[str],
 ) -> int:
     """Reads trees, draws the first ones, and writes them all. A signal leaves no part of a file."""
     left_out = Counter[str]()
 
     def drawn() -> Iterator[Tree]:
-        trees = iterate_trees(map(Path, inputs), format, labels, left_out)
+        trees = iterate_trees(map(Path, inputs), format, labels, each, left_out)
         for number, tree in enumerate(tqdm(trees, unit=" trees", disable=None, leave=False)):
             if number < show:
                 tqdm.write(
@@ -180,6 +182,13 @@ def _trees(
     for what, times in sorted(left_out.items()):
         if times:
             print(f"left out: {what} ({times:,})")
+    return 0
+
+
+def _pairs(inputs: list[str], to: str, **options: Any) -> int:
+    for directory, about in make_pairs(inputs, to, **options).items():
+        said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items())
+        print(f"{directory}: {said}")
     return 0
 
 
@@ -225,10 +234,27 @@ def _parser() -> argparse.ArgumentParser:
         "--show", type=int, default=0, help="draw so many trees, as the encoder sees them"
     )
     trees.add_argument("--labels", action="store_true", help="leave gold labels inside the trees")
+    trees.add_argument("--each", default=Source.each, help="function or file: what of code is a tree")
     default = EncoderSettings.ignored_keys
     trees.add_argument("--ignored-keys", nargs="*", default=default, help="keys that are not drawn")
-    flags = "--to --format --show --labels --ignored-keys".split()
+    flags = "--to --format --show --labels --each --ignored-keys".split()
     trees.set_defaults(run=_trees, flags=flags)
+    pairs = commands.add_parser("pairs", help="pairs from labelled or judged trees", allow_abbrev=False)
+    add = pairs.add_argument
+    add("inputs", nargs="+", metavar="TREES", help="what `trees` reads or has written")
+    add("--to", metavar="DIR", required=True, help="directory to write")
+    way = pairs.add_mutually_exclusive_group(required=True)
+    way.add_argument("--by", choices=["label"], help="two trees of one label are similar")
+    way.add_argument("--scores", metavar="FILE", help="table: two ids or sentences and a score a row")
+    add("--columns", nargs="*", default=(), help="of the table, if its header is not known")
+    add("--positives", type=int, help="similar pairs in all; default: as many as trees")
+    add("--negatives", type=int, help="dissimilar pairs in all; default: as many as similar ones")
+    add("--neighbours", action="store_true", help="dissimilar pairs within one source file")
+    add("--seed", type=int, default=0, help="another seed, other pairs")
+    add("--validation", type=float, default=0.1, help="share of the trees, by label, to keep apart")
+    add("--validation-to", metavar="DIR", help="directory for them; default: DIR-validation")
+    names = "to by scores columns positives negatives neighbours seed validation validation-to"
+    pairs.set_defaults(run=_pairs, flags=[f"--{name}" for name in names.split()])
     return parser
 
 

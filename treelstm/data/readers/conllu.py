@@ -19,7 +19,8 @@ _COLUMNS = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC".split()
 
 
 def read_conllu(source: Source) -> Iterator[Tree]:
-    """One tree a sentence; its id is `sent_id`, its sentence `text`. At most one problem a sentence."""
+    """One tree a sentence; its id is `sent_id`, its sentence `text`,
+    its label `label`. At most one problem a sentence."""
     about, words, begins, readable = dict[str, str | None](), list[Word](), 0, True
     for line, text in chain(source.lines(), [(0, "")]):
         try:
@@ -33,7 +34,8 @@ def read_conllu(source: Source) -> Iterator[Tree]:
             if begins and readable:
                 if not words:
                     raise Malformed(begins, "a sentence without words", "Add its words or remove it")
-                yield source.tree(begins, nested(words), about.get("sent_id"), about.get("text"))
+                said = [about.get(key) for key in ("sent_id", "text", "label")]
+                yield source.tree(begins, nested(words), *said)
             about, words, begins, readable = {}, [], 0, True
         except Malformed as error:
             source.problem(error.line, str(error), error.remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.brackets import read_brackets
+from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu
 from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza, read_docbin
 from treelstm.data.readers.pointers import read_parents
@@ -42,6 +44,8 @@ FORMATS = {
     "corenlp-parse": Format(partial(read_json, reader=partial(of_corenlp, parse=True))),
     "nodes": Format(partial(read_json, reader=of_nodes)),
     "parents": Format(read_parents, (".parents", ".cparents", "parents.txt")),
+    "python": Format(read_python, (".py", ".pyi")),
+    "tree-sitter": Format(read_tree_sitter, tuple(GRAMMARS)),
 }
 
 
@@ -52,22 +56,26 @@ class FormatError(UserError, ValueError):
     """No such format."""
 
 
-def read_trees(path: Path | str, format: str | None = None, labels: bool = False) -> list[Tree]:
+def read_trees(
+    path: Path | str, format: str | None = None, labels: bool = False, each: str = Source.each
+) -> list[Tree]:
     """The trees of a file, or of all files below a directory.
 
     `format` is told by name and content if it is None. `labels`: gold labels stay in the trees.
+    `each`: what of source code is a tree, "function" or "file".
 
     Raises:
         DataError: something cannot be read; the message lists the problems, by file and line.
         FormatError: there is no such format.
     """
-    return list(iterate_trees([Path(path)], format, labels))
+    return list(iterate_trees([Path(path)], format, labels, each))
 
 
 def iterate_trees(
     paths: Iterable[Path],
     format: str | None = None,
     labels: bool = False,
+    each: str = Source.each,
     left_out: Counter[str] | None = None,
 ) -> Iterator[Tree]:
     """The trees of all files, one by one; counts in `left_out` what they have no place for.
@@ -76,10 +84,13 @@ def iterate_trees(
     """
     if format is not None and format not in FORMATS:
         raise FormatError(f"{format}: no such format. The formats are {', '.join(FORMATS)}.")
+    if each not in ("function", "file"):
+        raise FormatError(f'each is {each!r}, expected "function" or "file".')
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
-    for path, name in _files(paths, format, problems):
-        source, before = Source(path, name, problems, left_out, labels), problems.count
+    for path, name in _files([*paths], format, problems):
+        source = Source(path, name, problems, left_out, labels, each)
+        before = problems.count + left_out.total()
         reader = FORMATS.get(format or _told(source) or "")
         for tree in reader.read(source) if reader else ():
             if not tree.ast:
@@ -89,31 +100,39 @@ def iterate_trees(
                 source.problem(tree.line, found, "Give each tree an id of its own")
             seen.add(tree.id)
             yield tree
-        if not source.count and before == problems.count:
+        if not source.count and before == problems.count + left_out.total():
             source.problem(0, "holds no trees", "Add some, or leave the file out")
+    if not seen and not problems.count:
+        found = "; ".join(["no trees in all", *(f"left out: {what}" for what in left_out)])
+        problems.add(path, 0, found, "Name files that hold some")
     if problems.count:
         raise DataError(problems)
 
 
-def _files(paths: Iterable[Path], format: str | None, problems: Problems) -> Iterator[tuple[Path, str]]:
-    """Each file, and what its trees' ids begin with. In a directory, files of known endings count."""
+def _files(paths: list[Path], format: str | None, problems: Problems) -> Iterator[tuple[Path, str]]:
+    """Each file, and what its trees' ids begin with: its path below the directory that holds all. In a
+    directory, files of known endings count.
+    """
+    tops = [path.absolute() if path.is_dir() else path.absolute().parent for path in paths]
+    begin = os.path.commonpath(tops)
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 problems.add(path, 0, "no such file", "Correct the path")
             else:
-                yield path, path.name
+                yield path, path.absolute().relative_to(begin).as_posix()
             continue
-        inside = sorted(each for each in path.rglob("*") if each.is_file() and (format or _known(each)))
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        inside = [each for each in files if _known(each, format)] or (files if format else [])
         if not inside:
             problems.add(path, 0, "no file in it has a known ending", "Name files, or set the format")
-        yield from ((each, each.relative_to(path).as_posix()) for each in inside)
+        yield from ((each, each.absolute().relative_to(begin).as_posix()) for each in inside)
 
 
-def _known(path: Path) -> str | None:
-    """The format that a name tells."""
-    name = path.name.removesuffix(".gz")
-    return next((key for key, format in FORMATS.items() if name.endswith(format.endings)), None)
+def _known(path: Path, format: str | None = None) -> str | None:
+    """The format that a name tells, of all or of one."""
+    name, formats = path.name.removesuffix(".gz"), [format] if format else FORMATS
+    return next((each for each in formats if name.endswith(FORMATS[each].endings)), None)
 
 
 def _told(source: Source) -> str | None:
@@ -134,17 +153,23 @@ def _told(source: Source) -> str | None:
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
-    """Writes one JSON object a line, gzipped if the name ends in .gz; how many. Raises WriteFailed."""
+    """Writes one JSON object a line; how many. Raises as `write_lines`."""
+    keys = ("id", "sentence", "label", "source_file", "ast")
+    rows = ({key: getattr(tree, key) for key in keys} for tree in trees)
+    given = ({key: value for key, value in row.items() if value is not None} for row in rows)
+    return write_lines(path, map(as_json, given))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Writes lines, gzipped if the name ends in .gz; how many. Raises WriteFailed."""
     count = 0
     with whole_file(path) as raw:
-        # No name and no time: equal trees are equal bytes.
+        # No name and no time: equal lines are equal bytes.
         packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else None
         file: BinaryIO | gzip.GzipFile = packed or raw
-        for tree in trees:
+        for line in lines:
             count += 1
-            row = {"id": tree.id, "sentence": tree.sentence, "label": tree.label, "ast": tree.ast}
-            given = {key: value for key, value in row.items() if value is not None}
-            file.write(as_json(given) + b"\n")
+            file.write(line + b"\n")
         if packed:
             packed.close()
     return count

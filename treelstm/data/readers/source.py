@@ -35,6 +35,7 @@ class Tree:
     label: str | None
     file: Path
     line: int  # where it begins
+    source_file: str | None = None  # of its code
 
     def __str__(self) -> str:
         """Drawn as the encoder sees it by default."""
@@ -50,6 +51,7 @@ class Source:
     problems: Problems
     left_out: Counter[str]  # what the trees have no place for -> how often it was there
     keep_labels: bool = False  # gold labels stay in the AST
+    each: str = "function"  # or "file": what of source code is a tree
     count: int = field(default=0, init=False)  # trees so far
 
     def tree(
