@@ -22,6 +22,7 @@ from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
 from treelstm.errors import UserError
 from treelstm.files import whole_file
+from treelstm.plain import shown
 
 
 class Format(NamedTuple):
@@ -89,7 +90,7 @@ def iterate_trees(
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
     for path, name in _files([*paths], format, problems):
-        source = Source(path, name, problems, left_out, labels, each)
+        source = Source(path, shown(name), problems, left_out, labels, each)
         before = problems.count + left_out.total()
         reader = FORMATS.get(format or _told(source) or "")
         for tree in reader.read(source) if reader else ():
@@ -178,7 +179,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
 def as_json(value: Any) -> bytes:
     """JSON of an AST of any depth."""
     try:
-        return json.dumps(value, ensure_ascii=False).encode()
+        return _dumps(value).encode()
     except RecursionError:
         pass
     parts, pending = list[str](), [value]
@@ -186,20 +187,20 @@ def as_json(value: Any) -> bytes:
         item = pending.pop()
         if isinstance(item, _Text):
             parts.append(item)
-        elif isinstance(item, dict):
-            pending.append(_Text("}"))
-            for number, (key, below) in reversed(list(enumerate(item.items()))):
-                name = json.dumps(key, ensure_ascii=False)
-                pending += [below, _Text(f"{', ' if number else ''}{name}: ")]
-            pending.append(_Text("{"))
-        elif isinstance(item, list):
-            pending.append(_Text("]"))
-            for number, below in reversed(list(enumerate(item))):
-                pending += [below, _Text(", " if number else "")]
-            pending.append(_Text("["))
+        elif isinstance(item, dict | list) and item:
+            if named := isinstance(item, dict):
+                rows = [(f"{_dumps(key)}: ", below) for key, below in item.items()]
+            else:
+                rows = [("", below) for below in item]
+            inside = [each for begin, below in rows for each in (_Text(", " + begin), below)]
+            inside[0] = _Text("[{"[named] + rows[0][0])
+            pending += [_Text("]}"[named]), *reversed(inside)]
         else:
-            parts.append(json.dumps(item, ensure_ascii=False))
+            parts.append(_dumps(item))
     return "".join(parts).encode()
+
+
+_dumps = partial(json.dumps, ensure_ascii=False)
 
 
 class _Text(str):
