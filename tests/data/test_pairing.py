@@ -117,10 +117,13 @@ def test_equal_trees_are_never_paired_and_never_on_both_sides(tmp_path):
 def test_neighbours_are_of_one_source_file_also_by_way_of_a_file_of_trees(tmp_path):
     for number in range(3):
         write_sentences(tmp_path / f"{number}.conllu", corpus(6, 3)[number * 6 :][:6] + corpus(6, 2))
-    made = treelstm.make_pairs(tmp_path, tmp_path / "to", by="label", neighbours=True, validation=0)
-    assert [*made] == [tmp_path / "to"]
-    for label, ids, _ in pairs_in(tmp_path / "to"):
-        assert label or len({name[0] for name in ids}) == 1
+    rows, options = tmp_path / "trees.jsonl.gz", {"by": "label", "neighbours": True, "validation": 0}
+    assert main(["trees", *map(str, sorted(tmp_path.glob("*.conllu"))), "--to", str(rows)]) == 0
+    for trees, to in ((sorted(tmp_path.glob("*.conllu")), "one"), (rows, "two")):
+        assert [*treelstm.make_pairs(trees, tmp_path / to, **options)] == [tmp_path / to]
+        for label, ids, _ in pairs_in(tmp_path / to):
+            assert label or len({name[0] for name in ids}) == 1
+    assert pairs_in(tmp_path / "one") == pairs_in(tmp_path / "two")
 
 
 REFUSED = {

@@ -383,7 +383,7 @@ def test_the_command_writes_the_same_bytes_each_time_and_they_can_be_read_back(t
     assert one == two and gzip.decompress(one) == (tmp_path / "plain.jsonl").read_bytes()
     rows = list(map(json.loads, gzip.decompress(one).splitlines()))
     assert [list(row) for row in rows[1:3]] == [
-        ["id", "sentence", "ast"], ["id", "sentence", "label", "ast"]
+        ["id", "sentence", "source_file", "ast"], ["id", "sentence", "label", "source_file", "ast"],
     ]  # fmt: skip
     again = treelstm.read_trees(tmp_path / "one.jsonl.gz", "trees")
     first = [tree for path in paths for tree in treelstm.read_trees(path)]

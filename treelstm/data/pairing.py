@@ -89,7 +89,7 @@ def _read(paths: list[Path], needs_label: bool) -> list[Known]:
         raise DataError(problems)
     digests = builder.forest().tree_digest.tolist()
     return [
-        Known(t.id, t.label or "", t.sentence or "", t.source_file or str(t.file), digest, part)
+        Known(t.id, t.label or "", t.sentence or "", t.source_file, digest, part)
         for t, digest, part in zip(trees, digests, parts, strict=True)
     ]
 

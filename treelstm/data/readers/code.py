@@ -4,6 +4,9 @@ Positions and comments are left out, and so are Python's docstrings. A file is o
 is: the outermost ones that have a name; functions inside them are part of them. The name of a function
 is its label, so it is not in its tree; calls of that name in its body stay. The label of a whole file is
 the name of its directory.
+
+What Python cannot parse is a problem. Other languages have macros, which no grammar knows: there, what
+does not fit is left out, and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,29 +163,28 @@ def read_tree_sitter(source: Source) -> Iterator[Tree]:
         found = f"not UTF-8 (there is a byte 0x{raw[error.start]:02x})"
         return source.problem(line, found, "Save the file as UTF-8")
     root = parser.parse(raw).root_node
-    if source.each == "function":
-        if not (functions := list(_syntax_functions(root, source))) and root.has_error:
-            return _leave_out(source, root)
-        yield from _functions(source, functions)
-    elif root.has_error:
-        source.problem(*_first_error(root), _REPAIR)
-    else:
+    functions = list(_syntax_functions(root, source)) if source.each == "function" else []
+    if root.has_error and not functions:
+        _leave_out(source, root)
+    elif source.each == "file":
         yield _whole(source, _syntax_tree(root))
+    else:
+        yield from _functions(source, functions)
 
 
 def _parser(ending: str) -> Any:
     module, _, function = GRAMMARS.get(ending, "").partition(":")
-    known = f"Endings with a grammar: {', '.join(sorted(GRAMMARS))}"
     if not module:
-        raise NoGrammar(f"No grammar is known for files that end in {ending!r}. {known}.")
+        known = ", ".join(sorted(GRAMMARS))
+        raise NoGrammar(f"No grammar is known for the ending {ending!r}, but for {known}. Rename it.")
     try:
         from tree_sitter import Language, Parser
 
         grammar = import_module(f"tree_sitter_{module}")
     except ImportError as error:
         package = f"tree-sitter tree-sitter-{module.replace('_', '-')}"
-        text = f"Files that end in {ending} are read by a grammar that is not installed ({error})"
-        raise NoGrammar(f"{text}. Install it: pip install {package}.") from None
+        text = f"What reads files that end in {ending} is not installed ({error})"
+        raise NoGrammar(f"{text}. Install it: pip install {package}") from None
     return Parser(Language(getattr(grammar, function or "language")()))
 
 
@@ -263,20 +264,12 @@ def _text(node: Node) -> str:
 
 
 def _leave_out(source: Source, node: Node) -> None:
+    """Counts it, with the line of the first place of all that does not fit."""
     what = "functions and files that do not fit their grammar, for macros or mistakes"
-    first = f"{what}; the first: {source.path}:{_first_error(node)[0]}"
-    source.left_out[next((key for key in source.left_out if key.startswith(what)), first)] += 1
-
-
-def _first_error(node: Node) -> tuple[int, str]:
-    """The line of the first place that does not fit the grammar, and what is there."""
-    while not (node.is_error or node.is_missing):
-        wrong = [child for child in node.children if child.has_error or child.is_missing]
-        if not wrong:
-            break
+    while wrong := [child for child in node.children if child.has_error or child.is_missing]:
         node = wrong[0]
-    found = f"{_text(node)[:40]!r} does not fit the grammar"
-    return node.start_point.row + 1, f"{node.type!r} is missing" if node.is_missing else found
+    first = f"{what}; the first: {source.path}:{node.start_point.row + 1}"
+    source.left_out[next((key for key in source.left_out if key.startswith(what)), first)] += 1
 
 
 def _bytes(source: Source) -> bytes | None:
@@ -302,4 +295,4 @@ def _functions(source: Source, named: list[Named]) -> Iterator[Tree]:
     for name, line, tree in named:
         seen[name] += 1
         id = f"{source.name}:{name}" + (f"#{seen[name]}" if seen[name] > 1 else "")
-        yield replace(source.tree(line, tree, id, id, label=name), source_file=source.name)
+        yield source.tree(line, tree, id, id, label=name)

@@ -35,7 +35,7 @@ class Tree:
     label: str | None
     file: Path
     line: int  # where it begins
-    source_file: str | None = None  # of its code
+    source_file: str  # the name of the file that it comes from
 
     def __str__(self) -> str:
         """Drawn as the encoder sees it by default."""
@@ -61,7 +61,8 @@ class Source:
         self.count += 1
         own = f"{self.name}:{self.count}" if id is None else str(id)
         text = None if sentence is None else str(sentence)
-        return Tree(own, ast, text, None if label is None else str(label), self.path, line)
+        label = None if label is None else str(label)
+        return Tree(own, ast, text, label, self.path, line, self.name)
 
     def problem(self, line: int, found: str, remedy: str) -> None:
         self.problems.add(self.path, line, found, remedy)

@@ -52,7 +52,8 @@ def _own(source: Source, line: int, record: dict[str, Any]) -> dict[str, Any]:
     """The id, sentence and label that a record gives its tree."""
     for key in record.keys() - _OF_RECORD:
         source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
-    own = {key: record.get(key) for key in ("sentence", "label", "source_file")}
+    own = {key: record.get(key) for key in ("sentence", "label")}
+    own["source_file"] = record.get("source_file", record.get("path"))
     own["id"] = record.get("id", record.get("sentence_id"))
     if any(isinstance(value, dict | list) for value in own.values()):
         raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
