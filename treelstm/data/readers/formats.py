@@ -141,16 +141,12 @@ def _told(source: Source) -> str | None:
     if known := _known(source.path):
         return known
     before = source.problems.count
-    for _, text in source.lines():
-        if text.strip():
-            for form, begins in _FIRST_LINES.items():
-                if re.match(begins, text):
-                    return form
-            break
-    if before == source.problems.count:
+    first = next((text for _, text in source.lines() if text.strip()), "")
+    told = next((key for key, begins in _FIRST_LINES.items() if re.match(begins, first)), None)
+    if told is None and before == source.problems.count:
         remedy = f"Set the format: {', '.join(FORMATS)}"
         source.problem(0, "neither its name nor its first line tells a format", remedy)
-    return None
+    return told
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
