@@ -117,6 +117,8 @@ def test_several_roots_hang_under_a_node_without_symbols(tmp_path):
         ([row(1, 0), row(3, 1)], 2, "ID is 3, expected 2"),
         ([row(1, 0), row(1, 0)], 2, "ID is 1, expected 2"),
         ([row("1a", 0)], 1, "'1a' is not a valid ID"),
+        ([row("2-3", "_"), row(1, 0)], 1, "ID is 2-3, but 1 is the next word"),
+        ([row(1, 0), row("3.1", "_")], 2, "ID is 3.1, but 2 is the next word"),
         ([row(1, 0), "2 b _ X _ _ 1 dep _ _\n"], 2, "1 columns, expected 10"),
         ([row(1, 0), "2\tb\n"], 2, "2 columns, expected 10"),
         ([row(1, 0, form="")], 1, "FORM is empty"),
@@ -427,7 +429,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, capsys):
     to.parent.mkdir()
 
     def interrupt():
-        while not list(to.parent.iterdir()):
+        while not any(each.stat().st_size for each in to.parent.iterdir()):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -55,14 +55,17 @@ class Source:
     count: int = field(default=0, init=False)  # trees so far
 
     def tree(
-        self, line: int, ast: dict[str, Any], id: Any = None, sentence: Any = None, label: Any = None
+        self,
+        line: int,
+        ast: dict[str, Any],
+        id: str | None = None,
+        sentence: str | None = None,
+        label: str | None = None,
     ) -> Tree:
         """`id`, `sentence` and `label` are None where the file has none."""
         self.count += 1
-        own = f"{self.name}:{self.count}" if id is None else str(id)
-        text = None if sentence is None else str(sentence)
-        label = None if label is None else str(label)
-        return Tree(own, ast, text, label, self.path, line, self.name)
+        own = id or f"{self.name}:{self.count}"
+        return Tree(own, ast, sentence or None, label, self.path, line, self.name)
 
     def problem(self, line: int, found: str, remedy: str) -> None:
         self.problems.add(self.path, line, found, remedy)
