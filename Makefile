@@ -55,10 +55,11 @@ own-trees: $(READY)
 	$(BIN)/python benchmarks/own_trees.py pace
 
 # 2,000 mutations each of a small corpus (preflight never crashes, what it passes can be trained on), of
-# compiled corpora and of checkpoints (loaded as written, or refused by name).
+# compiled corpora and of checkpoints (loaded as written, or refused by name); 500 of each format of trees.
 fuzz: $(READY)
 	$(BIN)/python benchmarks/fuzz_corpora.py 2000
 	$(BIN)/python benchmarks/fuzz_checkpoints.py 2000
+	$(BIN)/python benchmarks/fuzz_readers.py 500
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
 # Kills and disk faults by the hundred, about 25 minutes; strace makes it thorough.

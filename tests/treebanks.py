@@ -13,7 +13,7 @@ import conllu
 
 import treelstm
 from treelstm.data.pairs import DataError
-from treelstm.data.readers.formats import as_json
+from treelstm.data.readers.formats import as_json, iterate_trees, write_trees
 
 CONLLU = """\
 # newdoc id = d1
@@ -280,6 +280,7 @@ def trees_or_problems(directory: Path, files: dict[str, str], draw: random.Rando
         (directory / each).write_bytes(raw)
     path = directory / next(iter(files))
     try:
+        write_trees(directory / "trees.jsonl", iterate_trees([path]))
         trees = treelstm.read_trees(path)
     except DataError as error:
         for problem in error.problems.shown:

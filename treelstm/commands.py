@@ -179,7 +179,7 @@ def _trees(
 
     with stop_signals(_leave):
         count = sum(1 for _ in drawn()) if to is None else write_trees(Path(to), drawn())
-    print(f"{count:,} trees" + (f" written to {to}" if to else ""))
+    print(f"{count:,} tree{'s' * (count != 1)}" + (f" written to {to}" if to else ""))
     for what, times in sorted(left_out.items()):
         if times:
             print(f"left out: {what} ({times:,})")

@@ -117,6 +117,8 @@ def test_several_roots_hang_under_a_node_without_symbols(tmp_path):
         ([row(1, 0), row(3, 1)], 2, "ID is 3, expected 2"),
         ([row(1, 0), row(1, 0)], 2, "ID is 1, expected 2"),
         ([row("1a", 0)], 1, "'1a' is not a valid ID"),
+        ([row("2-3", "_"), row(1, 0)], 1, "ID is 2-3, but 1 is the next word"),
+        ([row(1, 0), row("3.1", "_")], 2, "ID is 3.1, but 2 is the next word"),
         ([row(1, 0), "2 b _ X _ _ 1 dep _ _\n"], 2, "1 columns, expected 10"),
         ([row(1, 0), "2\tb\n"], 2, "2 columns, expected 10"),
         ([row(1, 0, form="")], 1, "FORM is empty"),
@@ -124,7 +126,7 @@ def test_several_roots_hang_under_a_node_without_symbols(tmp_path):
         ([row(1, 0, FEATS="Case=")], 1, "the features are Case="),
         (["# text = no words\n"], 1, "a sentence without words"),
         ([row(1, 0, form="a\0b")], 1, "holds a NUL"),
-        ([row(1, 0, form="a\rb")], 1, "holds a carriage return"),
+        ([row(1, 0, form="a\rb")], 1, "holds a NUL, or a carriage return"),
         ([row("9" * 5000, 0)], 1, "is not a valid|Exceeds the limit"),
     ],
 )
@@ -406,6 +408,14 @@ def test_the_command_draws_what_the_encoder_will_see(tmp_path, capsys):
     assert "role=det  form=La  lemma=la" in str(treelstm.read_trees(path)[0])
 
 
+def test_odd_bytes_in_files_and_names_are_no_traceback(tmp_path, capsys):
+    path, to = tmp_path / os.fsdecode(b"a\xff\n.mrg"), tmp_path / "out.jsonl"
+    assert main(["trees", str(write(path, "(S a)")), "--to", str(to), "--show", "1"]) == 0
+    assert json.loads(to.read_bytes())["id"] == "a\ufffd\n.mrg:1"
+    assert main(["trees", str(write(path, b"(S a\xff)")), "--to", str(to), "--show", "1"]) == 1
+    assert ":1: not UTF-8 (byte 5 of the line is 0xff)" in capsys.readouterr().err
+
+
 def test_nothing_is_written_when_there_is_a_problem(tmp_path, capsys):
     path, to = write(tmp_path / "a.conllu", CONLLU + "\n" + CONLLU), tmp_path / "out" / "trees.jsonl.gz"
     to.parent.mkdir()
@@ -419,7 +429,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, capsys):
     to.parent.mkdir()
 
     def interrupt():
-        while not list(to.parent.iterdir()):
+        while not any(each.stat().st_size for each in to.parent.iterdir()):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -56,7 +56,10 @@ def _word(source: Source, line: int, text: str, expected: int, sentence: str) ->
     except (ParseException, ValueError) as error:  # the latter: a number of thousands of digits
         raise Malformed(line, str(error)[:200], "Correct the line or remove the sentence") from None
     source.left_out["enhanced dependencies"] += row["DEPS"] != "_"
-    if isinstance(number, tuple):
+    if isinstance(number, tuple):  # before the first of its words, or behind the word that it follows
+        if number[0] != expected - (number[1] == "."):
+            found = f"ID is {row['ID']}, but {expected} is the next word"
+            raise Malformed(line, found, "Put the line where its words are")
         source.left_out["empty nodes" if number[1] == "." else "forms of multiword tokens"] += 1
         return []
     if number != expected:

@@ -22,6 +22,7 @@ from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
 from treelstm.errors import UserError
 from treelstm.files import whole_file
+from treelstm.plain import shown
 
 
 class Format(NamedTuple):
@@ -89,7 +90,7 @@ def iterate_trees(
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
     for path, name in _files([*paths], format, problems):
-        source = Source(path, name, problems, left_out, labels, each)
+        source = Source(path, shown(name), problems, left_out, labels, each)
         before = problems.count + left_out.total()
         reader = FORMATS.get(format or _told(source) or "")
         for tree in reader.read(source) if reader else ():
@@ -110,14 +111,17 @@ def iterate_trees(
 
 
 def _files(paths: list[Path], format: str | None, problems: Problems) -> Iterator[tuple[Path, str]]:
-    """Each file, and what its trees' ids begin with. In a directory, files of known endings count."""
-    begin = os.path.commonpath([path.absolute() for path in paths])
+    """Each file, and what its trees' ids begin with: its path below the directory that holds all. In a
+    directory, files of known endings count.
+    """
+    tops = [path.absolute() if path.is_dir() else path.absolute().parent for path in paths]
+    begin = os.path.commonpath(tops)
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 problems.add(path, 0, "no such file", "Correct the path")
             else:
-                yield path, path.name
+                yield path, path.absolute().relative_to(begin).as_posix()
             continue
         files = sorted(each for each in path.rglob("*") if each.is_file())
         inside = [each for each in files if _known(each, format)] or (files if format else [])
@@ -137,16 +141,12 @@ def _told(source: Source) -> str | None:
     if known := _known(source.path):
         return known
     before = source.problems.count
-    for _, text in source.lines():
-        if text.strip():
-            for form, begins in _FIRST_LINES.items():
-                if re.match(begins, text):
-                    return form
-            break
-    if before == source.problems.count:
+    first = next((text for _, text in source.lines() if text.strip()), "")
+    told = next((key for key, begins in _FIRST_LINES.items() if re.match(begins, first)), None)
+    if told is None and before == source.problems.count:
         remedy = f"Set the format: {', '.join(FORMATS)}"
         source.problem(0, "neither its name nor its first line tells a format", remedy)
-    return None
+    return told
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
@@ -175,7 +175,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
 def as_json(value: Any) -> bytes:
     """JSON of an AST of any depth."""
     try:
-        return json.dumps(value, ensure_ascii=False).encode()
+        return _dumps(value).encode()
     except RecursionError:
         pass
     parts, pending = list[str](), [value]
@@ -183,20 +183,20 @@ def as_json(value: Any) -> bytes:
         item = pending.pop()
         if isinstance(item, _Text):
             parts.append(item)
-        elif isinstance(item, dict):
-            pending.append(_Text("}"))
-            for number, (key, below) in reversed(list(enumerate(item.items()))):
-                name = json.dumps(key, ensure_ascii=False)
-                pending += [below, _Text(f"{', ' if number else ''}{name}: ")]
-            pending.append(_Text("{"))
-        elif isinstance(item, list):
-            pending.append(_Text("]"))
-            for number, below in reversed(list(enumerate(item))):
-                pending += [below, _Text(", " if number else "")]
-            pending.append(_Text("["))
+        elif isinstance(item, dict | list) and item:
+            if named := isinstance(item, dict):
+                rows = [(f"{_dumps(key)}: ", below) for key, below in item.items()]
+            else:
+                rows = [("", below) for below in item]
+            inside = [each for begin, below in rows for each in (_Text(", " + begin), below)]
+            inside[0] = _Text("[{"[named] + rows[0][0])
+            pending += [_Text("]}"[named]), *reversed(inside)]
         else:
-            parts.append(json.dumps(item, ensure_ascii=False))
+            parts.append(_dumps(item))
     return "".join(parts).encode()
+
+
+_dumps = partial(json.dumps, ensure_ascii=False)
 
 
 class _Text(str):

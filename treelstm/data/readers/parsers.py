@@ -68,7 +68,7 @@ def of_spacy(source: Source, line: int, value: Any) -> Iterator[Tree]:
     groups: list[list[_Word]] = [[] for _ in range(len(spans) or 1)]
     starts = [span.start for span in spans]
     for word in words:
-        if text is not None:
+        if text is not None and 0 <= word.start < word.end <= len(text):
             word.form = text[word.start : word.end]
         groups[max(bisect_right(starts, word.start) - 1, 0)].append(word)
     texts = [text and text[span.start : span.end] for span in spans] or [text]

@@ -20,19 +20,19 @@ def read_parents(source: Source) -> Iterator[Tree]:
     """One tree a line; of the files beside, only that of the words must be there."""
     path = source.path
     stem, _, ending = path.name.removesuffix(".gz").rpartition(".")
+    of_phrases = ending == "cparents" or stem == "parents"
     if ending == "txt":
-        of_words = stem == "dparents"
-        names = ["sents.txt", "rels.txt", f"{stem.removesuffix('parents')}labels.txt"]
+        names = [path.name, "sents.txt", "rels.txt", f"{stem.removesuffix('parents')}labels.txt"]
     else:
-        of_words = ending == "parents"
-        names = [f"{stem}.{each}" for each in ("toks", "rels", "labels", "txt")]
-    files = {"parents": path}
-    for kind, name in zip(("words", "relations", "labels", "text"), names, strict=False):
+        names = [f"{stem}.{'cparents' if of_phrases else 'parents'}"]
+        names += [f"{stem}.{each}" for each in ("toks", "rels", "labels", "txt")]
+    files = {}
+    for kind, name in zip(("parents", "words", "relations", "labels", "text"), names, strict=False):
         there = [each for each in (path.with_name(name), path.with_name(f"{name}.gz")) if each.is_file()]
-        if there and (of_words or kind != "relations"):
+        if there and not (of_phrases and kind == "relations"):
             files[kind] = there[0]
-    if "words" not in files:
-        return source.problem(0, f"{names[0]} is not beside it", "Put the file of the words there")
+        elif kind in ("parents", "words"):
+            return source.problem(0, f"{name} is not beside it", "Put the file there")
     for line, rows in enumerate(zip_longest(*map(source.lines, files.values())), 1):
         if None in rows:
             short = list(files.values())[rows.index(None)].name

@@ -14,7 +14,7 @@ from treelstm.data.readers.drawing import drawing
 from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines
 
 _DOCUMENT_BYTES = 4 * LINE_BYTES  # a JSON document is read whole; one value on each line is not
-_UNFIT = re.compile(r"[\0\r\ud800-\udfff]")
+_SAVE = "Save the file as UTF-8 text"
 
 
 class Malformed(Unreadable):
@@ -55,14 +55,17 @@ class Source:
     count: int = field(default=0, init=False)  # trees so far
 
     def tree(
-        self, line: int, ast: dict[str, Any], id: Any = None, sentence: Any = None, label: Any = None
+        self,
+        line: int,
+        ast: dict[str, Any],
+        id: str | None = None,
+        sentence: str | None = None,
+        label: str | None = None,
     ) -> Tree:
         """`id`, `sentence` and `label` are None where the file has none."""
         self.count += 1
-        own = f"{self.name}:{self.count}" if id is None else str(id)
-        text = None if sentence is None else str(sentence)
-        label = None if label is None else str(label)
-        return Tree(own, ast, text, label, self.path, line, self.name)
+        own = id or f"{self.name}:{self.count}"
+        return Tree(own, ast, sentence or None, label, self.path, line, self.name)
 
     def problem(self, line: int, found: str, remedy: str) -> None:
         self.problems.add(self.path, line, found, remedy)
@@ -71,12 +74,15 @@ class Source:
         """Number and text of each line, without its end; bytes that are no text become problems."""
         path = path or self.path
         for line, raw in read_lines(path, self.problems, {}):
-            text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
-            if unfit := _UNFIT.search(text):
-                code = ord(unfit[0])
-                found = {0: "holds a NUL", 13: "holds a carriage return inside the line"}.get(code)
-                found = found or f"not UTF-8 (there is a byte 0x{code & 0xFF:02x})"
-                self.problems.add(path, line, found, "Save the file as UTF-8 text, one line each")
+            text = raw.decode(errors="replace").removesuffix("\n").removesuffix("\r")
+            if "\0" in text or "\r" in text:
+                found = "holds a NUL, or a carriage return inside the line"
+                self.problems.add(path, line, found, _SAVE)
+            try:
+                raw.decode()
+            except UnicodeDecodeError as error:
+                found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
+                self.problems.add(path, line, found, _SAVE)
             yield line, text
 
     def values(self) -> Iterator[tuple[int, Any]]:

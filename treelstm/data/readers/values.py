@@ -22,11 +22,16 @@ _REMEDY = "Write a JSON object, or set --format"
 
 
 def read_json(source: Source, reader: _Reader | None = None) -> Iterator[Tree]:
-    """The trees of every value, read by `reader`, else as its keys tell."""
+    """The trees of values, and of records that hold one as `ast`, read by `reader` or by their keys."""
     for line, value in source.values():
         before = source.count, source.problems.count
         try:
-            yield from (reader or _by_keys)(source, line, value)
+            for record in _parts(value, reader):
+                in_record = isinstance(record, dict) and "ast" in record
+                ast = record["ast"] if in_record else record
+                own = _own(source, line, record) if in_record else {}
+                for tree in (reader or _reader_of(ast) or of_tree)(source, line, ast):
+                    yield replace(tree, **own)
             if before == (source.count, source.problems.count):
                 raise Malformed(line, "holds no tree")
         except Malformed as error:
@@ -35,24 +40,24 @@ def read_json(source: Source, reader: _Reader | None = None) -> Iterator[Tree]:
             source.problem(line, str(error), PARSE)
 
 
-def _by_keys(source: Source, line: int, value: Any) -> Iterator[Tree]:
+def _parts(value: Any, reader: _Reader | None) -> list[Any]:
+    """Of a pair, a list of values, or one value."""
     if isinstance(value, dict) and "ast1" in value and "ast2" in value:
-        yield from _of_record(source, line, value["ast1"], _of_part)
-        yield from _of_record(source, line, value["ast2"], _of_part)
-    elif isinstance(value, dict) and "ast" in value:
-        yield from _of_record(source, line, value, _of_part)
-    elif isinstance(value, list) and _reader_of(value) is None:
-        for each in value:
-            yield from (_by_keys if isinstance(each, dict) else _of_part)(source, line, each)
-    else:
-        yield from _of_part(source, line, value)
+        return [value["ast1"], value["ast2"]]
+    several = isinstance(value, list) and (reader is of_tree or _reader_of(value) is None)
+    return value if several else [value]
 
 
-def _of_part(source: Source, line: int, value: Any) -> Iterator[Tree]:
-    """Of a value that is no record and no list of several."""
-    if (reader := _reader_of(value)) is None:
-        raise Malformed(line, "neither a tree nor a parser's output", _REMEDY)
-    return reader(source, line, value)
+def _own(source: Source, line: int, record: dict[str, Any]) -> dict[str, Any]:
+    """The id, sentence and label that a record gives its tree."""
+    for key in record.keys() - _OF_RECORD:
+        source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
+    own = {key: record.get(key) for key in ("sentence", "label")}
+    own["source_file"] = record.get("source_file", record.get("path"))
+    own["id"] = record.get("id", record.get("sentence_id"))
+    if any(isinstance(value, dict | list) for value in own.values()):
+        raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
+    return {key: str(value) for key, value in own.items() if value not in (None, "")}
 
 
 def _reader_of(value: Any) -> _Reader | None:
@@ -64,45 +69,21 @@ def _reader_of(value: Any) -> _Reader | None:
             return of_corenlp
         if keys_of(value.get("tokens")) & {"head", "start"}:
             return of_spacy
-        return of_nodes if keys_of(value.get("nodes")) & {"children", "parent"} else _as_it_is
+        return of_nodes if keys_of(value.get("nodes")) & {"children", "parent"} else of_tree
     first = value[0] if isinstance(value, list) and value else None
     if "head" in keys_of(value) or keys_of(first) >= {"id", "text"}:
         return of_stanza
-    if keys_of(value) & {"children", "parent"} and not any(map(_has_objects, value)):
-        return of_nodes
-    return None
-
-
-def _has_objects(node: Any) -> bool:
-    return isinstance(node, dict) and bool(keys_of(node.get("children")))
+    if not keys_of(value) & {"children", "parent"}:
+        return None
+    nested = any(isinstance(node, dict) and keys_of(node.get("children")) for node in value)
+    return None if nested else of_nodes
 
 
 def of_tree(source: Source, line: int, value: Any) -> Iterator[Tree]:
-    """An AST as it is, in a record or not."""
-    in_record = isinstance(value, dict) and "ast" in value
-    return _of_record(source, line, value, _as_it_is) if in_record else _as_it_is(source, line, value)
-
-
-def _as_it_is(source: Source, line: int, value: Any) -> Iterator[Tree]:
+    """An AST as it is."""
     if not isinstance(value, dict):
-        raise Malformed(line, "not a JSON object, expected a tree", _REMEDY)
+        raise Malformed(line, "neither a tree nor a parser's output", _REMEDY)
     yield source.tree(line, value)
-
-
-def _of_record(source: Source, line: int, record: Any, reader: _Reader) -> Iterator[Tree]:
-    """Its tree, with the id, sentence and label that it gives."""
-    if not isinstance(record, dict) or "ast" not in record:
-        raise Malformed(line, "ast is missing")
-    for key in record.keys() - _OF_RECORD:
-        source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
-    own = {key: record.get(key) for key in ("sentence", "label")}
-    own["id"] = record.get("id", record.get("sentence_id"))
-    own["source_file"] = record.get("source_file", record.get("path"))
-    given: dict[str, Any] = {k: str(value) for k, value in own.items() if value not in (None, "")}
-    if any(isinstance(value, dict | list) for value in own.values()):
-        raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
-    for tree in reader(source, line, record["ast"]):
-        yield replace(tree, **given)
 
 
 def of_nodes(source: Source, line: int, value: Any) -> Iterator[Tree]:

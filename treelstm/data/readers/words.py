@@ -79,16 +79,11 @@ def nested(words: Sequence[Word]) -> dict[str, Any]:
         lost = next(word for word in words if word.id not in among)
         found = f"node {lost.id} does not lead to a root: its heads form a circle"
         raise Malformed(lost.line, found, _CORRECT)
-    if len(below[0]) == 1:
-        ast = below[0][0].node
-    else:
-        ast = {}
-        for root in below[0]:
-            attach(ast, root.relation, root.node)
-    for word in reached:
+    roots = Word(0, 0, "", {}, 0)
+    for word in (roots, *reached):
         for child in below[word.id]:
             attach(word.node, child.relation, child.node)
-    return ast
+    return below[0][0].node if len(below[0]) == 1 else roots.node
 
 
 _CORRECT = "Correct the heads or remove the sentence; the head of a root is 0"
