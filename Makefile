@@ -50,7 +50,7 @@ speed: $(READY)
 
 # Two corpora from files to a verdict (docs/bring-your-own.md), about half an hour; pace of reading code.
 own-trees: $(READY)
-	$(BIN)/python benchmarks/own_trees.py functions 0
+	$(BIN)/python benchmarks/own_trees.py functions 0 1
 	$(BIN)/python benchmarks/own_trees.py treebank
 	$(BIN)/python benchmarks/own_trees.py pace
 
