@@ -10,7 +10,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight test lab preflight bench speed torture soak fuzz
+.PHONY: train overnight test lab preflight bench speed own-trees torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -48,11 +48,18 @@ speed: $(READY)
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/growth.py
 
+# Two corpora from files to a verdict (docs/bring-your-own.md), about half an hour; pace of reading code.
+own-trees: $(READY)
+	$(BIN)/python benchmarks/own_trees.py functions 0 1
+	$(BIN)/python benchmarks/own_trees.py treebank
+	$(BIN)/python benchmarks/own_trees.py pace
+
 # 2,000 mutations each of a small corpus (preflight never crashes, what it passes can be trained on), of
-# compiled corpora and of checkpoints (loaded as written, or refused by name).
+# compiled corpora and of checkpoints (loaded as written, or refused by name); 500 of each format of trees.
 fuzz: $(READY)
 	$(BIN)/python benchmarks/fuzz_corpora.py 2000
 	$(BIN)/python benchmarks/fuzz_checkpoints.py 2000
+	$(BIN)/python benchmarks/fuzz_readers.py 500
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
 # Kills and disk faults by the hundred, and tests too long for `make test`: about 30 minutes; strace

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from treelstm.checks.report import Report
     from treelstm.config import Config
     from treelstm.data.load import load_corpus, load_pairs
+    from treelstm.data.pairing import make_pairs
+    from treelstm.data.readers.formats import read_trees
     from treelstm.data.sample import write_sample
     from treelstm.evaluation import Metrics, evaluate
     from treelstm.history import History
@@ -35,12 +37,14 @@ if "OMP_WAIT_POLICY" not in _os.environ:
 __all__ = [
     "Config", "History", "Listener", "Metrics", "Report", "evaluate", "export_encoder",
     "find_best_model", "find_latest_checkpoint", "import_encoder", "list_checkpoints", "load_checkpoint",
-    "load_corpus", "load_encoder", "load_pairs", "preflight", "run_status", "train", "write_sample",
+    "load_corpus", "load_encoder", "load_pairs", "make_pairs", "preflight", "read_trees", "run_status",
+    "train", "write_sample",
 ]  # fmt: skip
 
 _HOMES = {
     "checks.groups": "preflight", "checks.report": "Report", "config": "Config",
-    "data.load": "load_corpus load_pairs", "data.sample": "write_sample",
+    "data.load": "load_corpus load_pairs", "data.pairing": "make_pairs",
+    "data.readers.formats": "read_trees", "data.sample": "write_sample",
     "evaluation": "Metrics evaluate", "history": "History", "listeners": "train",
     "model.files": "export_encoder import_encoder load_encoder",
     "run.directory": "find_best_model find_latest_checkpoint list_checkpoints load_checkpoint",

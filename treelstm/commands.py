@@ -1,4 +1,5 @@
-"""`python -m treelstm`: preflight, train, evaluate, show a run's status or write a sample.
+"""`python -m treelstm`: preflight, train, evaluate, show a run's status, read trees, make pairs
+or write a sample.
 
 Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
 or 124 by max_hours.
@@ -8,16 +9,23 @@ import argparse
 import dataclasses
 import io
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from tqdm import tqdm
 
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
-from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, did_you_mean
+from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, EncoderSettings, did_you_mean
 from treelstm.data.load import Needed, load_corpus, load_pairs
+from treelstm.data.pairing import make_pairs
 from treelstm.data.pairs import Pairs
+from treelstm.data.readers.drawing import drawing
+from treelstm.data.readers.formats import FORMATS, iterate_trees, write_trees
+from treelstm.data.readers.source import Source, Tree
 from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
 from treelstm.evaluation import (
@@ -33,8 +41,10 @@ from treelstm.listeners import train
 from treelstm.model.files import load_encoder, read_model
 from treelstm.model.objectives import Graded
 from treelstm.notify import notify
+from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
+from treelstm.signals import stop_signals
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
@@ -146,6 +156,49 @@ def _sample(data_dir: str, unlike: str | None, **numbers: int) -> int:
     return 0
 
 
+def _trees(
+    inputs: list[str],
+    to: str | None,
+    format: str | None,
+    show: int,
+    labels: bool,
+    each: str,
+    ignored_keys: list[str],
+) -> int:
+    """Reads trees, draws the first ones, and writes them all. A signal leaves no part of a file."""
+    left_out = Counter[str]()
+
+    def drawn() -> Iterator[Tree]:
+        trees = iterate_trees(map(Path, inputs), format, labels, each, left_out)
+        for number, tree in enumerate(tqdm(trees, unit=" trees", disable=None, leave=False)):
+            if number < show:
+                tqdm.write(
+                    f"{tree.id}: {shown(tree.sentence or '')}\n{drawing(tree.ast, ignored_keys)}\n"
+                )
+            yield tree
+
+    with stop_signals(_leave):
+        count = sum(1 for _ in drawn()) if to is None else write_trees(Path(to), drawn())
+    print(f"{count:,} tree{'s' * (count != 1)}" + (f" written to {to}" if to else ""))
+    for what, times in sorted(left_out.items()):
+        if times:
+            print(f"left out: {what} ({times:,})")
+    return 0
+
+
+def _pairs(inputs: list[str], to: str, **options: Any) -> int:
+    for directory, about in make_pairs(inputs, to, **options).items():
+        print(
+            f"{directory}:", *(f"  {what.replace('_', ' ')}: {n}" for what, n in about.items()), sep="\n"
+        )
+    return 0
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    print("interrupted, nothing was written", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 _PATHS = "data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
 
 
@@ -175,6 +228,35 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--unlike", help="directory of a sample whose sentences to avoid")
     flags = "--data-dir --positives --negatives --seed --unlike".split()
     sample.set_defaults(run=_sample, flags=flags)
+    trees = commands.add_parser("trees", help="trees from what parsers write", allow_abbrev=False)
+    trees.add_argument("inputs", nargs="+", metavar="INPUT", help="a file, or a directory of files")
+    trees.add_argument("--to", metavar="FILE", help="file to write, such as trees.jsonl.gz")
+    trees.add_argument("--format", help=f"told by name and content, or one of {', '.join(FORMATS)}")
+    trees.add_argument(
+        "--show", type=int, default=0, help="draw so many trees, as the encoder sees them"
+    )
+    trees.add_argument("--labels", action="store_true", help="leave gold labels inside the trees")
+    trees.add_argument("--each", default=Source.each, help="function or file: what of code is a tree")
+    default = EncoderSettings.ignored_keys
+    trees.add_argument("--ignored-keys", nargs="*", default=default, help="keys that are not drawn")
+    flags = "--to --format --show --labels --each --ignored-keys".split()
+    trees.set_defaults(run=_trees, flags=flags)
+    pairs = commands.add_parser("pairs", help="pairs from labelled or judged trees", allow_abbrev=False)
+    add = pairs.add_argument
+    add("inputs", nargs="+", metavar="TREES", help="what `trees` reads or has written")
+    add("--to", metavar="DIR", required=True, help="directory to write")
+    way = pairs.add_mutually_exclusive_group(required=True)
+    way.add_argument("--by", choices=["label"], help="two trees of one label are similar")
+    way.add_argument("--scores", metavar="FILE", help="table: two ids or sentences and a score a row")
+    add("--columns", nargs="*", default=(), help="of the table, if its header is not known")
+    add("--positives", type=int, help="similar pairs in all; default: as many as trees")
+    add("--negatives", type=int, help="dissimilar pairs in all; default: as many as similar ones")
+    add("--neighbours", action="store_true", help="dissimilar pairs within one source file")
+    add("--seed", type=int, default=0, help="another seed, other pairs")
+    add("--validation", type=float, default=0.1, help="share of the trees, by label, to keep apart")
+    add("--validation-to", metavar="DIR", help="directory for them; default: DIR-validation")
+    names = "to by scores columns positives negatives neighbours seed validation validation-to"
+    pairs.set_defaults(run=_pairs, flags=[f"--{name}" for name in names.split()])
     return parser
 
 

@@ -7,10 +7,11 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import BinaryIO
 
 from treelstm.errors import UserError
 
@@ -36,10 +37,19 @@ class WriteFailed(UserError, OSError):
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Writes `parts`, joined, to `path` with one rename; the file and its directory are fsynced.
+    """Writes `parts`, joined, to `path` as `whole_file` does; its message says how much they need."""
+    with whole_file(path, sum(map(len, parts))) as file:
+        for part in parts:
+            file.write(part)
 
-    Until then they are in a new file of a random name, so two writers never share one, and what is
-    behind a link is never written to. See `clear_leftovers` for those of a killed process.
+
+@contextmanager
+def whole_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """A new file that becomes `path` with one rename if the block ends well; it and its directory are
+    fsynced.
+
+    Until then it has a random name, so two writers never share one, and what is behind a link is never
+    written to. See `clear_leftovers` for those of a killed process.
 
     Raises:
         WriteFailed: no space, no permission, no directory. Names the path, the bytes needed and the
@@ -48,14 +58,14 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as file:
-            for part in parts:
-                file.write(part)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         directory_fsync_works(path.parent)  # if not: said at the start of a run, see run/lock.py
     except OSError as error:
-        found = f"{path} needs {sum(map(len, parts)):,} bytes, {_free(path.parent)}"
+        needed = "" if size is None else f" needs {size:,} bytes"
+        found = f"{path}{needed}, {_free(path.parent)}"
         remedy = "Make room or correct the directory, then run the same command again"
         text = f"{error.strerror}: {found}. What was there before is intact. {remedy}"
         raise WriteFailed(error.errno, text) from error

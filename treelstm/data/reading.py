@@ -67,20 +67,26 @@ def digest_of(path: Path) -> str:
 
 
 def read_jsonl(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, Any]]:
-    """The JSON objects of a file with their line numbers; any other line becomes a problem.
+    """The JSON objects of a file with their line numbers; any other line becomes a problem."""
+    for line, raw in read_lines(path, problems, digests):
+        try:
+            if raw and not raw.isspace():
+                yield line, _record(raw)
+        except Unreadable as error:
+            problems.add(path, line, str(error), error.remedy)
+
+
+def read_lines(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, which may be gzipped, with their numbers.
 
     At the end, `digests` holds the SHA-256 of the very bytes that were read. A file that cannot be read
-    to its end, or whose next line is too long, becomes a problem too.
+    to its end, or whose next line is too long, becomes a problem.
     """
     line = 0
     try:
         with Hashed(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
             for line, raw in enumerate(_lines(path, raw_file), 1):
-                try:
-                    if raw and not raw.isspace():
-                        yield line, _record(raw)
-                except Unreadable as error:
-                    problems.add(path, line, str(error), error.remedy)
+                yield line, raw
             while raw_file.read(_CHUNK):
                 pass  # what gzip may leave unread at the end belongs to the digest
             digests[path.name] = source.digest()

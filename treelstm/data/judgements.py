@@ -1,0 +1,124 @@
+"""A table of judged pairs (SICK, STS, MRPC): its rows, joined to the trees of its ids or sentences."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treelstm.config import did_you_mean
+from treelstm.data.pairs import DataError, Problems, data_error
+from treelstm.data.readers.source import Malformed, Source
+from treelstm.errors import UserError
+
+# Names of columns that are known, without capitals and signs: first, second, similarity, label.
+_KNOWN = [
+    "first id1 sentencea sentence1 text1 texta s1 question1 code1 func1 1string".split(),
+    "second id2 sentenceb sentence2 text2 textb s2 question2 code2 func2 2string".split(),
+    "similarity score relatednessscore".split(),
+    "label quality isduplicate isclone".split(),
+]
+_REMEDY = "Correct the row or remove it"
+
+
+class PairingError(UserError, ValueError):
+    """These trees give no such pairs, or there are pairs already."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A tree to make pairs of."""
+
+    id: str
+    label: str
+    sentence: str
+    source: str  # its file
+    digest: bytes  # equal trees have equal ones
+    part: bytes  # what the line of a pair holds of it
+
+
+Row = tuple[Known, Known, dict[str, float]]  # a label, a similarity or both
+
+
+def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
+    """The pairs of the rows of a table with tabs or commas. A column of 0 and 1 alone is a label, any
+    other a similarity. `columns` are names, or numbers from 1: those of two trees, then of the values.
+
+    Raises:
+        DataError: rows that no tree or number is found for, by line, or no rows.
+        PairingError: there are no such columns.
+    """
+    problems, found = Problems(), list[tuple[Known, Known, list[float]]]()
+    lines = [f"{text}\n" for _, text in Source(path, path.name, problems, Counter()).lines()]
+    tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # there, quotes are text
+    reader = csv.reader(lines, **(tabs if "\t" in "".join(lines[:1]) else {}))
+    try:
+        rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise data_error(path, f"line {reader.line_num}: {error}", _REMEDY) from None
+    places = _places(path, rows[0][1], columns) if rows else [0]
+    named: dict[str, list[Known]] = defaultdict(list)
+    for tree in sorted(trees, key=lambda tree: tree.id):
+        for name in {tree.id, " ".join(tree.sentence.split())}:
+            named[name].append(tree)
+    for number, (line, cells) in enumerate(rows):
+        names = {" ".join(cells[place].split()) for place in places[:2] if place < len(cells)}
+        if number == 0 and not (columns and (_numeric(cells, places[2:]) or names & named.keys())):
+            continue  # the header
+        try:
+            if max(places) >= len(cells):
+                raise Malformed(line, f"{len(cells)} column(s), {max(places) + 1} needed", _REMEDY)
+            if not _numeric(cells, places[2:]):
+                raise Malformed(line, f"{cells[places[2]][:40]!r} is not a number", _REMEDY)
+            first, second = (_tree(named, cells[place], line) for place in places[:2])
+            found.append((first, second, [float(cells[place]) for place in places[2:]]))
+        except Malformed as error:
+            problems.add(path, error.line, str(error), error.remedy)
+    if not (found or problems.count):
+        problems.add(path, 0, "holds no rows", "Write a header, and a row for each pair")
+    if problems.count:
+        raise DataError(problems)
+    kinds = [
+        "label" if {*each} <= {0, 1} else "similarity"
+        for each in zip(*(v for *_, v in found), strict=True)
+    ]
+    if len({*kinds}) < len(kinds):
+        raise PairingError(f"{path}: two columns of {kinds[0]}s. Name one of them in columns.")
+    return [(a, b, dict(zip(kinds, values, strict=True))) for a, b, values in found]
+
+
+def _places(path: Path, header: list[str], columns: list[str]) -> list[int]:
+    """The columns of both trees and of the values, from 0."""
+    if columns and all(name.isdecimal() for name in columns):
+        places = [int(name) - 1 for name in columns]
+    elif columns:
+        places = [header.index(name) if name in header else -1 for name in columns]
+    else:
+        names = ["".join(filter(str.isalnum, name.lower())) for name in header]
+        known = [next((names.index(name) for name in each if name in names), -1) for each in _KNOWN]
+        places = [*known[:2], *(place for place in known[2:] if place >= 0)]
+    if len(places) < 3 or min(places) < 0:
+        wrong = next((name for name in columns if name not in header), "")
+        lacking = f"{wrong or 'a known name'} is not in the header: {', '.join(header)[:200]}"
+        remedy = "Say columns: those of both trees, then of the score, by name or number"
+        raise PairingError(f"{path}: {lacking}. {did_you_mean(wrong, header)}{remedy}.")
+    return places
+
+
+def _numeric(cells: list[str], places: list[int]) -> bool:
+    """Whether these are there and hold finite numbers."""
+    try:
+        return all(math.isfinite(float(cells[place])) for place in places)
+    except (ValueError, IndexError):
+        return False
+
+
+def _tree(named: dict[str, list[Known]], name: str, line: int) -> Known:
+    there = named.get(" ".join(name.split()), [])
+    if len({tree.digest for tree in there}) != 1:
+        found = f"{name[:80]!r} is the id or sentence of {len(there) or 'no'} tree(s), expected one"
+        raise Malformed(line, found, "Parse the sentence, or remove the row")
+    return there[0]

@@ -1,0 +1,1 @@
+"""Trees from what parsers write: each reader makes JSON ASTs of a file, or says what is wrong."""
