@@ -84,6 +84,10 @@ class TreeEncoder(nn.Module):
     that does not squeeze words through the tree. The gain g starts at 0 and is learned. Without
     `bag_of_symbols` only the first term is there, with hidden_dim=0 only the second.
 
+    With `child_order`, the k-th item of a list, k from 0, counts in its parent's sum of states times
+    cos(k w), w from 0 to pi over the H dimensions: some see mainly what is there, some mainly where.
+    These numbers are fixed: no list is too long for them, and a subtree has one state wherever it is.
+
     With `vectors`, the embedding of a symbol that has one is its vector plus what training adds; vectors
     of another size are projected. They are part of the state, since unseen trees need them.
 
@@ -163,7 +167,11 @@ class TreeEncoder(nn.Module):
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
         if self.settings.precision == "bfloat16":
             inside = [tensor.bfloat16() for tensor in inside]
-        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
+        factors = None
+        if self.settings.child_order and "places" in batch:  # there are none without children
+            turns = torch.linspace(math.pi, 0, self.settings.hidden_dim, dtype=torch.float64)
+            factors = torch.outer(batch.places, turns.to(x.device)).cos().to(inside[0].dtype)
+        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch, factors).to(x.dtype)
         if dropout_mask is not None:
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)
@@ -224,7 +232,8 @@ class TreeEncoder(nn.Module):
         """
         if isinstance(asts, Mapping | str):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
-        forest = compile_forest(asts, self.settings.ignored_keys)
+        of = self.settings
+        forest = compile_forest(asts, of.ignored_keys, child_order=of.child_order)
         return self.encode_trees(forest, np.arange(len(forest)))
 
     def distance(self, first: Any, second: Any) -> float:

@@ -4,6 +4,10 @@ Every JSON object is a node. The objects inside it are its children, the scalars
 symbols `key=value`, and its own key in its parent is one more symbol, `role=key`. Child-sum ignores
 the order of siblings, so subtrees that differ only in that order are the same subtree, which is
 stored and computed once (hash-consing).
+
+With `child_order`, the places of a list's items are kept, counted from 0 with nulls, and each scalar in
+a list is a node of its own: a leaf with the symbol `key=value` and no role. The keys of an object have
+no order, in JSON as here.
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
 from treelstm.trees.vocabulary import UNKNOWN
 
-# Parent's position, symbols, empty list for children; parents come first, the root's parent is -1.
-Node = tuple[int, list[str], list[int]]
+# Parent's position, place in its list, symbols, empty list for children; parents come first, the root's
+# parent is -1.
+Node = tuple[int, int, list[str], list[int]]
+
+_PLACE = 2**40  # a child is one number here: its subtree + _PLACE times its place in its list
 
 
 class TreeError(UserError, ValueError):
@@ -39,14 +46,14 @@ def _scalar(value: Any) -> str:
     return rf"\{text}" if text == UNKNOWN else text
 
 
-def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[Node]:
+def _nodes(ast: dict[str, Any], ignored: frozenset[str], child_order: bool) -> list[Node]:
     """The nodes of one AST.
 
     Not recursive, so that only memory limits the depth of a tree.
     """
-    pending: list[tuple[dict[str, Any], str | None, int]] = [(ast, None, -1)]
+    pending: list[tuple[dict[str, Any], str | None, int, int]] = [(ast, None, -1, 0)]
     nodes: list[Node] = []
-    for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
+    for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
         symbols = [] if role is None else [f"role={role}"]
         for key, value in node.items():
             if value is None or key in ignored:
@@ -54,12 +61,15 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str]) -> list[Node]:
             if isinstance(value, str) and value != UNKNOWN:  # by far the most frequent
                 symbols.append(f"{key}={value}")
                 continue
-            for item in _flat(value) if isinstance(value, list) else (value,):
+            in_order = child_order and isinstance(value, list)
+            for index, item in enumerate(_flat(value) if isinstance(value, list) else (value,)):
                 if isinstance(item, dict):
-                    pending.append((item, key, position))
+                    pending.append((item, key, position, index * in_order))
+                elif item is not None and in_order:
+                    pending.append(({key: item}, None, position, index))
                 elif item is not None:
                     symbols.append(f"{key}={_scalar(item)}")
-        nodes.append((parent, symbols, []))
+        nodes.append((parent, place, symbols, []))
     return nodes
 
 
@@ -80,8 +90,10 @@ class ForestBuilder:
     With `share=False` equal subtrees are not merged, to measure what merging saves.
     """
 
-    def __init__(self, ignored_keys: Iterable[str] = (), share: bool = True) -> None:
-        self._ignored = frozenset(ignored_keys)
+    def __init__(
+        self, ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
+    ) -> None:
+        self._ignored, self._child_order = frozenset(ignored_keys), child_order
         self._unshared = None if share else count()
         self._symbol_of: defaultdict[str, int] = defaultdict()
         self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
@@ -100,8 +112,8 @@ class ForestBuilder:
         """
         if not isinstance(ast, dict):
             raise TreeError(f"is {_kind(ast)}, expected a JSON object, the root of the tree")
-        nodes = _nodes(ast, self._ignored)
-        if len(nodes) == 1 and not nodes[0][1]:
+        nodes = _nodes(ast, self._ignored, self._child_order)
+        if len(nodes) == 1 and not nodes[0][2]:
             raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
         self.add_nodes(nodes)
 
@@ -110,42 +122,49 @@ class ForestBuilder:
         symbol_of = self._symbol_of.__getitem__
         subtree = -1
         distinct: set[int] = set()
-        for parent, symbols, children in reversed(nodes):
+        for parent, place, symbols, children in reversed(nodes):
             ids = tuple(sorted(map(symbol_of, symbols)))
-            content = (ids, tuple(self._in_order(children)))
+            content = (ids, tuple(sorted(children)))
             key = content if self._unshared is None else (*content, next(self._unshared))
             subtree = self._id_of.setdefault(key, len(self._content))
             if subtree == len(self._content):
                 self._content.append(content)
-                self._height.append(1 + max((self._height[child] for child in children), default=-1))
+                below = (self._height[child % _PLACE] for child in children)
+                self._height.append(1 + max(below, default=-1))
             distinct.add(subtree)
             if parent >= 0:
-                nodes[parent][2].append(subtree)
+                nodes[parent][3].append(subtree + place * _PLACE)
         self._tree_subtrees.setdefault(subtree, tuple(distinct))
         self._roots.append(subtree)
         self._sizes.append(len(nodes))
 
     def forest(self) -> Forest:
-        """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""
+        """The trees so far. Their subtrees do not depend on the order of keys and trees, nor on that of
+        siblings without `child_order`.
+        """
         symbols = sorted(self._symbol_of)
         symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
         digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
         order = np.lexsort((digest, height))
-        new_id = np.argsort(order).tolist()
+        new_id = np.argsort(order)
         contents = [self._content[i] for i in order]
         trees = [self._tree_subtrees[root] for root in self._roots]
         symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
-        child_ptr, child = _flat_rows([self._in_order([new_id[i] for i in ids]) for _, ids in contents])
-        tree_ptr, tree_subtrees = _flat_rows([sorted([new_id[i] for i in ids]) for ids in trees])
+        child_ptr, child = _flat_rows([children for _, children in contents])
+        child, place = new_id[child % _PLACE], child // _PLACE
+        in_rows = np.lexsort((place, child, np.repeat(np.arange(len(order)), np.diff(child_ptr))))
+        number = new_id.tolist()
+        tree_ptr, tree_subtrees = _flat_rows([sorted([number[i] for i in ids]) for ids in trees])
         bag_ptr, bag = bags_of(symbol_ptr, symbol, tree_ptr, tree_subtrees)
         return Forest(
             symbols=tuple(symbols),
             symbol_ptr=symbol_ptr,
             symbol=symbol,
             child_ptr=child_ptr,
-            child=child,
+            child=child[in_rows],
+            place=place[in_rows] if self._child_order else place[:0],
             height=height[order],
-            root=np.array([new_id[root] for root in self._roots], np.int64),
+            root=new_id[np.array(self._roots, np.int64)],
             tree_ptr=tree_ptr,
             tree_subtrees=tree_subtrees,
             bag_ptr=bag_ptr,
@@ -154,10 +173,6 @@ class ForestBuilder:
             tree_digest=digest[self._roots],
         )
 
-    def _in_order(self, siblings: list[Any]) -> list[Any]:
-        """Sorts siblings, given as ids or digests; nothing else here depends on their order."""
-        return sorted(siblings)
-
     def _digests(self) -> list[bytes]:
         """A name for each subtree (hex), made from its content, so equal in every forest."""
         spelling = [text.encode("utf-8", "surrogatepass") for text in self._symbol_of]
@@ -165,9 +180,15 @@ class ForestBuilder:
         for symbols, children in self._content:
             parts = sorted([spelling[symbol] for symbol in symbols])
             text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
-            text += b";" + b"".join(self._in_order([digests[child] for child in children]))
+            text += b";" + b"".join(sorted([_placed(digests, child) for child in children]))
             digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
         return digests
+
+
+def _placed(digests: list[bytes], child: int) -> bytes:
+    """A child's digest, with its place if that is not 0."""
+    place, subtree = divmod(child, _PLACE)
+    return digests[subtree] + b"@%d" % place if place else digests[subtree]
 
 
 def _kind(value: Any) -> str:
@@ -183,13 +204,18 @@ def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
     return pointers, np.fromiter(chain.from_iterable(rows), np.int64, int(pointers[-1]))
 
 
-def compile_forest(asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True) -> Forest:
+def compile_forest(
+    asts: Iterable[Any],
+    ignored_keys: Iterable[str] = (),
+    share: bool = True,
+    child_order: bool = False,
+) -> Forest:
     """The forest of `asts`, one tree each.
 
     Raises:
         TreeError: an AST is not a JSON object, or is empty; says which one.
     """
-    builder = ForestBuilder(ignored_keys, share)
+    builder = ForestBuilder(ignored_keys, share, child_order)
     for number, ast in enumerate(asts):
         try:
             builder.add(ast)
