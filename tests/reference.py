@@ -66,7 +66,7 @@ def _collect(
     in_order = encoder.settings.child_order
     if isinstance(value, list):
         for place, item in enumerate(value):
-            if in_order and not isinstance(item, dict | None):
+            if in_order and len(value) > 1 and not isinstance(item, dict | None):
                 children.append((place, *state(encoder, {key: item}, None, bag)))
             else:
                 _collect(encoder, key, item, symbols, children, bag, place * in_order)

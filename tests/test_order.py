@@ -78,6 +78,8 @@ def test_trees_that_differ_in_an_order_alone_are_one_tree_without_child_order_an
 
 def test_one_more_child_in_the_middle_moves_those_after_it():
     short, long = node("f", P, HEAD), node("f", P, leaf("new"), HEAD)
+    alone = encoder_for([{"x": "a"}], child_order=True)
+    assert alone.distance({"x": "a"}, {"x": ["a"]}) == 0  # one item has no order
     ordered = encoder_for([long], child_order=True)
     everywhere = [node("f", *MANY[:k], leaf("new"), *MANY[k:6]) for k in range(7)]
     z = encoder_for(everywhere, child_order=True).encode(everywhere)

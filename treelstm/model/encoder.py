@@ -167,11 +167,7 @@ class TreeEncoder(nn.Module):
         inside = [x, self.input_weight, self.input_bias, self.sum_weight, self.forget_weight]
         if self.settings.precision == "bfloat16":
             inside = [tensor.bfloat16() for tensor in inside]
-        factors = None
-        if self.settings.child_order and "places" in batch:  # there are none without children
-            turns = torch.linspace(math.pi, 0, self.settings.hidden_dim, dtype=torch.float64)
-            factors = torch.outer(batch.places, turns.to(x.device)).cos().to(inside[0].dtype)
-        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch, factors).to(x.dtype)
+        root: Tensor = ChildSumTreeLSTM.apply(*inside, batch).to(x.dtype)
         if dropout_mask is not None:
             root = root * dropout_mask
         return functional.linear(root, self.output_weight)
@@ -183,7 +179,12 @@ class TreeEncoder(nn.Module):
 
     def batch(self, forest: Forest, trees: np.ndarray, ids: np.ndarray) -> TreeBatch:
         """What `forward` needs of these trees; `ids` are those of the forest's symbols."""
-        return forest.batch(trees, ids, bags=self.settings.bag_of_symbols)
+        of = self.settings
+        batch = forest.batch(trees, ids, bags=of.bag_of_symbols)
+        if of.child_order and "places" in batch:  # where no tree has children, there are none
+            w = torch.linspace(math.pi, 0, of.hidden_dim, dtype=torch.float64)
+            batch.factors = torch.outer(batch.places, w).cos()
+        return batch
 
     def reading(self, forest: Forest) -> tuple[np.ndarray, Tensor]:
         """Ids of the forest's symbols, and the embeddings that they point to.

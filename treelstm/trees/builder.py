@@ -6,8 +6,8 @@ the order of siblings, so subtrees that differ only in that order are the same s
 stored and computed once (hash-consing).
 
 With `child_order`, the places of a list's items are kept, counted from 0 with nulls, and each scalar in
-a list is a node of its own: a leaf with the symbol `key=value` and no role. The keys of an object have
-no order, in JSON as here.
+a list of several is a node of its own: a leaf with the symbol `key=value` and no role. The keys of an
+object have no order, in JSON as here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _nodes(ast: dict[str, Any], ignored: frozenset[str], child_order: bool) -> l
             if isinstance(value, str) and value != UNKNOWN:  # by far the most frequent
                 symbols.append(f"{key}={value}")
                 continue
-            in_order = child_order and isinstance(value, list)
+            in_order = child_order and isinstance(value, list) and len(value) > 1
             for index, item in enumerate(_flat(value) if isinstance(value, list) else (value,)):
                 if isinstance(item, dict):
                     pending.append((item, key, position, index * in_order))
@@ -180,15 +180,11 @@ class ForestBuilder:
         for symbols, children in self._content:
             parts = sorted([spelling[symbol] for symbol in symbols])
             text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
-            text += b";" + b"".join(sorted([_placed(digests, child) for child in children]))
+            placed = (divmod(child, _PLACE) for child in children)
+            below = [digests[each] + (b"@%d" % place if place else b"") for place, each in placed]
+            text += b";" + b"".join(sorted(below))
             digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
         return digests
-
-
-def _placed(digests: list[bytes], child: int) -> bytes:
-    """A child's digest, with its place if that is not 0."""
-    place, subtree = divmod(child, _PLACE)
-    return digests[subtree] + b"@%d" % place if place else digests[subtree]
 
 
 def _kind(value: Any) -> str:

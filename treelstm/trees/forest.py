@@ -172,9 +172,7 @@ class Forest:
         )
 
     def children(self, subtree: int) -> list[tuple[int, int]]:
-        """A subtree's children, each with its place in its list, for the eye: with `child_order`, role
-        by role and each list in its order. Without, all places are 0.
-        """
+        """Children, each with its place in its list: with `child_order` list by list, else all at 0."""
         edges = slice(self.child_ptr[subtree], self.child_ptr[subtree + 1])
         child = self.child[edges].tolist()
         if not len(self.place):
@@ -214,8 +212,9 @@ class TreeBatch(Data):
     child_start: Tensor  # [N] where a node's edges begin among its level's edges in `child`
     by_child_start: Tensor  # [N] the same in `by_child`
     root: Tensor  # [B] positions of the roots
-    places: Tensor  # [P] the distinct places of children; these two only of a forest with child_order
+    places: Tensor  # [P] the distinct places of children; these three only with child_order
     place: Tensor  # [E] which of `places` each edge has
+    factors: Tensor  # [P, H] float64, of each place, see `ChildSumTreeLSTM`
     levels: list[tuple[slice, slice, slice]]  # nodes, edges down in `child`, edges up in `by_child`
 
     @property
