@@ -5,6 +5,7 @@ Beside them the bag of symbols, from a set of texts.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from treelstm.model.encoder import TreeEncoder
+from treelstm.trees.vocabulary import LIST
 
 
 def encode(encoder: TreeEncoder, ast: dict[str, Any], dropout_mask: Tensor | float = 1.0) -> Tensor:
@@ -25,12 +27,13 @@ def encode(encoder: TreeEncoder, ast: dict[str, Any], dropout_mask: Tensor | flo
     return z + torch.exp(20 * encoder.gain) * (encoder.bag_weight @ (total / total.norm()))
 
 
-def state(
-    encoder: TreeEncoder, node: dict[str, Any], role: str | None, bag: set[str]
-) -> tuple[Tensor, Tensor]:
+def state(encoder: TreeEncoder, node: Any, role: str | None, bag: set[str]) -> tuple[Tensor, Tensor]:
     """h and c of one node, after its children's; adds the symbols below it to `bag`."""
     symbols = [] if role is None else [f"role={role}"]
     children = []
+    if isinstance(node, list):
+        symbols.append(LIST)
+        node = {str(role): node}
     for key, value in node.items():
         if key not in encoder.settings.ignored_keys:
             _collect(encoder, key, value, symbols, children, bag)
@@ -66,12 +69,14 @@ def _collect(
     in_order = encoder.settings.child_order
     if isinstance(value, list):
         for place, item in enumerate(value):
-            if in_order and len(value) > 1 and not isinstance(item, dict | None):
+            if isinstance(item, list):
+                children.append((place * in_order, *state(encoder, item, key, bag)))
+            elif in_order and len(value) > 1 and not isinstance(item, dict | None):
                 children.append((place, *state(encoder, {key: item}, None, bag)))
             else:
                 _collect(encoder, key, item, symbols, children, bag, place * in_order)
     elif isinstance(value, dict):
         children.append((place, *state(encoder, value, key, bag)))
     elif value is not None:
-        spelled = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else str(value)
+        spelled = value if isinstance(value, str) else "\\" + json.dumps(value)
         symbols.append(f"{key}={spelled}")

@@ -104,12 +104,20 @@ def put(what: bytes) -> Any:
     return lambda raw: raw.replace(b"{", b"{" + what + b", ", 1)
 
 
-DEEP = b'{"label": 1, "ast1": {"ast": ' + b'{"a": ' * 50_000 + b"1" + b"}" * 50_001 + b"}"
 LINE_FAULTS = {
     "broken JSON": (lambda raw: raw[:40], r"not JSON \("),
     "not UTF-8": (lambda raw: b"\xff" + raw, r"not UTF-8 \(byte 1 of the line is 0xff\)"),
     "a list": (lambda raw: b"[1]", "not a JSON object"),
-    "too deep": (lambda raw: DEEP, "nested deeper than Python's JSON parser can read"),
+    "deep and cut": (
+        lambda raw: raw.strip()[:-1] + b', "x": ' + b"[" * 50_000,
+        r"not JSON \(Expecting value",
+    ),
+    "deep, with a key twice": (
+        put(b'"x": ' + b'{"a": ' * 50_000 + b'{"b": 1, "\\u0062": 2}' + b"}" * 50_000),
+        'the key "b" occurs twice in one object',
+    ),
+    "deep, with NaN": (put(b'"x": ' + b"[" * 50_000 + b"NaN" + b"]" * 50_000), "holds NaN, which"),
+    "a key twice in two spellings": (put(b'"x": 1, "\\u0078": 1'), 'the key "x" occurs twice'),
     "a key twice": (put(b'"label": 0, "label": 0'), 'the key "label" occurs twice in one object'),
     "a key twice in a tree": (
         lambda raw: raw.replace(b'"ast": {', b'"ast": {"kid": {"a": 1}, "kid": {"a": 2}, ', 1),

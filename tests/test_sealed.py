@@ -10,7 +10,7 @@ import torch
 from runs import identical
 
 from treelstm import load_checkpoint, load_encoder
-from treelstm.sealed import FORMAT, CheckpointError, DamagedCheckpoint, write_sealed
+from treelstm.sealed import FORMAT, UNTYPED, CheckpointError, DamagedCheckpoint, write_sealed
 
 
 def test_plain_torch_reads_a_checkpoint_as_well(path):
@@ -82,10 +82,10 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(path, monkeypa
 
 def test_a_file_of_another_format_is_refused_by_name(path):
     content = load_checkpoint(path)
-    for other in (FORMAT + 1, FORMAT - 1):
+    for other in (FORMAT + 1, UNTYPED - 1):
         write_sealed(path, content | {"format": other})
         with pytest.raises(
-            CheckpointError, match=rf"has format {other}, this .* reads format {FORMAT}\."
+            CheckpointError, match=rf"has format {other}, this .* reads {UNTYPED} and {FORMAT}\."
         ):
             load_checkpoint(path)
         with pytest.raises(CheckpointError, match=rf"has format {other}"):

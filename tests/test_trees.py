@@ -16,7 +16,7 @@ from treelstm.errors import UserError
 from treelstm.trees.builder import TreeError, compile_forest
 from treelstm.trees.check import check_forest
 from treelstm.trees.forest import Forest, TreeBatch
-from treelstm.trees.vocabulary import Vocabulary
+from treelstm.trees.vocabulary import LIST, Vocabulary
 
 TREE = {
     "tipo": "frazo",
@@ -34,16 +34,19 @@ def test_objects_are_nodes_scalars_are_symbols_and_keys_are_roles():
     forest = compile_forest([TREE], ignored_keys=["plena_vorto"])
     assert symbols(forest) == {
         frozenset({"tipo=frazo", "aliaj=fine"}),
-        frozenset({"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", "kvanto=2", "vera=true"}),
+        frozenset(
+            {"role=kerno", "radiko=hund", "sufiksoj=et", "sufiksoj=in", r"kvanto=\2", r"vera=\true"}
+        ),
         frozenset({"role=aliaj", "radiko=kur"}),
+        frozenset({"role=aliaj", LIST}),
     }
-    assert forest.tree_nodes.tolist() == [4]  # one subtree of the four occurs twice
+    assert forest.tree_nodes.tolist() == [5]  # one subtree of the five occurs twice
 
 
 def test_equal_subtrees_are_stored_once_and_ids_ascend_with_height():
     forest = compile_forest([TREE, TREE, {"radiko": "kur"}])
     assert len(forest) == 3 and forest.root[0] == forest.root[1]
-    assert len(forest.height) == 4
+    assert len(forest.height) == 5
     assert (np.diff(forest.height) >= 0).all()
     parents = np.repeat(np.arange(len(forest.height)), np.diff(forest.child_ptr))
     assert (forest.child < parents).all()
@@ -91,8 +94,8 @@ def test_vocabulary_sorts_by_frequency_then_spelling_with_one_unknown_symbol_per
     asts = [{"r": "a"}, {"r": "b", "k": 1}, {"r": "b", "k": 2}]
     forest = compile_forest(asts)
     vocabulary = Vocabulary.of(forest, np.arange(3))
-    assert vocabulary.symbols == ("r=b", "k=1", "k=2", "r=a", "k=?", "r=?", "?")
-    ids = vocabulary.ids(["r=b", "r=new", "k=3", "other=1"])
+    assert vocabulary.symbols == ("r=b", r"k=\1", r"k=\2", "r=a", "k=?", "r=?", "?")
+    ids = vocabulary.ids(["r=b", "r=new", "k=1", "other=1"])
     assert [vocabulary.symbols[i] for i in ids] == ["r=b", "r=?", "k=?", "?"]
     assert vocabulary.is_unknown(ids).tolist() == [False, True, True, True]
 
@@ -181,15 +184,15 @@ def test_a_batch_moves_like_any_pyg_data():
 
 def test_graph_unfolds_shared_subtrees_into_a_tree():
     graph = compile_forest([TREE]).graph(0)
-    assert graph.num_nodes == 4 and graph.edge_index.shape == (2, 3)
-    assert graph.edge_index[1].tolist() == [1, 2, 3]
+    assert graph.num_nodes == 5 and graph.edge_index.shape == (2, 4)
+    assert graph.edge_index[1].tolist() == [1, 2, 3, 4]
     assert graph.validate()
     assert sorted(s for node in graph.symbols for s in node).count("radiko=kur") == 2
 
 
 def test_a_number_of_too_many_digits_is_refused_by_tree_and_one_of_4000_is_a_symbol():
-    assert compile_forest([{"k": 10**3999}]).symbols == (f"k=1{'0' * 3999}",)
-    with pytest.raises(TreeError, match=r"asts\[1\] holds a number of more than 4,300 digits"):
+    assert compile_forest([{"k": 10**3999}]).symbols == (rf"k=\1{'0' * 3999}",)
+    with pytest.raises(TreeError, match=r"asts\[1\]\.k\[0\] is a number of more than 4,300 digits"):
         compile_forest([TREE, {"k": [10**5000]}])
 
 

@@ -19,7 +19,8 @@ import torch
 from treelstm.errors import UserError
 from treelstm.files import NotAFile, open_file, write_whole
 
-FORMAT = 3  # raised whenever another version of the package could misread a file
+FORMAT = 4  # raised whenever another version of the package could misread a file
+UNTYPED = 3  # of earlier versions: the symbols are spelled as `Vocabulary` says of `typed=False`
 
 _SEAL = b"treelstm sha256 "  # begins the zip comment; 64 hex digits follow
 _COMMENT_BYTES = len(_SEAL) + 64
@@ -53,7 +54,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 def sealed(content: Mapping[str, Any]) -> tuple[memoryview, bytes]:
     """The bytes of a sealed file: what torch writes, then the digest in the zip's comment."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save({"format": FORMAT, **content}, buffer)  # a run that began in an older one keeps that
     data = buffer.getbuffer()
     data[-2:] = _COMMENT_BYTES.to_bytes(2, "little")  # the end record's comment length, 0 until now
     digest = hashlib.sha256(data).hexdigest().encode()
@@ -96,9 +97,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
     other = content.get("format", "none")
-    if type(other) is not int or other != FORMAT:
+    if type(other) is not int or other not in (UNTYPED, FORMAT):
         other = other if isinstance(other, int | str) else f"of type {type(other).__name__}"
-        found = f"has format {other}, this version of treelstm reads format {FORMAT}"
+        found = f"has format {other}, this version of treelstm reads {UNTYPED} and {FORMAT}"
         raise CheckpointError(f"{path} {found}. Use the version that wrote it, or a new output_dir.")
     return content
 

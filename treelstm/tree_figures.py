@@ -16,7 +16,7 @@ from matplotlib.textpath import text_to_path
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
 from treelstm.trees.forest import Array, Forest, entries
-from treelstm.trees.vocabulary import key_of
+from treelstm.trees.vocabulary import ROLE, key_of, value_of
 
 _POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
 _NODES, _LEVELS = 64, 16  # what can be read; more of a tree is not drawn
@@ -94,8 +94,8 @@ class _Drawing:
     def __init__(self, forest: Forest, tree: int, label_keys: Sequence[str]) -> None:
         subtrees, depth, self.children, partly = _top(forest, int(forest.root[tree]))
         symbols = [forest.symbols_of(subtree) for subtree in subtrees]
-        roles = [next((s for s in of_node if key_of(s) == "role"), "") for of_node in symbols]
-        self.roles = ["", *(shortened(role.partition("=")[2], 24) for role in roles[1:])]
+        roles = [next((s for s in of_node if s.startswith(ROLE)), "") for of_node in symbols]
+        self.roles = ["", *(shortened(value_of(role), 24) for role in roles[1:])]
         self.names = [node_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
         count, total = len(subtrees), int(forest.tree_nodes[tree])
         self.cut = f"{count} of {total:,} nodes shown, the top of the tree" if partly else ""
@@ -153,10 +153,10 @@ def node_name(
     symbols: Sequence[str], label_keys: Sequence[str], partly: bool = False
 ) -> tuple[str, set[str]]:
     """The text on a node, and the symbols that it shows; ends in "…" if not all children are drawn."""
-    own = [symbol for symbol in symbols if key_of(symbol) != "role"]
+    own = [symbol for symbol in symbols if not symbol.startswith(ROLE)]
     of_keys = ([symbol for symbol in own if key_of(symbol) == key] for key in label_keys)
     shown = next(filter(None, of_keys), own)
-    name = shortened(", ".join(symbol.partition("=")[2] for symbol in shown)) or "·"
+    name = shortened(", ".join(value_of(symbol) for symbol in shown)) or "·"
     return name + " …" * partly, set(shown)
 
 

@@ -93,7 +93,7 @@ def test_metadata_is_a_giant(base, config, patch):
         file.truncate(2**40)  # of zeros, which take no place on the disk
 
 
-@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(nested deeper than")
+@fault("Data content", WARNING, r"training/metadata\.json cannot be read \(not JSON \(Expecting value")
 def test_metadata_is_deep(base, config, patch):
     (base / "training" / "metadata.json").write_bytes(b"[" * 200_000)
 
@@ -167,14 +167,6 @@ def test_tree_null(base, config, patch):
 @fault("Data content", ERROR, r"positive_pairs\.jsonl:1: ast1\.ast is an empty tree")
 def test_tree_empty(base, config, patch):
     change_record(positive(base), 1, lambda record: record["ast1"].update(ast={"plena_vorto": "x"}))
-
-
-@fault(
-    "Data content", ERROR, r"negative_pairs\.jsonl:3: nested deeper than Python's JSON parser can read"
-)
-def test_tree_too_deep(base, config, patch):
-    deep = b'{"label": 0, "ast1": {"ast": ' + b'{"a": ' * 9000 + b"1" + b"}" * 9000 + b"}}"
-    change_line(negative(base), 3, lambda raw: deep)
 
 
 @fault("Data content", ERROR, r"\.\.\. and 20 more")

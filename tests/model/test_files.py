@@ -89,14 +89,14 @@ def test_damage_and_mismatch_are_named(exported):
     found = r"input_weight is a float32 tensor of shape \[48, 8\], expected .* of shape \[52, 8\]"
     with pytest.raises(CheckpointError, match=found):
         import_encoder(exported)
-    settings.write_text(good.replace('"format": 2', '"format": 3'))
-    with pytest.raises(CheckpointError, match=r"is not an export of format 2, which this version"):
+    settings.write_text(good.replace('"format": 3', '"format": 4'))
+    with pytest.raises(CheckpointError, match=r"is not an export of format 2 or 3, which this version"):
         import_encoder(exported)
-    settings.write_text(good.replace('"format": 2,', ""))
-    with pytest.raises(CheckpointError, match="is not an export of format 2"):
+    settings.write_text(good.replace('"format": 3,', ""))
+    with pytest.raises(CheckpointError, match="is not an export of format 2 or 3"):
         import_encoder(exported)
     settings.write_text("[]")
-    with pytest.raises(CheckpointError, match=r"encoder\.json is not an export of format 2"):
+    with pytest.raises(CheckpointError, match=r"encoder\.json is not an export of format 2 or 3"):
         import_encoder(exported)
     settings.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "precision"}))
     with pytest.raises(DamagedCheckpoint, match="lacks a setting: 'precision'"):

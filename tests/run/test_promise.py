@@ -2,7 +2,7 @@
 
 The run was stopped inside an epoch. What comes after depends on all of its state: Adam's moments, the
 warm-up, the plateau schedule (which halves the learning rate three epochs later), dropout and order.
-A version that raises `sealed.FORMAT` writes the run anew, with the version that reads it:
+A version that no longer reads its format writes the run anew, with the version that reads it:
 
     python tests/run/test_promise.py
 """
@@ -24,7 +24,7 @@ import treelstm
 from treelstm.run.content import Commit
 from treelstm.run.directory import FINAL
 from treelstm.run.state import SettingsChanged
-from treelstm.sealed import FORMAT, CheckpointError, write_sealed
+from treelstm.sealed import FORMAT, UNTYPED, CheckpointError, write_sealed
 
 RUN = Path(__file__).resolve().parents[1] / "data" / "run"
 EXPECTED = RUN / "expected.json"
@@ -93,8 +93,8 @@ def test_the_stored_run_ends_with_the_very_bits_on_the_same_torch_and_processor(
 def test_a_checkpoint_of_another_format_is_refused_by_name(tmp_path):
     root = shutil.copytree(RUN, tmp_path / "run")
     (path,) = root.glob("*.pt")
-    write_sealed(path, {**treelstm.load_checkpoint(path), "format": FORMAT - 1})
-    reads = f"has format {FORMAT - 1}, this version of treelstm reads format {FORMAT}"
+    write_sealed(path, {**treelstm.load_checkpoint(path), "format": UNTYPED - 1})
+    reads = f"has format {UNTYPED - 1}, this version of treelstm reads {UNTYPED} and {FORMAT}"
     with pytest.raises(CheckpointError, match=rf"{path.name} {reads}"):
         treelstm.train(config(root))
 

@@ -266,9 +266,9 @@ def _record_problems(
             if not isinstance(part.get("sentence"), str | None):
                 yield f"{side}.sentence is not a string", "Correct or remove it"
             try:
-                builder.add(part["ast"])
+                builder.add(part["ast"], f"{side}.ast")
             except TreeError as error:
-                yield f"{side}.ast {error}", _PARSE_AGAIN
+                yield str(error), _PARSE_AGAIN
     found, similarity = record.get("label"), record.get("similarity")
     allowed = (label,) if label is not None else (0, 1, None)
     if label is None and found is None and similarity is None:

@@ -8,9 +8,12 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -20,6 +23,10 @@ from treelstm.files import open_file
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
+_SPACE = re.compile(r"[ \t\n\r]*")
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)"
+)  # 1: half a character
 REPAIR = "Repair or remove the line"
 
 
@@ -114,34 +121,74 @@ def parse(raw: bytes) -> Any:
         Unreadable: it is anything else.
     """
     try:
-        content = _DECODER.decode(raw.decode())
-        if b"\\ud" in raw or b"\\uD" in raw:  # half of a character that takes two escapes?
-            json.dumps(content, ensure_ascii=False).encode()
+        text = raw.decode()
+        try:
+            content = _DECODER.decode(text)
+        except RecursionError:  # at a depth that depends on the version of Python and on the caller
+            content = _decoded(text)
     except Unreadable:
         raise
     except UnicodeDecodeError as error:
         found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
         raise Unreadable(found, "Save the file as UTF-8") from None
-    except UnicodeEncodeError as error:
-        half = rf"\u{ord(error.object[error.start]):04x}"
-        found = f"holds {half}, half of a character (a lone surrogate)"
-        raise Unreadable(found, "Cut texts between characters, or remove the line") from None
-    except RecursionError:
-        found = "nested deeper than Python's JSON parser can read"
-        raise Unreadable(found, "Make the tree shallower or remove the line") from None
     except json.JSONDecodeError as error:
         raise Unreadable(f"not JSON ({error})") from None
     except ValueError:  # Python's limit for integers
         found = f"holds a number of more than {sys.get_int_max_str_digits():,} digits"
         raise Unreadable(found, "Write it as a text or remove the line") from None
+    if b"\\ud" in raw or b"\\uD" in raw:
+        for escape in _ESCAPE.finditer(text):
+            if half := escape[1]:
+                found = f"holds \\{half.lower()}, half of a character (a lone surrogate)"
+                raise Unreadable(found, "Cut texts between characters, or remove the line")
     return content
+
+
+def _decoded(text: str) -> Any:
+    """What `_DECODER` makes of a text, to any depth: what is open is held in lists, not on the stack."""
+    held, closings = [list[Any]()], list[str]()  # keys and values of what is open, and how it ends
+    at = _next(text, 0)
+    while True:
+        if closings and closings[-1] == "}":
+            at = _next(text, at, '"', skip=False)
+            key, at = scanstring(text, at)
+            held[-1].append(key)
+            at = _next(text, _next(text, at), ":")
+        if text.startswith(("{", "["), at):
+            held.append([])
+            closings.append("}" if text[at] == "{" else "]")
+            at = _next(text, at + 1)
+            if not text.startswith(closings[-1], at):
+                continue
+        else:
+            try:
+                value, at = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]
+            except StopIteration as stop:
+                raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+            held[-1].append(value)
+            at = _next(text, at)
+        while closings and text.startswith(closings[-1], at):
+            items, at = held.pop(), _next(text, at + 1)
+            is_list = closings.pop() == "]"
+            held[-1].append(items if is_list else _object([*zip(items[::2], items[1::2], strict=True)]))
+        if not closings:
+            if at < len(text):
+                raise json.JSONDecodeError("Extra data", text, at)
+            return held[0][0]
+        at = _next(text, at, ",")
+
+
+def _next(text: str, at: int, mark: str = "", skip: bool = True) -> int:
+    """The place behind `mark`, which must be at `at`, and behind spaces after it."""
+    if not text.startswith(mark, at):
+        raise json.JSONDecodeError(f"Expecting {mark!r} delimiter", text, at)
+    return _SPACE.match(text, at + len(mark)).end() if skip else at + len(mark)  # type: ignore[union-attr]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         said = f"the key {json.dumps(twice)[:80]} occurs twice in one object"
         raise Unreadable(said, "Give each value a key of its own, or make a list of them")
     return found

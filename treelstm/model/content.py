@@ -26,6 +26,7 @@ _LOWEST = torch.finfo(torch.float32).min
 class ModelFile(TypedDict):
     """What every `.pt` file of a run holds: an encoder and its origin."""
 
+    format: int  # of the file, see sealed.py
     epoch: Epoch
     model_state_dict: dict[str, Tensor]
     threshold: Number | None  # distance under which a pair counts as similar, if that is known

@@ -194,11 +194,11 @@ class TreeEncoder(nn.Module):
         arXiv:1703.00993, section 4). An encoder without a bag takes the unknown symbol of its key
         instead of random signs.
         """
-        ids = self.vocabulary.ids(forest.symbols)
+        ids, symbols = self.vocabulary.ids(forest.symbols), self.vocabulary.spelled(forest.symbols)
         parts = [self._embeddings(torch.arange(len(self.vocabulary), device=self.embedding.device))]
         unknown = np.flatnonzero(self.vocabulary.is_unknown(ids))
         if self.vectors is not None:
-            texts = (forest.symbols[symbol] for symbol in unknown.tolist())
+            texts = (symbols[symbol] for symbol in unknown.tolist())
             rows = self.vectors.rows_of(texts, self.settings.vectors_keys)
             found = torch.from_numpy(rows[rows >= 0]).to(self.embedding.device)
             parts.append(self._projected(found))
@@ -206,7 +206,7 @@ class TreeEncoder(nn.Module):
             unknown = unknown[rows < 0]
         if self.settings.bag_of_symbols:
             ids[unknown] = sum(map(len, parts)) + np.arange(len(unknown))
-            texts = (forest.symbols[symbol] for symbol in unknown.tolist())
+            texts = (symbols[symbol] for symbol in unknown.tolist())
             parts.append(_random_signs(texts, self.settings.embedding_dim).to(self.embedding))
         return ids, torch.cat(parts)
 
@@ -229,7 +229,7 @@ class TreeEncoder(nn.Module):
         """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
 
         Raises:
-            TreeError: an AST is empty or not a JSON object (says which one), or `asts` is not a list.
+            TreeError: an AST is empty or holds what JSON does not know (says where), or `asts` is no list.
         """
         if isinstance(asts, Mapping | str):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")

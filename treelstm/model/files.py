@@ -20,10 +20,11 @@ from treelstm.model.content import ModelFile, Symbols, check_encoder, check_mode
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.vectors import Vectors
 from treelstm.process import chosen_device
-from treelstm.sealed import CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
+from treelstm.sealed import UNTYPED, CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
 from treelstm.trees.vocabulary import Vocabulary
 
-EXPORT_FORMAT = 2  # raised whenever another version of the package could misread an export
+EXPORT_FORMAT = 3  # raised whenever another version of the package could misread an export
+_UNTYPED_EXPORT = 2  # its symbols are spelled as `Vocabulary` says of `typed=False`
 WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"
 
 
@@ -68,15 +69,20 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """
     on, content = chosen_device(device), read_model(path)
     settings = EncoderSettings.among(content["config"])
-    weights, symbols = content["model_state_dict"], content["vocabulary"]
-    return _encoder(settings, symbols, weights, content["threshold"]).to(on)
+    weights, known = content["model_state_dict"], vocabulary_of(content)
+    return _encoder(settings, known, weights, content["threshold"]).to(on)
+
+
+def vocabulary_of(content: ModelFile) -> Vocabulary:
+    """The vocabulary of a model file."""
+    return Vocabulary(content["vocabulary"], typed=content["format"] != UNTYPED)
 
 
 def _encoder(
-    settings: EncoderSettings, symbols: list[str], weights: dict[str, Tensor], threshold: float | None
+    settings: EncoderSettings, known: Vocabulary, weights: dict[str, Tensor], threshold: float | None
 ) -> TreeEncoder:
     vectors = Vectors.of_state(weights) if settings.vectors_keys else None
-    encoder = TreeEncoder(Vocabulary(symbols), settings, vectors=vectors)
+    encoder = TreeEncoder(known, settings, vectors=vectors)
     encoder.load_state_dict(weights)
     encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.eval()
@@ -91,7 +97,8 @@ def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
     directory = Path(directory)
     make_directory(directory)
     weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    about = {"format": EXPORT_FORMAT, **encoder.settings.to_dict()}
+    number = EXPORT_FORMAT if encoder.vocabulary.typed else _UNTYPED_EXPORT
+    about = {"format": number, **encoder.settings.to_dict()}
     about["threshold"] = None if math.isnan(encoder.threshold) else encoder.threshold
     about["vocabulary"] = list(encoder.vocabulary.symbols)
     write_whole(directory / WEIGHTS, save(weights))
@@ -114,11 +121,12 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
     except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
     path = directory / SETTINGS
-    if not isinstance(about, dict) or about.get("format") != EXPORT_FORMAT:
-        raise CheckpointError(
-            f"{path} is not an export of format {EXPORT_FORMAT}, which this version of treelstm reads. "
-            "Export it again."
+    formats = _UNTYPED_EXPORT, EXPORT_FORMAT
+    if not isinstance(about, dict) or about.get("format") not in formats:
+        found = "is not an export of format {} or {}, which this version of treelstm reads".format(
+            *formats
         )
+        raise CheckpointError(f"{path} {found}. Export it again.")
     try:
         settings = EncoderSettings.among(completed(about))
     except KeyError as error:
@@ -127,4 +135,5 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
         raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
     export: _Export = require_type(path, about, _Export)
     check_encoder(directory, settings, export["vocabulary"], weights)
-    return _encoder(settings, export["vocabulary"], weights, export["threshold"]).to(on)
+    known = Vocabulary(export["vocabulary"], typed=about["format"] == EXPORT_FORMAT)
+    return _encoder(settings, known, weights, export["threshold"]).to(on)

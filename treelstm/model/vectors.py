@@ -13,7 +13,7 @@ from torch import Tensor
 from treelstm.errors import UserError
 from treelstm.files import open_file
 from treelstm.trees.forest import Array
-from treelstm.trees.vocabulary import key_of
+from treelstm.trees.vocabulary import key_of, value_of
 
 STATE = {"vector_table", "vector_words"}  # names in an encoder's state dict
 SCALE = 0.15  # root mean square of embeddings before training; a node adds up several symbols
@@ -48,8 +48,9 @@ class Vectors:
         """
         get, rows = self._rows.get, []
         for symbol in symbols:
-            value = symbol.partition("=")[2]
-            rows.append(get(value, get(value.lower(), -1)) if key_of(symbol) in keys else -1)
+            known = key_of(symbol) in keys and not symbol.endswith(r"=\?")  # "?" has never had a vector
+            value = value_of(symbol)
+            rows.append(get(value, get(value.lower(), -1)) if known else -1)
         return np.array(rows, np.int64)
 
 

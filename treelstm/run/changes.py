@@ -98,13 +98,19 @@ def refusals(config: Config, corpus: Corpus, content: Commit, path: Path) -> lis
         else:
             continue
         reasons.append((text, remedy))
-    symbols, changed = content["vocabulary"], found or content.get("changes")
     # With start_from, the vocabulary came with the weights; with other data it stays as it was.
-    same = content["config"].get("start_from") is not None or symbols == list(corpus.vocabulary.symbols)
-    if not changed and not same:
-        text = f"{name} was trained with {len(symbols)} symbols, the trees now give"
-        remedy = "Use the version of treelstm that wrote it, or choose a new output_dir"
-        reasons.append((f"{text} {len(corpus.vocabulary)}", remedy))
+    foreign = content["config"].get("start_from") is not None or content.get("changes")
+    same = bool(foreign) or content["vocabulary"] == list(corpus.vocabulary.symbols)
+    same &= content.get("content_digest", corpus.content_digest) == corpus.content_digest
+    if not found and not same:
+        text = (
+            f"{name} was trained on other trees than these files and settings give now: another version "
+        )
+        text += (
+            "of treelstm wrote it, which spells some symbols (numbers, lists in lists) in another way"
+        )
+        remedy = "Use that version, or choose a new output_dir (start_from keeps the weights)"
+        reasons.append((text, remedy))
     return reasons
 
 

@@ -26,14 +26,14 @@ from treelstm.history import (
 )
 from treelstm.model.child_sum import ARITHMETIC
 from treelstm.model.encoder import TreeEncoder
-from treelstm.model.files import load_encoder
+from treelstm.model.files import load_encoder, vocabulary_of
 from treelstm.model.objectives import Objective, objective_of
 from treelstm.model.vectors import Vectors, read_vectors
 from treelstm.process import chosen_device
 from treelstm.run.changes import ended, new_changes, refusals
 from treelstm.run.content import Commit, schedules
 from treelstm.run.directory import ResumePoint, now_at
-from treelstm.trees.vocabulary import Vocabulary
+from treelstm.sealed import FORMAT, UNTYPED
 
 log = logging.getLogger("treelstm")
 
@@ -158,7 +158,7 @@ def resumed_run(config: Config, corpus: Corpus, start: ResumePoint) -> Run:
         )
     new = new_changes(config, corpus, content)
     changed = {change["name"] for change in new}
-    vocabulary, weights = Vocabulary(content["vocabulary"]), content["model_state_dict"]
+    vocabulary, weights = vocabulary_of(content), content["model_state_dict"]
     vectors = Vectors.of_state(weights) if config.vectors_keys else None
     run = _blank_run(config, replace(corpus, vocabulary=vocabulary), vectors)
     run.encoder.load_state_dict(weights)  # of its shapes, see run/content.py
@@ -208,6 +208,7 @@ def _advance_schedule(run: Run) -> None:
 def state_of(run: Run) -> Commit:
     """The content of a checkpoint; tensors are the run's own, not copies."""
     return {
+        "format": FORMAT if run.corpus.vocabulary.typed else UNTYPED,
         "epoch": run.epochs_done + (run.step > 0),
         "step": run.step,
         "model_state_dict": run.encoder.state_dict(),

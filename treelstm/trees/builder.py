@@ -1,9 +1,11 @@
 """JSON ASTs -> a forest of distinct subtrees.
 
 Every JSON object is a node. The objects inside it are its children, the scalars inside it are its
-symbols `key=value`, and its own key in its parent is one more symbol, `role=key`. Child-sum ignores
-the order of siblings, so subtrees that differ only in that order are the same subtree, which is
-stored and computed once (hash-consing).
+symbols `key=value`, and its own key in its parent is one more symbol, `role=key`; trees/vocabulary.py
+says how they are spelled. A list stands for its items; a list that is an item itself is a node, with a
+symbol that says so, and its items have the key of the outer list. Child-sum ignores the order of
+siblings, so subtrees that differ only in that order are the same subtree, which is stored and computed
+once (hash-consing).
 
 With `child_order`, the places of a list's items are kept, counted from 0 with nulls, and each scalar in
 a list of several is a node of its own: a leaf with the symbol `key=value` and no role. The keys of an
@@ -13,9 +15,8 @@ object have no order, in JSON as here.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, count
 from typing import Any
 
@@ -23,65 +24,86 @@ import numpy as np
 
 from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
-from treelstm.trees.vocabulary import UNKNOWN
+from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
+from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
 # Parent's position, place in its list, symbols, empty list for children; parents come first, the root's
 # parent is -1.
 Node = tuple[int, int, list[str], list[int]]
 
-_PLACE = 2**40  # a child is one number here: its subtree + _PLACE times its place in its list
+_PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
+
+_OF_JSON = {dict, list, str, int, float, bool, type(None)}
+_OF_NODES = {dict, list}
+_MANY = 10_000  # nodes after which a tree is looked through for cycles
 
 
 class TreeError(UserError, ValueError):
-    """An AST is not a JSON object, or has neither symbols nor children."""
+    """An AST is no JSON object, is empty, or holds what JSON has no word for."""
 
 
-def _scalar(value: Any) -> str:
-    """The value part of a symbol, written as in JSON."""
-    try:
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-    except ValueError:  # Python's limit for integers
-        limit = f"{sys.get_int_max_str_digits():,} digits"
-        raise TreeError(f"holds a number of more than {limit}, which must be a text") from None
-    return rf"\{text}" if text == UNKNOWN else text
+class _Texts(dict[str, str]):
+    """The symbol of each text under one key."""
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+
+    def __missing__(self, text: str) -> str:
+        self[text] = symbol = self.start + spelled_text(text)
+        return symbol
 
 
-def _nodes(ast: dict[str, Any], ignored: frozenset[str], child_order: bool) -> list[Node]:
-    """The nodes of one AST.
+class _Keys(dict[str, _Texts | None]):
+    """What begins a symbol, by key; None for an ignored one."""
+
+    def __init__(self, ignored: Iterable[str]) -> None:
+        self.ignored, self.roles = frozenset(ignored), _Texts(ROLE)
+        super().__init__(dict.fromkeys(self.ignored))
+
+    def __missing__(self, key: object) -> _Texts:
+        if not isinstance(key, str):
+            raise NotJson
+        self[key] = texts = _Texts(spelled_key(key))
+        return texts
+
+
+def _nodes(ast: dict[str, Any], keys: _Keys, child_order: bool) -> list[Node]:
+    """The nodes of one AST; raises NotJson.
 
     Not recursive, so that only memory limits the depth of a tree.
     """
-    pending: list[tuple[dict[str, Any], str | None, int, int]] = [(ast, None, -1, 0)]
+    pending: list[tuple[Any, str | None, int, int]] = [(ast, None, -1, 0)]
     nodes: list[Node] = []
+    roles = keys.roles
     for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
-        symbols = [] if role is None else [f"role={role}"]
+        symbols = [] if role is None else [roles[role]]
+        if type(node) is list:  # it is an item of a list
+            symbols.append(LIST)
+            node = {role: node}
         for key, value in node.items():
-            if value is None or key in ignored:
+            if value is None or (texts := keys[key]) is None:
                 continue
-            if isinstance(value, str) and value != UNKNOWN:  # by far the most frequent
-                symbols.append(f"{key}={value}")
+            if type(value) is str:  # by far the most frequent
+                symbols.append(texts[value])
                 continue
-            in_order = child_order and isinstance(value, list) and len(value) > 1
-            for index, item in enumerate(_flat(value) if isinstance(value, list) else (value,)):
-                if isinstance(item, dict):
+            if type(value) not in _OF_JSON:
+                value = as_json(value)
+            in_order = child_order and type(value) is list and len(value) > 1
+            for index, item in enumerate(value if type(value) is list else (value,)):
+                if type(item) not in _OF_JSON:
+                    item = as_json(item)
+                if type(item) in _OF_NODES:
                     pending.append((item, key, position, index * in_order))
-                elif item is not None and in_order:
+                elif in_order and item is not None:
                     pending.append(({key: item}, None, position, index))
+                elif type(item) is str:
+                    symbols.append(texts[item])
                 elif item is not None:
-                    symbols.append(f"{key}={_scalar(item)}")
+                    symbols.append(f"{texts.start}\\{written(item)}")
         nodes.append((parent, place, symbols, []))
+        if position == _MANY and first_problem(ast, keys.ignored):  # a cycle would never end
+            raise NotJson
     return nodes
-
-
-def _flat(items: list[Any]) -> Iterator[Any]:
-    """The items of nested lists, in order."""
-    stack = items[::-1]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += reversed(item)
-        else:
-            yield item
 
 
 class ForestBuilder:
@@ -93,7 +115,7 @@ class ForestBuilder:
     def __init__(
         self, ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
     ) -> None:
-        self._ignored, self._child_order = frozenset(ignored_keys), child_order
+        self._keys, self._child_order = _Keys(ignored_keys), child_order
         self._unshared = None if share else count()
         self._symbol_of: defaultdict[str, int] = defaultdict()
         self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
@@ -104,17 +126,22 @@ class ForestBuilder:
         self._roots: list[int] = []
         self._sizes: list[int] = []
 
-    def add(self, ast: Any) -> None:
-        """Adds one tree.
+    def add(self, ast: Any, name: str = "ast") -> None:
+        """Adds one tree; `name` begins the text of an error.
 
         Raises:
-            TreeError: `ast` is not a JSON object, or is empty.
+            TreeError: `ast` is no JSON object, is empty, or holds what JSON has no word for; says where.
         """
-        if not isinstance(ast, dict):
-            raise TreeError(f"is {_kind(ast)}, expected a JSON object, the root of the tree")
-        nodes = _nodes(ast, self._ignored, self._child_order)
+        try:
+            root = ast if type(ast) is dict else as_json(ast)
+            if not isinstance(root, dict):
+                raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
+            nodes = _nodes(root, self._keys, self._child_order)
+        except NotJson:
+            raise TreeError(f"{name}{first_problem(ast, self._keys.ignored)}") from None
         if len(nodes) == 1 and not nodes[0][2]:
-            raise TreeError("is an empty tree: no symbols and no children outside the ignored keys")
+            none = "no symbols and no children outside the ignored keys"
+            raise TreeError(f"{name} is an empty tree: {none}")
         self.add_nodes(nodes)
 
     def add_nodes(self, nodes: list[Node]) -> None:
@@ -187,13 +214,6 @@ class ForestBuilder:
         return digests
 
 
-def _kind(value: Any) -> str:
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
-
-
 def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
     """Row pointers, and the values of all rows one after another."""
     pointers = pointers_of(np.fromiter(map(len, rows), np.int64, len(rows)))
@@ -209,12 +229,16 @@ def compile_forest(
     """The forest of `asts`, one tree each.
 
     Raises:
-        TreeError: an AST is not a JSON object, or is empty; says which one.
+        TreeError: an AST is no JSON object, is empty, or holds what JSON has no word for; says where.
     """
     builder = ForestBuilder(ignored_keys, share, child_order)
-    for number, ast in enumerate(asts):
+    try:
+        each = iter(asts)
+    except TypeError:
+        raise TreeError(f"asts is {kind(asts)}, expected a list of trees.") from None
+    for number, ast in enumerate(each):
         try:
-            builder.add(ast)
+            builder.add(ast, f"asts[{number}]")
         except TreeError as error:
-            raise TreeError(f"asts[{number}] {error}. Remove or repair it.") from None
+            raise TreeError(f"{error}. Correct or remove it.") from None
     return builder.forest()

@@ -1,0 +1,113 @@
+"""What an AST may hold: what JSON has a word for, and what else of Python is a mapping or a sequence."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import UserString
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_PATH = 200  # the most characters of a path that are shown
+_NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
+_Place = tuple[Any, str]  # the place of the holder, or None, and the step from there
+
+
+class NotJson(ValueError):
+    """A value for which JSON has no word; says what it is."""
+
+
+def as_json(value: Any) -> Any:
+    """The value as a dict, a list, str, int, float, bool or None, of that very type.
+
+    Raises:
+        NotJson: it is nothing of these.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, Mapping):
+            return dict(value.items())
+        if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
+            return list(value)
+    except Exception as error:  # whatever the methods of a user's own class raise
+        raise NotJson(f"a {type(value).__name__} that cannot be read ({error!r:.80})") from error
+    raise NotJson(f"{kind(value)}, for which JSON has no word")
+
+
+def written(value: Any) -> str:
+    """A number or a boolean as JSON writes it; raises NotJson where it cannot."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NotJson(f"the number {value}, which JSON does not have")
+    try:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    except ValueError:  # Python's limit for integers
+        limit = f"{sys.get_int_max_str_digits():,} digits"
+        raise NotJson(f"a number of more than {limit}, which must be a text") from None
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def first_problem(ast: Any, ignored: Container[str]) -> str | None:
+    """Where an AST holds itself, or something that JSON has no word for, and what; None if nowhere.
+
+    The place comes first, as in ".body[0] is a set". Each object is visited once.
+    """
+    waiting: list[tuple[Any, _Place | None]] = [(ast, (None, ""))]
+    seen: dict[int, Any] = {}  # by id; as long as an object is here, no other one has its id
+    above = set[int]()  # ids of the objects that hold the next one
+    while waiting:
+        value, place = waiting.pop()
+        if place is None:  # all that it holds has been visited
+            above.remove(id(value))
+            continue
+        if id(value) in above:
+            return f"{_path(place)} is one of the objects that hold it, a tree without end"
+        try:
+            found = as_json(value)
+            items = list[tuple[str, Any]]()
+            if isinstance(found, list):
+                items = [(f"[{i}]", item) for i, item in enumerate(found)]
+            elif isinstance(found, dict):
+                items = [(_step(key), item) for key, item in found.items() if key not in ignored]
+            elif found is not None and not isinstance(found, str):
+                written(found)
+        except NotJson as error:
+            return f"{_path(place)} is {error}"
+        if isinstance(found, dict | list) and id(value) not in seen:
+            seen[id(value)] = value
+            above.add(id(value))
+            waiting.append((value, None))
+            waiting += [(item, (place, step)) for step, item in reversed(items)]
+    return None
+
+
+def _step(key: Any) -> str:
+    if not isinstance(key, str):
+        raise NotJson(f"a mapping with the key {key!r:.40}, expected a text")
+    return f".{key}" if key.isidentifier() else f"[{key!r:.40}]"
+
+
+def _path(place: _Place | None) -> str:
+    steps = list[str]()
+    while place is not None:
+        place, step = place
+        steps.append(step)
+    path = "".join(reversed(steps))
+    return path if len(path) <= _PATH else f"{path[: _PATH // 2]} ... {path[-_PATH // 2 :]}"
