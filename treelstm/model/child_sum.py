@@ -73,7 +73,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         child, child_start = batch.child, batch.child_start
         two_terms = torch.stack((child, batch.parent + (nodes - leaves)), dim=1).flatten()
         own = torch.arange(edges, device=x.device)
-        factors = batch.factors[batch.place].to(x.dtype) if "factors" in batch else None  # [E, H]
+        factors = batch.factors.to(x.dtype)[batch.place] if "factors" in batch else None  # [E, H]
         every_second = 2 * own
         u_t, u_f_t = u.t(), u_f.t()
 

@@ -27,8 +27,7 @@ from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
 from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
-# Parent's position, place in its list, symbols, empty list for children; parents come first, the root's
-# parent is -1.
+# Position of the parent, an earlier node, or -1; place in its list; symbols; empty list for children.
 Node = tuple[int, int, list[str], list[int]]
 
 _PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
@@ -166,9 +165,7 @@ class ForestBuilder:
         self._sizes.append(len(nodes))
 
     def forest(self) -> Forest:
-        """The trees so far. Their subtrees do not depend on the order of keys and trees, nor on that of
-        siblings without `child_order`.
-        """
+        """The trees so far. The order of keys and trees does not matter, nor that of lists by default."""
         symbols = sorted(self._symbol_of)
         symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
         digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
@@ -221,10 +218,7 @@ def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
 
 
 def compile_forest(
-    asts: Iterable[Any],
-    ignored_keys: Iterable[str] = (),
-    share: bool = True,
-    child_order: bool = False,
+    asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
 ) -> Forest:
     """The forest of `asts`, one tree each.
 
