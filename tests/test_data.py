@@ -108,6 +108,10 @@ LINE_FAULTS = {
     "broken JSON": (lambda raw: raw[:40], r"not JSON \("),
     "not UTF-8": (lambda raw: b"\xff" + raw, r"not UTF-8 \(byte 1 of the line is 0xff\)"),
     "a list": (lambda raw: b"[1]", "not a JSON object"),
+    "a deep label": (
+        lambda raw: raw.replace(b'"label": 0', b'"label": ' + b"[" * 9999 + b"]" * 9999),
+        "label is a list, but the file's name says 0",
+    ),
     "deep and cut": (
         lambda raw: raw.strip()[:-1] + b', "x": ' + b"[" * 50_000,
         r"not JSON \(Expecting value",

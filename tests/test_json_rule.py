@@ -29,7 +29,6 @@ from treelstm import (
     evaluate,
     export_encoder,
     import_encoder,
-    load_checkpoint,
     load_encoder,
     load_pairs,
     train,
@@ -202,6 +201,7 @@ FOREIGN = {
     "a complex number": (1j, "is a complex"),
     "a class": (dict, "is a type"),
     "a key that is a number": ({3: "x"}, "is a mapping with the key 3, expected a text"),
+    "a key of null": ({3: None}, "is a mapping with the key 3, expected a text"),
     "a key that is None": (collections.UserDict({None: 1}), "is a mapping with the key None"),
     "a broken mapping": (Broken(), r"is a Broken that cannot be read \(OSError\('gone'\)\)"),
     "a tree that holds itself": (

@@ -14,6 +14,7 @@ from treelstm.data.pairs import Corpus, DataError, Pairs
 from treelstm.data.reading import parse
 from treelstm.files import is_there, open_file
 from treelstm.trees.forest import Array
+from treelstm.trees.values import brief
 from treelstm.trees.vocabulary import key_of
 
 _METADATA_BYTES = 2**20
@@ -156,9 +157,7 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     counts = [int((pairs.label == label).sum()) for label in (1, 0)]
     true = dict(zip(("num_positive_pairs", "num_negative_pairs"), counts, strict=True))
     true["total_pairs"] = len(pairs)
-    wrong = [
-        f"{k} {str(said[k])[:40]}, found {v}" for k, v in true.items() if k in said and said[k] != v
-    ]
+    wrong = [f"{k} {brief(said[k])}, found {v}" for k, v in true.items() if k in said and said[k] != v]
     text = f"{path} says {'; '.join(wrong)}" if wrong else f"{path} agrees with the files"
     yield judged(text, bool(wrong), WARNING, "Check that no pair file is incomplete, then correct it")
 

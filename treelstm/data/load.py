@@ -8,7 +8,6 @@ collected and reported in one error.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
 from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.forest import Array
+from treelstm.trees.values import brief
 from treelstm.trees.vocabulary import Vocabulary
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
@@ -274,7 +274,7 @@ def _record_problems(
     if label is None and found is None and similarity is None:
         yield "label and similarity are missing", "Add one of them, or both"
     elif isinstance(found, bool) or found not in allowed:
-        said = f"label is {json.dumps(found)[:40]}" if "label" in record else "label is missing"
+        said = f"label is {brief(found)}" if "label" in record else "label is missing"
         expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
         yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
     if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:

@@ -150,8 +150,8 @@ def _decoded(text: str) -> Any:
     at = _next(text, 0)
     while True:
         if closings and closings[-1] == "}":
-            at = _next(text, at, '"', skip=False)
-            key, at = scanstring(text, at)
+            _next(text, at, '"')
+            key, at = scanstring(text, at + 1)
             held[-1].append(key)
             at = _next(text, _next(text, at), ":")
         if text.startswith(("{", "["), at):
@@ -178,11 +178,11 @@ def _decoded(text: str) -> Any:
         at = _next(text, at, ",")
 
 
-def _next(text: str, at: int, mark: str = "", skip: bool = True) -> int:
+def _next(text: str, at: int, mark: str = "") -> int:
     """The place behind `mark`, which must be at `at`, and behind spaces after it."""
     if not text.startswith(mark, at):
         raise json.JSONDecodeError(f"Expecting {mark!r} delimiter", text, at)
-    return _SPACE.match(text, at + len(mark)).end() if skip else at + len(mark)  # type: ignore[union-attr]
+    return _SPACE.match(text, at + len(mark)).end()  # type: ignore[union-attr]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -229,7 +229,7 @@ class TreeEncoder(nn.Module):
         """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.
 
         Raises:
-            TreeError: an AST is empty or holds what JSON does not know (says where), or `asts` is no list.
+            TreeError: an AST is empty or not what JSON can say (names the place); `asts` is no list.
         """
         if isinstance(asts, Mapping | str):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")

@@ -80,7 +80,7 @@ def _nodes(ast: dict[str, Any], keys: _Keys, child_order: bool) -> list[Node]:
             symbols.append(LIST)
             node = {role: node}
         for key, value in node.items():
-            if value is None or (texts := keys[key]) is None:
+            if (texts := keys[key]) is None or value is None:
                 continue
             if type(value) is str:  # by far the most frequent
                 symbols.append(texts[value])
@@ -137,7 +137,8 @@ class ForestBuilder:
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
             nodes = _nodes(root, self._keys, self._child_order)
         except NotJson:
-            raise TreeError(f"{name}{first_problem(ast, self._keys.ignored)}") from None
+            found = first_problem(ast, self._keys.ignored) or " changes while it is read"
+            raise TreeError(f"{name}{found}") from None
         if len(nodes) == 1 and not nodes[0][2]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")
@@ -165,7 +166,7 @@ class ForestBuilder:
         self._sizes.append(len(nodes))
 
     def forest(self) -> Forest:
-        """The trees so far. The order of keys and trees does not matter, nor that of lists by default."""
+        """The trees so far. Orders of keys and trees do not matter, nor those of lists by default."""
         symbols = sorted(self._symbol_of)
         symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
         digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)

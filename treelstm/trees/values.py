@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections import UserString
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
+_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (type(None), lambda value: value),
+    (bool, lambda value: value),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (Mapping, lambda value: dict(value.items())),
+    (Sequence, list),
+)
 _Place = tuple[Any, str]  # the place of the holder, or None, and the step from there
 
 
@@ -20,26 +30,13 @@ class NotJson(ValueError):
 
 
 def as_json(value: Any) -> Any:
-    """The value as a dict, a list, str, int, float, bool or None, of that very type.
-
-    Raises:
-        NotJson: it is nothing of these.
-    """
+    """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool):
-        return value
     try:
-        if isinstance(value, str):
-            return str.__str__(value)
-        if isinstance(value, int):
-            return int.__int__(value)
-        if isinstance(value, float):
-            return float.__float__(value)
-        if isinstance(value, Mapping):
-            return dict(value.items())
-        if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
-            return list(value)
+        for one_kind, converted in _KINDS:
+            if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
+                return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
         raise NotJson(f"a {type(value).__name__} that cannot be read ({error!r:.80})") from error
     raise NotJson(f"{kind(value)}, for which JSON has no word")
@@ -58,10 +55,15 @@ def written(value: Any) -> str:
 
 def kind(value: Any) -> str:
     """What a value is, in words."""
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def brief(value: Any) -> str:
+    """A value of JSON in at most 40 characters."""
+    return kind(value) if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
 def first_problem(ast: Any, ignored: Container[str]) -> str | None:
