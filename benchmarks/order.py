@@ -40,10 +40,10 @@ PACKAGES = "networkx numpy scipy sklearn sympy torch_geometric".split()
 EPOCHS = 6
 NODES = range(20, 131)  # of the functions that are taken
 TRAINING, UNSEEN = 1_200, 500  # functions
-SIZES = {"embedding_dim": 96, "hidden_dim": 96, "output_dim": 128, "num_threads": 1}
+SIZES = {"embedding_dim": 96, "hidden_dim": 96, "output_dim": 128, "dropout": 0.0, "num_threads": 1}
 NAMES = [f"v{number}" for number in range(40)]  # of variables, so that none is new
 CAP = 8  # from here on, places share one symbol
-ROUNDS, STEPS = 20, 40
+ROUNDS, STEPS = 12, 20
 
 Pair = tuple[ast.FunctionDef, ast.FunctionDef, int]
 Json = dict[str, Any]

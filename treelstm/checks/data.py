@@ -125,6 +125,7 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         places = ", ".join(dict.fromkeys(pairs.where(int(k)) for k in both[:20]))
         text = f"{name}: {len(np.unique(same[both])):,} pair(s) have both labels: {places}"
         remedy = "Remove one of each; if they should differ, look for an ignored key that separates them"
+        remedy += "" if pairs.child_order else ", or set child_order=True if an order in lists does"
         yield Finding(WARNING, text, remedy)
     labelled = same * 3 + pairs.label
     repeated = len(pairs) - len(np.unique(labelled))
