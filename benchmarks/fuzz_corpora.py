@@ -89,7 +89,8 @@ def mutate_content(path: Path, draw: random.Random) -> None:
 def child(work: Path, first: int, last: int) -> None:
     """Prints the number of each mutant before it is tried, then whether it was refused or passed."""
     data = work / "data"
-    store, whole = data / ".forest.bin", treelstm.load_pairs(data)
+    in_order = first // MUTANTS_PER_CHILD % 2 == 1  # every second child reads with child_order
+    store, whole = data / ".forest.bin", treelstm.load_pairs(data, child_order=in_order)
     raw, said = store.read_bytes(), list[str]()
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -102,7 +103,7 @@ def child(work: Path, first: int, last: int) -> None:
             mutate_content(store, draw)
         changed = store.read_bytes() != raw
         said.clear()
-        pairs = treelstm.load_pairs(data)
+        pairs = treelstm.load_pairs(data, child_order=in_order)
         refused = any(str(store) in text and "Compiling the corpus again" in text for text in said)
         equal = store.read_bytes() == raw
         assert equal or not number % 2, "changed bytes were believed"
@@ -118,7 +119,8 @@ def train_one_step(pairs: Any, whole: Any) -> None:
     from treelstm.trees.vocabulary import Vocabulary
 
     assert len(pairs) > 0 and len(pairs.forest) >= len(whole.forest) // 2
-    settings = EncoderSettings(embedding_dim=4, hidden_dim=4, output_dim=2)
+    sizes = {"embedding_dim": 4, "hidden_dim": 4, "output_dim": 2}
+    settings = EncoderSettings(**sizes, child_order=pairs.child_order)
     encoder = TreeEncoder(Vocabulary.of(pairs.forest, pairs.trees), settings)
     batch = encoder.batch(pairs.forest, pairs.trees, encoder.vocabulary.ids(pairs.forest.symbols))
     encoder(batch).square().sum().backward()

@@ -67,6 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "start_from": {"start_from": "undisturbed", "batch_size": 9, "dropout": 0.0},
     "graded": {"objective": "graded", "dropout": 0.3},
     "ranking": {"objective": "ranking", "best_by": "validation_roc_auc", "patience": 3},
+    "order of children": {"child_order": True, "dropout": 0.3, "precision": "bfloat16"},
     "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
     "no bag": {"bag_of_symbols": False, "positive_margin": 0.0, "patience": 2},
     "bag added": {"start_from": "no bag", "learning_rate": 0.01},

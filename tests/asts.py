@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ def star(children: int) -> dict[str, Any]:
 SMALL = EncoderSettings(embedding_dim=5, hidden_dim=6, output_dim=4, ignored_keys=())
 
 
-def encoder_for(asts: list[dict[str, Any]], dtype: torch.dtype = torch.float64) -> TreeEncoder:
-    forest = compile_forest(asts)
+def encoder_for(
+    asts: list[dict[str, Any]], dtype: torch.dtype = torch.float64, child_order: bool = False
+) -> TreeEncoder:
+    forest = compile_forest(asts, child_order=child_order)
     vocabulary = Vocabulary.of(forest, np.arange(len(forest)))
-    return TreeEncoder(vocabulary, SMALL).to(dtype)
+    return TreeEncoder(vocabulary, replace(SMALL, child_order=child_order)).to(dtype)

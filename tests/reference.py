@@ -6,6 +6,7 @@ Beside them the bag of symbols, from a set of texts.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import torch
@@ -44,12 +45,14 @@ def state(encoder: TreeEncoder, node: Any, role: str | None, bag: set[str]) -> t
     u_i, u_o, u_u = encoder.sum_weight.chunk(3)
     u_f = encoder.forget_weight
 
-    h_sum = sum((h for h, _ in children), x.new_zeros(encoder.settings.hidden_dim))  # eq. 2
+    size = encoder.settings.hidden_dim
+    w = torch.linspace(math.pi, 0, size).to(x)
+    h_sum = sum((torch.cos(place * w) * h for place, h, _ in children), x.new_zeros(size))  # eq. 2
     i = torch.sigmoid(w_i @ x + u_i @ h_sum + b_i)  # eq. 3
     o = torch.sigmoid(w_o @ x + u_o @ h_sum + b_o)  # eq. 5
     u = torch.tanh(w_u @ x + u_u @ h_sum + b_u)  # eq. 6
     c = i * u
-    for h_k, c_k in children:
+    for _, h_k, c_k in children:
         c = c + torch.sigmoid(w_f @ x + u_f @ h_k + b_f) * c_k  # eqs. 4, 7
     return o * torch.tanh(c), c  # eq. 8
 
@@ -61,15 +64,19 @@ def _collect(
     symbols: list[str],
     children: list[Any],
     bag: set[str],
+    place: int = 0,
 ) -> None:
+    in_order = encoder.settings.child_order
     if isinstance(value, list):
-        for item in value:
+        for place, item in enumerate(value):
             if isinstance(item, list):
-                children.append(state(encoder, item, key, bag))
+                children.append((place * in_order, *state(encoder, item, key, bag)))
+            elif in_order and len(value) > 1 and not isinstance(item, dict | None):
+                children.append((place, *state(encoder, {key: item}, None, bag)))
             else:
-                _collect(encoder, key, item, symbols, children, bag)
+                _collect(encoder, key, item, symbols, children, bag, place * in_order)
     elif isinstance(value, dict):
-        children.append(state(encoder, value, key, bag))
+        children.append((place, *state(encoder, value, key, bag)))
     elif value is not None:
         spelled = value if isinstance(value, str) else "\\" + json.dumps(value)
         symbols.append(f"{key}={spelled}")

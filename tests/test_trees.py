@@ -158,7 +158,7 @@ def test_batches_made_by_two_threads_equal_those_made_by_one():
 def test_a_forest_cannot_be_changed():
     forest = compile_forest([TREE])
     arrays = [value for value in vars(forest).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 12
+    assert len(arrays) == 13
     for array in arrays:
         with pytest.raises(ValueError, match="read-only"):
             array[:1] = 0

@@ -104,7 +104,8 @@ def _evaluate(config: Config) -> int:
     encoder, run = load_encoder(path, config.device), Config.from_parameters(read_model(path)["config"])
     named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
     if named:
-        pairs, whose = load_pairs(named, encoder.settings.ignored_keys, None), f"of {named}"
+        of = encoder.settings
+        pairs, whose = load_pairs(named, of.ignored_keys, None, of.child_order), f"of {named}"
         if not pairs.has_classes:
             Needed.by(run).check(pairs)
     else:

@@ -119,6 +119,7 @@ class EncoderSettings:
         '"float32" or "bfloat16": of the states and products inside the trees; weights stay float32',
         _one_of("float32", "bfloat16"),
     )
+    child_order: bool = _fixed(False, "whether the order of a list's items counts, as in code")
     vectors_keys: tuple[str, ...] = _fixed((), 'keys whose values have pretrained vectors, as in "word"')
     vectors_frozen: bool = _fixed(False, "keep these vectors as they are, instead of tuning them")
     ignored_keys: tuple[str, ...] = _fixed(
@@ -333,9 +334,8 @@ class Config(EncoderSettings):
 
 # What earlier versions did, which had no such settings.
 _EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}
-_ADDED = (
-    "objective temperature similarity_low similarity_high vectors vectors_keys vectors_frozen".split()
-)
+_ADDED = "objective temperature similarity_low similarity_high vectors vectors_keys".split()
+_ADDED += ["vectors_frozen", "child_order"]
 
 
 def completed(settings: Settings) -> Settings:

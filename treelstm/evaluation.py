@@ -70,13 +70,14 @@ def _encodings(encoder: TreeEncoder, pairs: Pairs, trees: Array) -> torch.Tensor
     """Encodings of trees of `pairs`, which must have been read as the encoder reads trees.
 
     Raises:
-        ConfigError: they were read with other ignored keys; names both.
+        ConfigError: they were read with other ignored keys or another child_order; names both.
     """
-    theirs, ours = sorted(pairs.ignored_keys), sorted(encoder.settings.ignored_keys)
+    theirs, ours = ((sorted(of.ignored_keys), of.child_order) for of in (pairs, encoder.settings))
     if theirs != ours:
         raise ConfigError(
-            f"the pairs were read with ignored_keys={theirs}, the encoder has {ours}. Read them with "
-            "load_pairs(directory, encoder.settings.ignored_keys)."
+            f"the pairs were read with ignored_keys={theirs[0]} and child_order={theirs[1]}, "
+            f"the encoder has {ours[0]} and {ours[1]}. Read them with load_pairs(directory, "
+            "encoder.settings.ignored_keys, child_order=encoder.settings.child_order)."
         )
     return encoder.encode_trees(pairs.forest, trees)
 

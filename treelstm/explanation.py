@@ -67,18 +67,20 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
 
 def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[list[str]]]]:
     """For each tree: itself, then without each of its first nodes but the root; these nodes' symbols.
+    Siblings of a node that is left out keep their places, as if null stood there.
 
     All share the trees' own subtrees: only the nodes from a gap up to the root are new.
     """
     base = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, np.asarray(trees))[0]])
     like = base.tolist()  # the subtree of `forest` whose symbols each subtree here has
     height = forest.height[base].tolist()
-    below = (forest.child[forest.child_ptr[each] : forest.child_ptr[each + 1]] for each in like)
-    children = [np.searchsorted(base, some).tolist() for some in below]
+    number_of = {subtree: number for number, subtree in enumerate(like)}
+    children = [[(number_of[each], place) for each, place in forest.children(of)] for of in like]
     roots, rows, bags, symbols = list[int](), list[Array](), list[Array](), list[list[list[str]]]()
     for tree in trees:
         graph = forest.graph(tree)
         subtree, parents = graph.subtree.numpy(), [-1, *graph.edge_index[0].tolist()]
+        places = graph.place.tolist()
         own = np.searchsorted(base, subtree)
         count = min(len(own), MOST_NODES, max(_MOST_WORK // len(own), 2))
         for gap in range(count):  # a gap at the root: the whole tree
@@ -90,12 +92,12 @@ def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[l
             while node:
                 parent = parents[node]
                 siblings = children[own[parent]].copy()
-                siblings.remove(own[node])
-                siblings += path[-1:]
+                siblings.remove((own[node], places[node]))
+                siblings += [(each, places[node]) for each in path[-1:]]
                 path.append(len(like))
                 like.append(int(subtree[parent]))
                 children.append(siblings)
-                height.append(1 + max((height[child] for child in siblings), default=-1))
+                height.append(1 + max((height[child] for child, _ in siblings), default=-1))
                 there[parent], node = False, parent
             roots.append(path[-1] if path else int(own[0]))
             rows.append(np.append(np.unique(own[there]), np.array(path, np.int64)))
@@ -103,12 +105,14 @@ def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[l
     order = np.argsort(height, kind="stable")  # children before parents
     number = np.argsort(order)
     positions, symbols_each = entries(forest.symbol_ptr, np.array(like)[order])
+    edges = np.array([edge for each in order for edge in children[each]], np.int64).reshape(-1, 2)
     variants = replace(
         forest,
         symbol_ptr=pointers_of(symbols_each),
         symbol=forest.symbol[positions],
         child_ptr=pointers_of(np.array([len(children[each]) for each in order])),
-        child=number[np.array([child for each in order for child in children[each]], np.int64)],
+        child=number[edges[:, 0]],
+        place=edges[:, 1] if len(forest.place) else forest.place,
         height=np.array(height)[order],
         root=number[roots],
         tree_ptr=pointers_of(np.array([len(row) for row in rows])),

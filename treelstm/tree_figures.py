@@ -139,12 +139,12 @@ def _top(forest: Forest, root: int) -> tuple[list[int], list[int], list[list[int
     subtrees, depth, partly = [root], [0], set()
     children: list[list[int]] = []
     for parent, subtree in enumerate(subtrees):  # it grows during the loop
-        below = forest.child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
+        below = [child for child, _ in forest.children(subtree)]
         room = _NODES - len(subtrees) if depth[parent] < _LEVELS - 1 else 0
         if len(below) > room:
             partly.add(parent)
         children.append([*range(len(subtrees), len(subtrees) + min(len(below), room))])
-        subtrees += below[:room].tolist()
+        subtrees += below[:room]
         depth += [depth[parent] + 1] * len(children[parent])
     return subtrees, depth, children, partly
 

@@ -36,7 +36,7 @@ def data(tiny: Path, tmp_path: Path) -> Path:
 def same(first: Pairs, second: Pairs) -> bool:
     mine, theirs = vars(first) | vars(first.forest), vars(second) | vars(second.forest)
     names = [name for name, value in mine.items() if isinstance(value, np.ndarray)]
-    assert len(names) == 18
+    assert len(names) == 19
     equal = all(np.array_equal(mine[n], theirs[n], equal_nan=n == "similarity") for n in names)
     return equal and all(mine[name] == theirs[name] for name in ("symbols", "sentences"))
 

@@ -30,13 +30,14 @@ def gradients(encoder: TreeEncoder, output: torch.Tensor) -> dict[str, torch.Ten
 
 
 def batched(encoder: TreeEncoder, asts: list[Any], share: bool = True) -> torch.Tensor:
-    forest = compile_forest(asts, encoder.settings.ignored_keys, share)
+    of = encoder.settings
+    forest = compile_forest(asts, of.ignored_keys, share, of.child_order)
     trees, ids = np.arange(len(forest)), encoder.vocabulary.ids(forest.symbols)
     return encoder(encoder.batch(forest, trees, ids))
 
 
-def assert_equal_to_reference(asts: list[dict[str, Any]]) -> None:
-    encoder = encoder_for(asts)
+def assert_equal_to_reference(asts: list[dict[str, Any]], child_order: bool = False) -> None:
+    encoder = encoder_for(asts, child_order=child_order)
     ours = batched(encoder, asts)
     expected = torch.stack([reference.encode(encoder, ast) for ast in asts])
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-9)
@@ -46,9 +47,9 @@ def assert_equal_to_reference(asts: list[dict[str, Any]]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(trees(), min_size=1, max_size=5))
-def test_random_trees_equal_the_recursive_reference_in_outputs_and_gradients(asts):
-    assert_equal_to_reference(asts)
+@given(st.lists(trees(), min_size=1, max_size=5), st.booleans())
+def test_random_trees_equal_the_recursive_reference_in_outputs_and_gradients(asts, child_order):
+    assert_equal_to_reference(asts, child_order)
 
 
 @pytest.mark.parametrize(

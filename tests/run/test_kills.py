@@ -46,6 +46,7 @@ def test_15_kills_spread_over_all_phases_end_bit_identical(data, undisturbed, tm
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "graded": {"objective": "graded", "dropout": 0.3},
     "ranking": {"objective": "ranking", "keep": 1},
+    "order of children": {"child_order": True, "dropout": 0.3},
     "bag alone": {"hidden_dim": 0, "best_by": "validation_loss"},
     "as before there was a bag": {"bag_of_symbols": False, "positive_margin": 0.0, "patience": 2},
     "a bag added to a tree": {"start_from": "a run without a bag"},

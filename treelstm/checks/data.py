@@ -82,7 +82,7 @@ def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
     if config.objective == "ranking":
         text = f"{name}: {similar:,} similar pairs"
         if name == "training":
-            every = load_pairs(directory, config.ignored_keys, config.objective)
+            every = load_pairs(directory, config.ignored_keys, config.objective, config.child_order)
             others = int((every.label != 1).sum())
             text += f"; the {others:,} others of {directory} are not trained on" if others else ""
         return Finding(OK, text)
@@ -125,6 +125,7 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         places = ", ".join(dict.fromkeys(pairs.where(int(k)) for k in both[:20]))
         text = f"{name}: {len(np.unique(same[both])):,} pair(s) have both labels: {places}"
         remedy = "Remove one of each; if they should differ, look for an ignored key that separates them"
+        remedy += "" if pairs.child_order else ", or set child_order=True if an order in lists does"
         yield Finding(WARNING, text, remedy)
     labelled = same * 3 + pairs.label
     repeated = len(pairs) - len(np.unique(labelled))
@@ -153,7 +154,7 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
         return
     # Some of the pairs of the files are held out for validation, or are no pairs for this objective.
     if config.validation_path is None or config.objective == "ranking":
-        pairs = load_pairs(directory, config.ignored_keys, config.objective)
+        pairs = load_pairs(directory, config.ignored_keys, config.objective, config.child_order)
     counts = [int((pairs.label == label).sum()) for label in (1, 0)]
     true = dict(zip(("num_positive_pairs", "num_negative_pairs"), counts, strict=True))
     true["total_pairs"] = len(pairs)

@@ -42,14 +42,14 @@ def load_corpus(config: Config) -> Corpus:
     """
     require_config(config)
     needed = Needed.by(config)
-    training = _load(config.data_path, config.ignored_keys, needed, "data_dir")
+    training = _load(config.data_path, config, needed, "data_dir")
     fingerprint = {f"training/{name}": sha for name, sha in training.fingerprint.items()}
     if config.validation_path is None:
         training, validation = _split(training, config)
         needed.check(training, "leaves for training")
         needed.check(validation, "leaves for validation")
     else:
-        validation = _load(config.validation_path, config.ignored_keys, needed, "validation_dir")
+        validation = _load(config.validation_path, config, needed, "validation_dir")
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
     if config.objective == "ranking":
         training = training[np.flatnonzero(training.label == 1)]
@@ -76,17 +76,18 @@ def load_pairs(
     directory: Path | str,
     ignored_keys: tuple[str, ...] = EncoderSettings.ignored_keys,
     objective: str | None = Config.objective,
+    child_order: bool = EncoderSettings.child_order,
 ) -> Pairs:
-    """All pairs of `directory`: from the cache, or compiled if files or ignored keys have changed.
+    """All pairs of `directory`: from the cache, or compiled if files or these settings have changed.
 
     Raises:
         DataError: the files cannot be used, or lack what `objective` needs ("contrastive": both classes,
             "graded": a similarity for every pair, "ranking": similar pairs, None: nothing); the message
             lists the problems.
-        ConfigError: `ignored_keys` is not a list of texts.
+        ConfigError: `ignored_keys` is not a list of texts, or `child_order` not True or False.
     """
-    ignored_keys = EncoderSettings(ignored_keys=ignored_keys).ignored_keys  # checks them
-    return _load(Path(directory), ignored_keys, Needed(objective))
+    settings = EncoderSettings(ignored_keys=ignored_keys, child_order=child_order)  # checks them
+    return _load(Path(directory), settings, Needed(objective))
 
 
 @dataclass(frozen=True)
@@ -155,17 +156,18 @@ class Needed:
             raise DataError(problems)
 
 
-def _load(directory: Path, ignored_keys: tuple[str, ...], needed: Needed, setting: str = "") -> Pairs:
+def _load(directory: Path, settings: EncoderSettings, needed: Needed, setting: str = "") -> Pairs:
     paths, fingerprint = pair_files(directory, needed, setting), {}
     for path in paths:
         try:
             fingerprint[path.name] = digest_of(path)
         except OSError as error:
             raise _unreachable(path, error) from error
-    source = {"paths": paths, "fingerprint": fingerprint, "ignored_keys": ignored_keys}
+    source = {"paths": paths, "fingerprint": fingerprint}
+    source |= {name: getattr(settings, name) for name in ("ignored_keys", "child_order")}
     pairs = read_store(directory, source)
     if pairs is None:
-        pairs = _compile(paths, ignored_keys)  # the files may have changed: it takes digests of its own
+        pairs = _compile(paths, settings)  # the files may have changed: it takes digests of its own
         write_store(directory, pairs)
     needed.check(pairs)
     return pairs
@@ -213,9 +215,9 @@ def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tupl
     return tuple(paths[0] for paths in found.values())
 
 
-def _compile(paths: tuple[Path, ...], ignored_keys: tuple[str, ...]) -> Pairs:
+def _compile(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
     problems, fingerprint = Problems(), dict[str, str]()
-    builder = ForestBuilder(ignored_keys)
+    builder = ForestBuilder(settings.ignored_keys, child_order=settings.child_order)
     rows: list[tuple[int, float | None, int, int]] = []  # label, similarity, file, line
     sentences: list[str | None] = []
     for number, path in enumerate(paths):
@@ -244,7 +246,8 @@ def _compile(paths: tuple[Path, ...], ignored_keys: tuple[str, ...]) -> Pairs:
         sentences=tuple(sentences),
         paths=paths,
         fingerprint=fingerprint,
-        ignored_keys=ignored_keys,
+        ignored_keys=settings.ignored_keys,
+        child_order=settings.child_order,
     )
 
 

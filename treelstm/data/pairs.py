@@ -90,6 +90,7 @@ class Pairs:
     paths: tuple[Path, ...]  # the files
     fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
     ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
+    child_order: bool  # whether the order of lists was kept
 
     def __repr__(self) -> str:
         similar = int((self.label == 1).sum())
@@ -104,6 +105,8 @@ class Pairs:
     def check(self) -> None:
         """Raises ValueError unless the arrays fit each other and the forest, as compiled ones do."""
         check_forest(self.forest)
+        places = len(self.forest.place) == len(self.forest.child) * self.child_order
+        require(places, "children have places without child_order, or none with it")
         trees, columns = len(self.forest), [getattr(self, name) for name in PAIR_ARRAYS]
         require({len(column) for column in columns} == {len(self)}, "columns differ in length")
         require(len(self.sentences) == trees, "there is not one sentence for each tree")

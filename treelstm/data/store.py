@@ -1,9 +1,9 @@
 """The compiled corpus: forest and pairs as flat arrays in one file beside the data.
 
-It is used while the bytes of the pair files and the ignored keys are those it was compiled from. The
-file: 16 bytes that name it, the SHA-256 of all that follows, the length of the header, the header (JSON:
-key, texts and the lengths of the arrays), the arrays. Nothing in it is believed: what does not match its
-digest, or whose arrays do not fit each other, is compiled again.
+It is used while the bytes of the pair files, the ignored keys and child_order are those it was compiled
+from. The file: 16 bytes that name it, the SHA-256 of all that follows, the length of the header, the
+header (JSON: key, texts and the lengths of the arrays), the arrays. Nothing in it is believed: what does
+not match its digest, or whose arrays do not fit each other, is compiled again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _DTYPES = {"similarity": "<f8", "tree_digest": "S32"}  # all others: <i8
 _LEFTOVER_SECONDS = 3600.0  # what another process is writing now is younger
 
 
-def _key(fingerprint: dict[str, str], ignored_keys: tuple[str, ...]) -> str:
+def _key(fingerprint: dict[str, str], ignored_keys: tuple[str, ...], child_order: bool) -> str:
     """Names what a compiled corpus was made from: equal keys, equal corpora."""
-    return json.dumps([_FORMAT, fingerprint, sorted(ignored_keys)], sort_keys=True)
+    return json.dumps([_FORMAT, fingerprint, sorted(ignored_keys), child_order], sort_keys=True)
 
 
 def _store_path(directory: Path) -> Path | None:
@@ -81,7 +81,7 @@ def _packed(pairs: Pairs) -> list[bytes | memoryview]:
     arrays = {name: getattr(forest, name) for name in _FOREST_ARRAYS}
     arrays |= {name: getattr(pairs, name) for name in PAIR_ARRAYS}
     about = {
-        "key": _key(pairs.fingerprint, pairs.ignored_keys),
+        "key": _key(pairs.fingerprint, pairs.ignored_keys, pairs.child_order),
         "symbols": forest.symbols,
         "sentences": pairs.sentences,
         "lengths": {name: len(array) for name, array in arrays.items()},
@@ -129,7 +129,7 @@ def _unpacked(data: bytes, source: dict[str, Any]) -> Pairs | None:
     about = parse(bytes(view[_HEADER:start]))
     if not isinstance(about, dict) or not isinstance(about.get("key"), str):
         raise ValueError("its header has no key")
-    if about["key"] != _key(source["fingerprint"], source["ignored_keys"]):
+    if about["key"] != _key(*(source[name] for name in ("fingerprint", "ignored_keys", "child_order"))):
         return None
     symbols = _texts(about.get("symbols"), {str})
     sentences = _texts(about.get("sentences"), {str, type(None)})

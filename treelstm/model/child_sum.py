@@ -54,6 +54,8 @@ class ChildSumTreeLSTM(torch.autograd.Function):
     The gates lie in the order i, o, u, f along the first axis of the weights:
     `w` [4H, D] and `b` [4H] act on inputs, `u` [3H, H] on the sum of the children's states,
     `u_f` [H, H] on each child's state. Returns h [B, H] of the trees' roots.
+
+    In a batch with `factors`, fixed numbers, a child's state counts in eq. 2 times those of its place.
     """
 
     @staticmethod
@@ -71,6 +73,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         child, child_start = batch.child, batch.child_start
         two_terms = torch.stack((child, batch.parent + (nodes - leaves)), dim=1).flatten()
         own = torch.arange(edges, device=x.device)
+        factors = batch.factors.to(x.dtype)[batch.place] if "factors" in batch else None  # [E, H]
         every_second = 2 * own
         u_t, u_f_t = u.t(), u_f.t()
 
@@ -80,7 +83,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             if at.start:
                 child_k, start, f_k = child[edge], child_start[at], f[edge]
                 count = len(child_k)
-                below = _sum_rows(h, child_k, start)  # eq. 2
+                below = _sum_rows(h, child_k, start, factors, edge)  # eq. 2
                 h_sum[at.start - leaves : at.stop - leaves] = below
                 gates_k.addmm_(below, u_t)
                 both = two_terms[2 * edge.start : 2 * edge.stop]
@@ -97,7 +100,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
             if at.stop < nodes:
                 torch.mm(h_k, u_f_t, out=terms[at])
         ctx.save_for_backward(x, w, u, u_f, gates, f, h, c, tanh_c, h_sum, own)
-        ctx.batch = batch
+        ctx.batch, ctx.factors = batch, factors
         return h.index_select(0, batch.root)
 
     @staticmethod
@@ -126,6 +129,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         d_forget_h = h.new_empty(below, size)  # by U_f h_k, rows of children
         parent, by_child, by_child_start = batch.parent, batch.by_child, batch.by_child_start
         parent_by_child = parent.index_select(0, by_child) - leaves
+        factors = None if ctx.factors is None else ctx.factors[by_child]
 
         for at, edge, up in reversed(batch.levels):
             d_gates_k, d_c_k, d_h_k = d_gates[at], d_c[at], d_h[at]
@@ -137,7 +141,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
                 by_c = _sum_rows(d_kept, to, start)
                 d_forget = torch.sub(by_c, _sum_rows(d_kept_f, to, start), out=d_forget_h[at])
                 d_forget *= c[at]
-                d_h_k += _sum_rows(d_h_sum, parent_by_child[up], start)
+                d_h_k += _sum_rows(d_h_sum, parent_by_child[up], start, factors, up)
                 d_h_k.addmm_(d_forget, u_f)
                 torch.addcmul(by_c, d_c_k, d_h_k, out=d_c_k)
             else:
@@ -173,9 +177,15 @@ def _tanh(x: Tensor, out: Tensor) -> Tensor:
     return torch.add(_MINUS_ONE, out, alpha=2, out=out)
 
 
-def _sum_rows(rows: Tensor, index: Tensor, start: Tensor) -> Tensor:
+def _sum_rows(
+    rows: Tensor, index: Tensor, start: Tensor, factors: Tensor | None = None, at: slice = slice(None)
+) -> Tensor:
     """Row k is the sum of rows[index[start[k]:start[k + 1]]], the last one's until the end of `index`.
+    With `factors`, each of the rows counts times its own, in factors[at].
 
     An embedding bag gathers and sums in one call without atomics, so in one order on every device.
     """
+    if factors is not None:
+        rows = factors[at] * rows.index_select(0, index)
+        index = torch.arange(len(rows), device=rows.device)
     return torch.embedding_bag(rows, index, start, False, 0)[0]

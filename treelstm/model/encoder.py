@@ -84,6 +84,10 @@ class TreeEncoder(nn.Module):
     that does not squeeze words through the tree. The gain g starts at 0 and is learned. Without
     `bag_of_symbols` only the first term is there, with hidden_dim=0 only the second.
 
+    With `child_order`, the k-th item of a list, k from 0, counts in its parent's sum of states times
+    cos(k w), w from 0 to pi over the H dimensions: some see mainly what is there, some mainly where.
+    These numbers are fixed: no list is too long for them, and a subtree has one state wherever it is.
+
     With `vectors`, the embedding of a symbol that has one is its vector plus what training adds; vectors
     of another size are projected. They are part of the state, since unseen trees need them.
 
@@ -175,7 +179,12 @@ class TreeEncoder(nn.Module):
 
     def batch(self, forest: Forest, trees: np.ndarray, ids: np.ndarray) -> TreeBatch:
         """What `forward` needs of these trees; `ids` are those of the forest's symbols."""
-        return forest.batch(trees, ids, bags=self.settings.bag_of_symbols)
+        of = self.settings
+        batch = forest.batch(trees, ids, bags=of.bag_of_symbols)
+        if of.child_order and "places" in batch:  # where no tree has children, there are none
+            w = torch.linspace(math.pi, 0, of.hidden_dim, dtype=torch.float64)
+            batch.factors = torch.outer(batch.places, w).cos()
+        return batch
 
     def reading(self, forest: Forest) -> tuple[np.ndarray, Tensor]:
         """Ids of the forest's symbols, and the embeddings that they point to.
@@ -224,7 +233,8 @@ class TreeEncoder(nn.Module):
         """
         if isinstance(asts, Mapping | str):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
-        forest = compile_forest(asts, self.settings.ignored_keys)
+        of = self.settings
+        forest = compile_forest(asts, of.ignored_keys, child_order=of.child_order)
         return self.encode_trees(forest, np.arange(len(forest)))
 
     def distance(self, first: Any, second: Any) -> float:

@@ -127,6 +127,8 @@ def new_run(config: Config, corpus: Corpus) -> Run:
     log.info("starting from the weights in %s", path)
     run = _blank_run(config, replace(corpus, vocabulary=source.vocabulary), source.vectors)
     try:
+        if source.settings.child_order != config.child_order:  # its weights would have the right shapes
+            raise RuntimeError("another child_order")
         own, theirs = run.encoder.state_dict(), source.state_dict()
         if not source.settings.bag_of_symbols:  # of a tree alone: the bag begins as drawn
             theirs |= {name: own[name] for name in ("bag_weight", "gain") if name in own}

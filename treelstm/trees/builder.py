@@ -6,6 +6,10 @@ says how they are spelled. A list stands for its items; a list that is an item i
 symbol that says so, and its items have the key of the outer list. Child-sum ignores the order of
 siblings, so subtrees that differ only in that order are the same subtree, which is stored and computed
 once (hash-consing).
+
+With `child_order`, the places of a list's items are kept, counted from 0 with nulls, and each scalar in
+a list of several is a node of its own: a leaf with the symbol `key=value` and no role. The keys of an
+object have no order, in JSON as here.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
 from treelstm.trees.values import OF_JSON, NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
-# Parent's position, symbols, empty list for children; parents come first, the root's parent is -1.
-Node = tuple[int, list[str], list[int]]
+# Position of the parent, an earlier node, or -1; place in its list; symbols; empty list for children.
+Node = tuple[int, int, list[str], list[int]]
+
+_PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
 
 _OF_NODES = {dict, list}
 _MANY = 10_000  # nodes after which a tree is looked through for cycles
@@ -59,16 +65,16 @@ class _Keys(dict[str, _Texts | None]):
         return texts
 
 
-def _nodes(ast: dict[str, Any], keys: _Keys) -> list[Node]:
+def _nodes(ast: dict[str, Any], keys: _Keys, child_order: bool) -> list[Node]:
     """The nodes of one AST; raises NotJson.
 
     Not recursive, so that only memory limits the depth of a tree.
     """
-    pending: list[tuple[Any, str, int]] = [(ast, "", -1)]
+    pending: list[tuple[Any, str | None, int, int]] = [(ast, None, -1, 0)]
     nodes: list[Node] = []
     roles = keys.roles
-    for position, (node, role, parent) in enumerate(pending):  # it grows during the loop
-        symbols = [roles[role]] if position else []
+    for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
+        symbols = [] if role is None else [roles[role]]
         if type(node) is list:  # it is an item of a list
             symbols.append(LIST)
             node = {role: node}
@@ -80,16 +86,19 @@ def _nodes(ast: dict[str, Any], keys: _Keys) -> list[Node]:
                 continue
             if type(value) not in OF_JSON:
                 value = as_json(value)
-            for item in value if type(value) is list else (value,):
+            in_order = child_order and type(value) is list and len(value) > 1
+            for index, item in enumerate(value if type(value) is list else (value,)):
                 if type(item) not in OF_JSON:
                     item = as_json(item)
                 if type(item) in _OF_NODES:
-                    pending.append((item, key, position))
+                    pending.append((item, key, position, index * in_order))
+                elif in_order and item is not None:
+                    pending.append(({key: item}, None, position, index))
                 elif type(item) is str:
                     symbols.append(texts[item])
                 elif item is not None:
                     symbols.append(f"{texts.start}\\{written(item)}")
-        nodes.append((parent, symbols, []))
+        nodes.append((parent, place, symbols, []))
         if position == _MANY and first_problem(ast, keys.ignored):  # a cycle would never end
             raise NotJson
     return nodes
@@ -101,8 +110,10 @@ class ForestBuilder:
     With `share=False` equal subtrees are not merged, to measure what merging saves.
     """
 
-    def __init__(self, ignored_keys: Iterable[str] = (), share: bool = True) -> None:
-        self._keys = _Keys(ignored_keys)
+    def __init__(
+        self, ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
+    ) -> None:
+        self._keys, self._child_order = _Keys(ignored_keys), child_order
         self._unshared = None if share else count()
         self._symbol_of: defaultdict[str, int] = defaultdict()
         self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
@@ -123,11 +134,11 @@ class ForestBuilder:
             root = ast if type(ast) is dict else as_json(ast)
             if not isinstance(root, dict):
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
-            nodes = _nodes(root, self._keys)
+            nodes = _nodes(root, self._keys, self._child_order)
         except NotJson:
             found = first_problem(ast, self._keys.ignored) or " changes while it is read"
             raise TreeError(f"{name}{found}") from None
-        if len(nodes) == 1 and not nodes[0][1]:
+        if len(nodes) == 1 and not nodes[0][2]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")
         self.add_nodes(nodes)
@@ -137,42 +148,47 @@ class ForestBuilder:
         symbol_of = self._symbol_of.__getitem__
         subtree = -1
         distinct: set[int] = set()
-        for parent, symbols, children in reversed(nodes):
+        for parent, place, symbols, children in reversed(nodes):
             ids = tuple(sorted(map(symbol_of, symbols)))
-            content = (ids, tuple(self._in_order(children)))
+            content = (ids, tuple(sorted(children)))
             key = content if self._unshared is None else (*content, next(self._unshared))
             subtree = self._id_of.setdefault(key, len(self._content))
             if subtree == len(self._content):
                 self._content.append(content)
-                self._height.append(1 + max((self._height[child] for child in children), default=-1))
+                below = (self._height[child % _PLACE] for child in children)
+                self._height.append(1 + max(below, default=-1))
             distinct.add(subtree)
             if parent >= 0:
-                nodes[parent][2].append(subtree)
+                nodes[parent][3].append(subtree + place * _PLACE)
         self._tree_subtrees.setdefault(subtree, tuple(distinct))
         self._roots.append(subtree)
         self._sizes.append(len(nodes))
 
     def forest(self) -> Forest:
-        """The trees so far. Their subtrees do not depend on the order of keys, siblings and trees."""
+        """The trees so far. Orders of keys and trees do not matter, nor those of lists by default."""
         symbols = sorted(self._symbol_of)
         symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
         digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
         order = np.lexsort((digest, height))
-        new_id = np.argsort(order).tolist()
+        new_id = np.argsort(order)
         contents = [self._content[i] for i in order]
         trees = [self._tree_subtrees[root] for root in self._roots]
         symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
-        child_ptr, child = _flat_rows([self._in_order([new_id[i] for i in ids]) for _, ids in contents])
-        tree_ptr, tree_subtrees = _flat_rows([sorted([new_id[i] for i in ids]) for ids in trees])
+        child_ptr, child = _flat_rows([children for _, children in contents])
+        child, place = new_id[child % _PLACE], child // _PLACE
+        in_rows = np.lexsort((place, child, np.repeat(np.arange(len(order)), np.diff(child_ptr))))
+        number = new_id.tolist()
+        tree_ptr, tree_subtrees = _flat_rows([sorted([number[i] for i in ids]) for ids in trees])
         bag_ptr, bag = bags_of(symbol_ptr, symbol, tree_ptr, tree_subtrees)
         return Forest(
             symbols=tuple(symbols),
             symbol_ptr=symbol_ptr,
             symbol=symbol,
             child_ptr=child_ptr,
-            child=child,
+            child=child[in_rows],
+            place=place[in_rows] if self._child_order else place[:0],
             height=height[order],
-            root=np.array([new_id[root] for root in self._roots], np.int64),
+            root=new_id[np.array(self._roots, np.int64)],
             tree_ptr=tree_ptr,
             tree_subtrees=tree_subtrees,
             bag_ptr=bag_ptr,
@@ -181,10 +197,6 @@ class ForestBuilder:
             tree_digest=digest[self._roots],
         )
 
-    def _in_order(self, siblings: list[Any]) -> list[Any]:
-        """Sorts siblings, given as ids or digests; nothing else here depends on their order."""
-        return sorted(siblings)
-
     def _digests(self) -> list[bytes]:
         """A name for each subtree (hex), made from its content, so equal in every forest."""
         spelling = [text.encode("utf-8", "surrogatepass") for text in self._symbol_of]
@@ -192,7 +204,9 @@ class ForestBuilder:
         for symbols, children in self._content:
             parts = sorted([spelling[symbol] for symbol in symbols])
             text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
-            text += b";" + b"".join(self._in_order([digests[child] for child in children]))
+            placed = (divmod(child, _PLACE) for child in children)
+            below = [digests[each] + (b"@%d" % place if place else b"") for place, each in placed]
+            text += b";" + b"".join(sorted(below))
             digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
         return digests
 
@@ -203,13 +217,15 @@ def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
     return pointers, np.fromiter(chain.from_iterable(rows), np.int64, int(pointers[-1]))
 
 
-def compile_forest(asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True) -> Forest:
+def compile_forest(
+    asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
+) -> Forest:
     """The forest of `asts`, one tree each.
 
     Raises:
         TreeError: an AST is no JSON object, is empty, or holds what JSON has no word for; says where.
     """
-    builder = ForestBuilder(ignored_keys, share)
+    builder = ForestBuilder(ignored_keys, share, child_order)
     try:
         each = iter(asts)
     except TypeError:

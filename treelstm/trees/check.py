@@ -43,6 +43,10 @@ def check_forest(forest: Forest) -> None:
     true_height = np.zeros(count, np.int64)
     true_height[inner] = 1 + np.maximum.reduceat(height[child], forest.child_ptr[inner])
     require((true_height == height).all(), "heights are wrong")
+    if len(place := forest.place):
+        require(len(place) == len(child) and within(place, 2**32), "places are not those of children")
+        twins = (child[1:] == child[:-1]) & (parent[1:] == parent[:-1])
+        require((place[1:] > place[:-1])[twins].all(), "two children have one place")
 
     nodes = np.ones(count)  # float64: shared subtrees can stand for more nodes than int64 counts
     ends = np.searchsorted(height, np.arange(1, height[-1] + 2))

@@ -70,6 +70,7 @@ class Forest:
     symbol: Array  # [S] symbol ids, sorted inside a subtree
     child_ptr: Array  # [N + 1] children of subtree i are child[child_ptr[i]:child_ptr[i + 1]]
     child: Array  # [E] subtree ids, sorted inside a subtree, equal children repeated
+    place: Array  # [E] each child's place in its list, from 0; [0] if compiled without child_order
     height: Array  # [N] 0 for leaves
     root: Array  # [T] subtree id of each tree's root
     tree_ptr: Array  # [T + 1] tree t has tree_subtrees[tree_ptr[t]:tree_ptr[t + 1]]
@@ -145,25 +146,45 @@ class Forest:
             "by_child_start": by_child_ptr[:-1] - by_child_ptr[level],
             "root": np.searchsorted(subtrees, self.root[trees]),
         }
+        if len(self.place):
+            arrays["places"], arrays["place"] = np.unique(self.place[edges], return_inverse=True)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return TreeBatch(num_nodes=len(subtrees), levels=list(levels), **tensors)
 
     def graph(self, tree: int) -> Data:
         """All nodes of one tree as a PyG graph: root first, edges from parent to child.
 
-        `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `symbols`: each node's symbols.
+        `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `place` [nodes]: places in lists;
+        `symbols`: each node's symbols.
         """
-        subtree, parents = [int(self.root[tree])], []
+        subtree, place, parents = [int(self.root[tree])], [0], []
         for position, node in enumerate(subtree):  # it grows during the loop
-            children = self.child[self.child_ptr[node] : self.child_ptr[node + 1]].tolist()
+            children = self.children(node)
             parents += [position] * len(children)
-            subtree += children
+            subtree += [child for child, _ in children]
+            place += [where for _, where in children]
         return Data(
             edge_index=torch.tensor([parents, list(range(1, len(subtree)))]),
             subtree=torch.tensor(subtree),
+            place=torch.tensor(place),
             symbols=[self.symbols_of(node) for node in subtree],
             num_nodes=len(subtree),
         )
+
+    def children(self, subtree: int) -> list[tuple[int, int]]:
+        """Children, each with its place in its list: with `child_order` list by list, else all at 0."""
+        edges = slice(self.child_ptr[subtree], self.child_ptr[subtree + 1])
+        child = self.child[edges].tolist()
+        if not len(self.place):
+            return [(each, 0) for each in child]
+        both = zip(child, self.place[edges].tolist(), strict=True)
+        return sorted(both, key=lambda edge: (self._role(edge[0]), edge[1]))
+
+    def _role(self, subtree: int) -> str:
+        """The key that a subtree hangs under; a scalar of a list has it in its only symbol."""
+        symbols = self.symbols_of(subtree)
+        roles = (symbol[5:] for symbol in symbols if symbol.startswith("role="))
+        return next(roles, symbols[0].partition("=")[0])
 
     def symbols_of(self, subtree: int) -> list[str]:
         """The symbols of a subtree as text."""
@@ -191,6 +212,9 @@ class TreeBatch(Data):
     child_start: Tensor  # [N] where a node's edges begin among its level's edges in `child`
     by_child_start: Tensor  # [N] the same in `by_child`
     root: Tensor  # [B] positions of the roots
+    places: Tensor  # [P] the distinct places of children; these three only with child_order
+    place: Tensor  # [E] which of `places` each edge has
+    factors: Tensor  # [P, H] float64, of each place, see `ChildSumTreeLSTM`
     levels: list[tuple[slice, slice, slice]]  # nodes, edges down in `child`, edges up in `by_child`
 
     @property
