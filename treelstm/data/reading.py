@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -59,18 +59,21 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_jsonl(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, Any]]:
+def read_jsonl(
+    path: Path, problems: Problems, digests: dict[str, str], wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Any]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem.
 
-    At the end, `digests` holds the SHA-256 of the very bytes that were read. A file that cannot be read
-    to its end, or whose next line is too long, becomes a problem too.
+    Lines that are not `wanted` are not parsed. At the end, `digests` holds the SHA-256 of the very bytes
+    that were read. A file that cannot be read to its end, or whose next line is too long, becomes a
+    problem too.
     """
     line = 0
     try:
         with Hashed(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
             for line, raw in enumerate(_lines(path, raw_file), 1):
                 try:
-                    if raw and not raw.isspace():
+                    if raw and not raw.isspace() and (wanted is None or line in wanted):
                         yield line, _record(raw)
                 except Unreadable as error:
                     problems.add(path, line, str(error), error.remedy)
