@@ -27,7 +27,8 @@ _SURE = re.compile(  # names of positions in which nothing else is kept
 _MAYBE = re.compile(
     rf"{_PLACE}|offset|start|end|begin|index|loc|location|length|range|span|extent|position"
 )
-_WORD = re.compile("word|form|lemma|text|token|name|value|label|string|identifier")
+_WORD = re.compile("wor[dt]|mot|vort|radik|form|lem|te[xk]|token|name|value|label|string|identifier")
+_ID = re.compile("(.*[_a-z])?id|.*(hash|address|guid)")
 _HEX = re.compile(r"(0x)?[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 _RISES = 12  # which chance does not explain where nearly nothing falls
 
@@ -36,14 +37,12 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     pairs = corpus.training
     found = survey(pairs)
     read = f"in the {len(found.asts):,} trees read"
-    if found.asts:
-        yield from _ignored(found, pairs, read)
     flat = [name for name, trees in found.flat.items() if 2 * len(trees) >= len(found.asts)]
     if flat:
         text = "most trees hold what looks like a token list with heads, or nodes with ids of children"
         yield Finding(WARNING, f"{text} ({'; '.join(flat)}): it is read as a flat bag", CONVERT)
     elif found.asts:
-        positions = _positions(found)
+        yield from _ignored(found, positions := _positions(found), pairs, read)
         if positions:
             yield _bookkeeping(found, positions, pairs, read)
         yield from _numbers(found, positions, read)
@@ -51,25 +50,28 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     yield from _constant(pairs)
 
 
-def _ignored(found: Survey, pairs: Pairs, read: str) -> Iterator[Finding]:
+def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Iterator[Finding]:
     """What is left out, and whether it is what tells nodes apart."""
     said = []
     for key, hidden in found.hidden.items():
-        texts = [
-            (node, value)
-            for node, value in zip(hidden.node, hidden.value, strict=True)
-            if value is not ...
-        ]
+        texts = [each for each in zip(hidden.node, hidden.value, strict=True) if each[1] is not ...]
         values = Counter(value for _, value in texts)
-        kind = f"{len(values):,} texts" if texts else "no texts"
-        said.append(f'"{key}" ({len(hidden.node):,} nodes, {kind})')
-        ids = sum(any(map(str.isdigit, value)) for _, value in texts) > 0.9 * len(texts)
-        if ids or len(texts) < 10 or not 1 < len(values) <= len(texts) / 2:
+        said.append(f'"{key}" ({len(hidden.node):,} nodes, {len(values) or "no"} texts)')
+        numbered = sum(any(map(str.isdigit, value)) for _, value in texts) > 0.9 * len(texts)
+        if numbered or len(texts) < 10 or not 1 < len(values) <= len(texts) / 2:
             continue
-        bare = sum(not found.visible[node] for node, _ in texts) / len(texts)
-        best: dict[int, int] = {}
-        for (rest, _), count in Counter((found.visible[node], value) for node, value in texts).items():
-            best[rest] = max(best.get(rest, 0), count)
+        kept = [found.visible[node] for node, _ in texts]
+        bare = sum(not any(isinstance(v, str) for v in each.values()) for each in kept) / len(texts)
+        rest = [
+            (found.nodes[node][3], *sorted((k, str(v)) for k, v in each.items() if k not in positions))
+            for (node, _), each in zip(texts, kept, strict=True)
+        ]
+        best = {
+            other: count
+            for (other, _), count in Counter(
+                zip(rest, (v for _, v in texts), strict=True)
+            ).most_common()[::-1]
+        }
         untold = 1 - sum(best.values()) / len(texts)
         if bare >= 0.2 or untold >= 0.3:
             text = (
@@ -125,9 +127,12 @@ def _positions(found: Survey) -> list[str]:
         return (tree[node],), (parent[node], role[node]), (parent[node],)
 
     for key, column in found.keys.items():
+        named = _ID.fullmatch(key.lower()) is not None
         if (read := column.numbers) is None:
-            distinct = {*column.value} if isinstance(column.value[0], str) else set()
-            if len(distinct) >= max(20, 0.98 * len(column.value)) and all(map(_HEX.fullmatch, distinct)):
+            texts = {*column.value} if isinstance(column.value[0], str) else set()
+            id_like = re.compile(".*[0-9].*") if named else _HEX
+            many = len(texts) >= max(20, 0.98 * len(column.value))
+            if many and all(isinstance(one, str) and id_like.fullmatch(one) for one in texts):
                 leads[key] = placed(np.arange(0), np.arange(0))
             continue
         shape, node, rows = read
@@ -142,7 +147,7 @@ def _positions(found: Survey) -> list[str]:
             years = number.min() >= 1000 and number.max() <= 2100
             restart = apart.sum() >= 10 and not _rise(number, before[apart], after[apart], 1, 2)
             rising = not restart and any(_rise(number, *_steps(*group)) for group in groups(node))
-            usual = few or years or not (rising or _are_unique(number, tree[node]))
+            usual = few or years or not (rising or _are_unique(number, tree[node], named))
             if not usual or _SURE.fullmatch(name):
                 leads[key] = placed(node, number)
                 break
@@ -179,7 +184,7 @@ def _rise(number: Array, before: Array, after: Array, enough: int = _RISES, time
     return rises >= max(enough, times * falls)
 
 
-def _are_unique(number: Array, tree: Array) -> bool:
+def _are_unique(number: Array, tree: Array, named: bool) -> bool:
     """Whether numbers count through each tree in any order, through the corpus, or are large ids."""
     order = np.lexsort((number, tree))
     step = np.diff(number[order])[np.diff(tree[order]) == 0]
@@ -187,7 +192,7 @@ def _are_unique(number: Array, tree: Array) -> bool:
     if len(step) >= _RISES and np.mean(step > 0 if large else step == 1) > 0.95:
         return True
     unique = len(number) >= 50 and len(np.unique(number)) > 0.98 * len(number)
-    return unique and (large or _rise(number, *_steps(np.zeros(len(number)))))
+    return unique and (large or named or _rise(number, *_steps(np.zeros(len(number)))))
 
 
 def _points(found: Survey, key: str, lead: str, parent: Array) -> bool:

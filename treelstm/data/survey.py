@@ -88,7 +88,7 @@ class Survey:
     nodes: list[tuple[int, int, int, str]] = field(default_factory=list)  # [N] parent, level, tree, role
     keys: defaultdict[str, Key] = field(default_factory=lambda: defaultdict(Key))
     hidden: defaultdict[str, Key] = field(default_factory=lambda: defaultdict(Key))  # ignored ones
-    visible: dict[int, int] = field(default_factory=dict)  # node with a hidden key -> its other texts
+    visible: dict[int, dict[str, Any]] = field(default_factory=dict)  # what nodes with ignored keys keep
     flat: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # links: trees
 
     def add(self, ast: dict[str, Any]) -> None:
@@ -123,8 +123,11 @@ class Survey:
                 if isinstance(value, list) and (said := _flat_list(value, node)):
                     self.flat[f"{key}: {said}"].add(tree)
             if hides:
-                texts = [(k, v) for k, v in node.items() if isinstance(v, str) and k not in self.ignored]
-                self.visible[me] = hash((role, *texts)) if texts else 0
+                self.visible[me] = {
+                    k: v
+                    for k, v in node.items()
+                    if not isinstance(v, dict | list | None) and k not in self.ignored
+                }
             pending += reversed(below)
 
 
