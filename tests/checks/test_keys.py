@@ -207,7 +207,8 @@ CONTENT: dict[str, Callable[[random.Random], Tree]] = {
         "items": [{"name": draw.choice("abc"), "items": [{"n": k} for k in range(4)]} for _ in range(3)]
     },
     "a chain with depths": lambda draw: {
-        "depth": 0, "kid": {"depth": 1, "kid": {"depth": 2, "t": draw.choice("abcdefghi")}}
+        "depth": 0, "huge": 10**400,
+        "kid": {"depth": 1, "kid": {"depth": 2, "t": draw.choice("abcdefghi")}},
     },
 }  # fmt: skip
 
@@ -237,7 +238,9 @@ def test_ignored_keys_that_occur_are_listed_and_labels_among_them_are_pointed_ou
     found = findings(tmp_path, [tree(3) for _ in range(20)])
     assert any('"category" (300 nodes, 4 texts); not found: plena_vorto' in each.found for each in found)
     (warning,) = (each for each in found if each.level == WARNING)
-    assert re.search('the ignored key "category" looks like content.*47% of these nodes', warning.found)
+    assert re.search(
+        'the ignored key "category" looks like content: 4 texts.*47% of these nodes', warning.found
+    )
     assert (
         "ignored_keys=('plena_vorto', 'parse_status', 'parse_error', 'parse_statistics')"
         in warning.remedy

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,7 @@ _SURE = re.compile(  # names of positions in which nothing else is kept
     rf"(start|end|begin)?({_PLACE})(no|nr|num|number|offset|index|pos|begin|end)"
     rf"|(start|end|begin)({_PLACE}|index|offset|pos|position|point)|characteroffset(begin|end)"
 )
-_MAYBE = re.compile(
-    rf"{_PLACE}|offset|start|end|begin|index|loc|location|length|range|span|extent|position"
-)
+_MAYBE = re.compile(rf"{_PLACE}|offset|start|end|begin|index|loc|location|length|range|span|position")
 _WORD = re.compile("wor[dt]|mot|vort|radik|form|lem|te[xk]|token|name|value|label|string|identifier")
 _ID = re.compile("(.*[_a-z])?id|.*(hash|address|guid)")
 _HEX = re.compile(r"(0x)?[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
@@ -62,25 +61,18 @@ def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> It
             continue
         kept = [found.visible[node] for node, _ in texts]
         bare = sum(not any(isinstance(v, str) for v in each.values()) for each in kept) / len(texts)
-        rest = [
-            (found.nodes[node][3], *sorted((k, str(v)) for k, v in each.items() if k not in positions))
-            for (node, _), each in zip(texts, kept, strict=True)
-        ]
-        best = {
-            other: count
-            for (other, _), count in Counter(
-                zip(rest, (v for _, v in texts), strict=True)
-            ).most_common()[::-1]
-        }
-        untold = 1 - sum(best.values()) / len(texts)
+        told: dict[Any, Counter[str]] = {}  # the role of a node and what else it says -> its texts
+        for (node, value), each in zip(texts, kept, strict=True):
+            rest = sorted((k, str(v)) for k, v in each.items() if k not in positions)
+            told.setdefault((found.nodes[node][3], *rest), Counter())[value] += 1
+        untold = 1 - sum(max(counts.values()) for counts in told.values()) / len(texts)
         if bare >= 0.2 or untold >= 0.3:
+            common = ", ".join(value for value, _ in values.most_common(4))
             text = (
-                f'the ignored key "{key}" looks like content ({len(values):,} texts on {len(texts):,} '
+                f'the ignored key "{key}" looks like content: {len(values):,} texts on {len(texts):,} '
             )
-            text += f"nodes {read}, such as {', '.join(value for value, _ in values.most_common(4))}): "
-            text += (
-                f"{bare:.0%} of these nodes have no other text, {untold:.0%} are not told by the others"
-            )
+            text += f"nodes {read}, such as {common}; {bare:.0%} of these nodes have no other text, in "
+            text += f"{untold:.0%} it cannot be told from the rest"
             left = tuple(each for each in pairs.ignored_keys if each != key)
             yield Finding(WARNING, text, f"If the model should see it, set ignored_keys={left}")
     missing = [key for key in pairs.ignored_keys if key not in found.hidden]
@@ -96,10 +88,8 @@ def _bookkeeping(found: Survey, positions: list[str], pairs: Pairs, read: str) -
         f'"{key}" ({len({*found.keys[key].value}):,} values on {len(found.keys[key].node):,} nodes)'
         for key in positions
     )
-    text = (
-        f"{listed} {read}: they look like positions or ids, which make equal subtrees differ. Without "
-    )
-    text += f"them {len(then.height):,} distinct subtrees instead of {len(now.height):,}, "
+    text = f"{listed} {read} look like positions or ids, which make equal subtrees differ: without them "
+    text += f"{len(then.height):,} distinct subtrees instead of {len(now.height):,}, "
     text += f"{len(then.symbols):,} symbols instead of {len(now.symbols):,}"
     remedy = f"Set ignored_keys={complete}"
     for name, names in KEY_LISTS.items():
@@ -167,8 +157,7 @@ def _positions(found: Survey) -> list[str]:
                 leads[key] = placed(node, number)
                 break
     rest = found.keys.keys() - leads.keys()
-    heads = [key for key in rest if any(_points(found, key, lead, parent) for lead in leads)]
-    return sorted([*leads, *heads])
+    return sorted({*leads, *(k for k in rest if any(_points(found, k, lead, parent) for lead in leads))})
 
 
 def _steps(*groups: Array) -> tuple[Array, Array]:
@@ -208,11 +197,8 @@ def _numbers(found: Survey, positions: list[str], read: str) -> Iterator[Finding
     for key, column in found.keys.items():
         numbers = [value for value in column.value if type(value) in (int, float)]
         distinct, floats = len({*numbers}), any(isinstance(value, float) for value in numbers)
-        if (
-            key in positions
-            or len(numbers) < (20 if floats else 50)
-            or distinct < (0.25 if floats else 0.9) * len(numbers)
-        ):
+        least, share = (20, 0.25) if floats else (50, 0.9)
+        if key in positions or len(numbers) < least or distinct < share * len(numbers):
             continue
         text = f'"{key}" has {distinct:,} different numbers on {len(numbers):,} nodes {read} '
         text += f"({distinct / len(numbers):.0%}): each is a symbol of its own, near to no other"
@@ -230,12 +216,9 @@ def _forms(symbols: Iterable[str]) -> Iterator[Finding]:
     if twice:
         per_key = Counter(map(key_of, twice)).most_common(4)
         listed = ", ".join(f'{count:,} of "{key}"' for key, count in per_key)
-        text = (
-            f"{len(twice):,} texts occur composed (NFC) and decomposed (NFD), which look alike but are "
-        )
-        text += f"different symbols: {listed}, such as {twice[0]}"
+        text = f"{len(twice):,} texts occur composed (NFC) and decomposed (NFD), as different symbols: "
         remedy = 'Write all files in one form: unicodedata.normalize("NFC", text) in Python'
-        yield Finding(WARNING, text, remedy)
+        yield Finding(WARNING, f"{text}{listed}, such as {twice[0]}", remedy)
 
 
 def _constant(pairs: Pairs) -> Iterator[Finding]:

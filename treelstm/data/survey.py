@@ -41,25 +41,21 @@ class Key:
         """What the whole numbers of nearly all values stand in, as "n#"; their nodes and rows."""
         step = max(1, len(self.value) // 50)  # most keys are words, which a glance shows
         for values in (self.value[::step], self.value):
-            shapes = [_shape(value) for value in values]
-            shape, count = Counter(shapes).most_common(1)[0]
+            rows = [_whole_numbers(value) for value in values]
+            shape, count = Counter(each for each, _ in rows).most_common(1)[0]
             if "#" not in shape or count < 0.9 * len(values):
                 return None
-        kept = [k for k, each in enumerate(shapes) if each == shape]
-        rows = [_numbers(self.value[k]) for k in kept]
-        return shape, np.array(self.node)[kept], np.array(rows, np.float64)
+        kept = [k for k, (each, _) in enumerate(rows) if each == shape]
+        return shape, np.array(self.node)[kept], np.array([rows[k][1] for k in kept])
 
 
-def _shape(value: Any) -> str:
+def _whole_numbers(value: Any) -> tuple[str, list[float]]:
     if isinstance(value, str):
-        return _DIGITS.sub("#", value) if len(value) <= 80 else ""
-    return "#" * (len(value) if isinstance(value, tuple) else type(value) is int)
-
-
-def _numbers(value: Any) -> list[float]:
-    if isinstance(value, str):
-        return [*map(float, _DIGITS.findall(value))]
-    return [*map(float, value)] if isinstance(value, tuple) else [float(value)]
+        value = value[:80]  # and what is longer is no position
+        return _DIGITS.sub("#", value), [*map(float, _DIGITS.findall(value))]
+    numbers = value if isinstance(value, tuple) else [value] * (type(value) is int)
+    small = [float(number) for number in numbers if abs(number) < 2**63]
+    return "#" * len(small), small
 
 
 def _position(value: dict[str, Any] | list[Any]) -> tuple[int, ...] | None:
@@ -123,11 +119,8 @@ class Survey:
                 if isinstance(value, list) and (said := _flat_list(value, node)):
                     self.flat[f"{key}: {said}"].add(tree)
             if hides:
-                self.visible[me] = {
-                    k: v
-                    for k, v in node.items()
-                    if not isinstance(v, dict | list | None) and k not in self.ignored
-                }
+                plain = ((k, v) for k, v in node.items() if not isinstance(v, dict | list | None))
+                self.visible[me] = {k: v for k, v in plain if k not in self.ignored}
             pending += reversed(below)
 
 
