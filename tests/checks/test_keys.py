@@ -307,21 +307,67 @@ def test_roots_that_are_no_objects_are_said_once_a_file_with_what_they_look_like
     assert len(re.findall(once, str(refused.value))) == refused.value.problems.count == 2
 
 
-def test_numbers_that_are_symbols_of_their_own_are_counted(tmp_path):
+NUMBERS: dict[str, tuple[Callable[[random.Random], Any], bool]] = {
+    "floats": (lambda draw: draw.random(), True),
+    "with few digits": (lambda draw: draw.randrange(10**5) / 100, True),
+    "negative": (lambda draw: -draw.expovariate(1), True),
+    "floats among integers": (lambda draw: draw.choice((draw.random(), draw.randrange(3))), True),
+    "of few values": (lambda draw: draw.randrange(10) / 10, False),
+    "integers": (lambda draw: draw.randrange(100), False),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_that_are_symbols_of_their_own_are_counted(tmp_path, kind):
+    number, bad = NUMBERS[kind]
     draw = random.Random(4)
     trees = [
-        {"w": draw.random(), "kids": [{"w": draw.random(), "n": k} for k in range(3)]} for _ in range(30)
+        {"w": number(draw), "kids": [{"w": number(draw), "n": k} for k in range(3)]} for _ in range(30)
     ]
-    (finding,) = warned(tmp_path, trees)
-    assert re.match(r'"w" has 120 different numbers on 120 nodes .* \(100%\)', finding.found)
-    assert "Round them" in finding.remedy
+    found = warned(tmp_path, trees)
+    assert len(found) == bad
+    for finding in found:
+        assert re.match(r'"w" has \d+ different numbers on 120 nodes .* \(\d+%\)', finding.found)
+        assert "Round them" in finding.remedy
 
 
-def test_texts_that_occur_composed_and_decomposed_are_named(tmp_path):
-    texts = ["été", "dog", unicodedata.normalize("NFD", "été")]
+@pytest.mark.parametrize("text", ["été", "ŝipo", "한국", "Ångström", "naïve café"])
+def test_texts_that_occur_composed_and_decomposed_are_named(tmp_path, text):
+    texts = [text, "dog", unicodedata.normalize("NFD", text)]
     (finding,) = warned(tmp_path, [{"word": texts[k % 3], "n": str(k)} for k in range(12)])
     assert finding.found.startswith("1 texts occur composed (NFC) and decomposed (NFD)")
-    assert '1 of "word", such as word=été' in finding.found
+    assert f'1 of "word", such as word={text}' in finding.found
+    assert not warned(tmp_path / "pairs", [{"word": texts[k % 2], "n": str(k)} for k in range(12)])
+
+
+HIDDEN: dict[str, tuple[Callable[[random.Random], Tree], bool]] = {
+    "labels beside words": (
+        lambda draw: {"category": draw.choice(("NP", "VP", "S")), "word": draw.choice("abc")}, True
+    ),
+    "labels beside positions": (
+        lambda draw: {"category": draw.choice(("NP", "VP", "S")), "start": draw.randrange(99)}, True
+    ),
+    "labels alone": (lambda draw: {"category": draw.choice(("NP", "VP", "S"))}, True),
+    "tags": (lambda draw: {"plena_vorto": draw.choice(("a", "b")), "lemma": draw.choice("abc")}, True),
+    "surface forms": (
+        lambda draw: {"plena_vorto": (stem := draw.choice("abcd")) + "o", "stem": stem}, False
+    ),
+    "statistics": (lambda draw: {"parse_statistics": {"words": draw.randrange(9)}, "w": "a"}, False),
+    "a flag": (
+        lambda draw: {
+            "parse_status": draw.choice(("success",) * 9 + ("failed",)), "w": draw.choice("abc")
+        },
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_an_ignored_key_is_called_content_if_nodes_differ_by_it_alone(tmp_path, kind):
+    make, content = HIDDEN[kind]
+    draw = random.Random(5)
+    trees = [{"n": str(k), "kids": [make(draw) for _ in range(4)]} for k in range(30)]
+    assert any("looks like content" in each.found for each in warned(tmp_path, trees)) == content
 
 
 @pytest.mark.parametrize("given", ["python", ["python"], ("lineno", "python")])

@@ -130,9 +130,7 @@ def _flat_list(value: list[Any], node: dict[str, Any]) -> str:
     if isinstance(first, dict | list):
         items = first if isinstance(first, list) else value
         said = links(items) if len(items) > 1 else ""
-        return (
-            said if said.split(", ")[-1] not in node else ""
-        )  # else it is nested, heads are kept beside
+        return said if said.split(", ")[-1] not in node else ""  # a node with a head of its own nests
     lists = [one for one in node.values() if isinstance(one, list) and one]
     others = [len(one) for one in lists if isinstance(one[0], str | dict)]
     parents = type(first) is int and len(value) in others and is_parents(value)
