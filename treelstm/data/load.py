@@ -276,7 +276,7 @@ def _record_problems(
                 yield f"{side}.ast is {kind}, {_LOOKS} {what}", remedy
                 break  # the other side is like it
             try:
-                builder.add(root)
+                builder.add(part["ast"])
             except TreeError as error:
                 yield f"{side}.ast {error}", _PARSE_AGAIN
     found, similarity = record.get("label"), record.get("similarity")

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -60,7 +60,7 @@ def digest_of(path: Path) -> str:
 
 
 def read_jsonl(
-    path: Path, problems: Problems, digests: dict[str, str], wanted: Container[int] | None = None
+    path: Path, problems: Problems, digests: dict[str, str], wanted: set[int] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem.
 
