@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tiny_config
 
-from treelstm import Config, load_corpus, load_pairs, write_sample
+from treelstm import (
+    Config,
+    find_latest_checkpoint,
+    load_checkpoint,
+    load_corpus,
+    load_encoder,
+    load_pairs,
+    train,
+    write_sample,
+)
 from treelstm.checks.keys import keys
 from treelstm.checks.report import WARNING, Finding
+from treelstm.commands import main
 from treelstm.config import KEY_LISTS, ConfigError
 from treelstm.data.pairs import DataError
 
@@ -213,7 +223,7 @@ CONTENT: dict[str, Callable[[random.Random], Tree]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("pairs", [3, 60])
+@pytest.mark.parametrize("pairs", [3, 40])
 @pytest.mark.parametrize("kind", CONTENT)
 def test_words_and_numbers_that_are_content_are_never_called_bookkeeping(tmp_path, kind, pairs):
     draw = random.Random(2)
@@ -397,3 +407,17 @@ def test_data_readme_shows_each_list():
     for name, listed in KEY_LISTS.items():
         row = next(line for line in readme.splitlines() if line.startswith(f'| `"{name}"`'))
         assert re.findall(r"`(\w+)`", row) == [*listed]
+
+
+def test_a_run_stores_the_keys_of_a_list_and_resumes_by_them(tmp_path, tiny):
+    train(tiny_config(tiny, tmp_path / "run", epochs=1, ignored_keys="ud"))
+    encoder = load_encoder(find_latest_checkpoint(tmp_path / "run"))
+    assert encoder.settings.ignored_keys == KEY_LISTS["ud"]
+    train(tiny_config(tiny, tmp_path / "run", epochs=2, ignored_keys=KEY_LISTS["ud"]))
+    assert load_checkpoint(find_latest_checkpoint(tmp_path / "run"))["epoch"] == 2
+
+
+def test_the_shell_takes_the_names_of_lists(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["preflight", "--ignored-keys", "pyton"])
+    assert 'Did you mean "python"' in capsys.readouterr().err
