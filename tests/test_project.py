@@ -63,7 +63,8 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
         if (path.stem, name) == ("03_resume", "epochs"):
             assert namespace[name] is None, "a page's default would override the run's own number"
             continue
-        assert namespace[name] == getattr(defaults, name), f"{name} differs from Config's default"
+        given = getattr(treelstm.Config.from_parameters({name: namespace[name]}), name)
+        assert given == getattr(defaults, name), f"{name} differs from Config's default"
         assert "  # " in line, f"{name} has no comment for papermill's help"
 
 
@@ -71,7 +72,7 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
 FLOORS = [
     "plain errors history files signals randomness night data.sample config neutral process",
     "trees.forest trees.values trees.vocabulary trees.builder trees.check",
-    "data.pairs data.reading data.store data.load",
+    "data.pairs data.reading data.store data.foreign data.load data.survey",
     "data.readers.drawing data.readers.source data.readers.words data.readers.conllu",
     "data.readers.brackets data.readers.nodes data.readers.pointers data.readers.parsers",
     "data.readers.code data.readers.values data.readers.formats",
@@ -82,7 +83,8 @@ FLOORS = [
     "comparison",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
     "run.deadline run.listener run.tensorboard run.training",
-    "progress checks.report checks.environment checks.data checks.trial checks.directory checks.groups",
+    "progress checks.report checks.environment checks.keys checks.data checks.trial checks.directory",
+    "checks.groups",
     "figures tree_figures tables widgets overnight engine",
     "listeners",
     "rivals",

@@ -22,6 +22,22 @@ from treelstm.night import SETTINGS, begun_before, tell_engine
 Value = bool | int | float | str | list[str] | None  # of a setting, as JSON holds it
 Settings = dict[str, Value]
 
+# What parsers write beside the tree. A list's name stands for its keys in the setting ignored_keys.
+KEY_LISTS: dict[str, tuple[str, ...]] = {
+    name: tuple(keys.split())
+    for name, keys in {
+        "esperanto": "plena_vorto parse_status parse_error parse_statistics category",
+        "estree": "start end range loc raw extra errors tokens comments leadingComments innerComments "
+        "trailingComments sourceFile",
+        "python": "lineno col_offset end_lineno end_col_offset ctx type_comment type_ignores",
+        "tree-sitter": "start_byte end_byte start_point end_point start_row start_column end_row "
+        "end_column startByte endByte startPoint endPoint startIndex endIndex startPosition endPosition "
+        "start end range id typeId kind_id grammarId grammar_id parseState nextParseState",
+        "ud": "id head deps misc start_char end_char start end token_id head_token_id sent_id index "
+        "characterOffsetBegin characterOffsetEnd before after",
+    }.items()
+}
+
 PARAMETERS_MARK = "# Parameters"  # first line of a notebook's parameters cell and of papermill's
 
 
@@ -123,8 +139,8 @@ class EncoderSettings:
     vectors_keys: tuple[str, ...] = _fixed((), 'keys whose values have pretrained vectors, as in "word"')
     vectors_frozen: bool = _fixed(False, "keep these vectors as they are, instead of tuning them")
     ignored_keys: tuple[str, ...] = _fixed(
-        ("plena_vorto", "parse_status", "parse_error", "parse_statistics", "category"),
-        "keys of the ASTs that the model must not see",
+        KEY_LISTS["esperanto"],
+        f"keys of the ASTs that the model must not see: their names, or {' or '.join(KEY_LISTS)}",
     )
 
     def __new__(cls, **parameters: Any) -> Self:
@@ -143,6 +159,7 @@ class EncoderSettings:
                 expected += ", or None" if "None" in str(setting.type) else ""
                 raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
             object.__setattr__(self, setting.name, value)
+        object.__setattr__(self, "ignored_keys", _expanded(self.ignored_keys))
         if not self.hidden_dim and not self.bag_of_symbols:
             raise ConfigError("hidden_dim is 0 (no tree), which needs bag_of_symbols=True. Change one.")
 
@@ -369,6 +386,17 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
     if kind not in expected.split(" | "):
         raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
     return value
+
+
+def _expanded(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys, with those of a list in the place of its name."""
+    for key in set(keys) - KEY_LISTS.keys():
+        lists = [name for name in KEY_LISTS if len(name) > 2 or key.lower() == name]  # "uid" is not "ud"
+        if close := difflib.get_close_matches(key.lower().replace("_", "-"), lists, cutoff=0.8):
+            known = ", ".join(KEY_LISTS)
+            text = f'ignored_keys names "{key}". Did you mean "{close[0]}"? The lists are {known}; '
+            raise ConfigError(text + "others are keys of your own.")
+    return tuple(dict.fromkeys(one for key in keys for one in KEY_LISTS.get(key, (key,))))
 
 
 def _assigned_names(cells: Iterable[str]) -> list[str]:

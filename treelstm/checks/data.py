@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.load import Needed, load_pairs, pair_files
@@ -15,7 +16,6 @@ from treelstm.data.reading import parse
 from treelstm.files import is_there, open_file
 from treelstm.trees.forest import Array
 from treelstm.trees.values import brief
-from treelstm.trees.vocabulary import key_of
 
 _METADATA_BYTES = 2**20
 
@@ -70,7 +70,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         text += "; the bag of symbols tells them apart, without having learned what they mean"
     remedy = "Compare the keys of both: do they come from the same parser and language?"
     yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
-    yield from _keys(corpus.training)
+    yield from keys(corpus)
 
 
 def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
@@ -161,22 +161,3 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     wrong = [f"{k} {brief(said[k])}, found {v}" for k, v in true.items() if k in said and said[k] != v]
     text = f"{path} says {'; '.join(wrong)}" if wrong else f"{path} agrees with the files"
     yield judged(text, bool(wrong), WARNING, "Check that no pair file is incomplete, then correct it")
-
-
-def _keys(pairs: Pairs) -> Iterator[Finding]:
-    """Keys with a new value on nearly every node, and keys with one value only."""
-    forest = pairs.forest
-    keys = np.array([key_of(symbol) for symbol in forest.symbols])
-    occurrences = np.bincount(forest.symbol, minlength=len(keys))
-    constant = []
-    for key in np.unique(keys).tolist():
-        mine = keys == key
-        used, values = int(occurrences[mine].sum()), int(mine.sum())
-        if used >= 50 and values > 0.9 * used:
-            text = f'the key "{key}" has {values:,} values on {used:,} distinct subtrees, like an id'
-            remedy = f'Add "{key}" to ignored_keys: it makes equal subtrees differ'
-            yield Finding(WARNING, text, remedy)
-        elif used >= 50 and values == 1 and key != "role":
-            constant.append(key)
-    if constant:
-        yield Finding(NOTE, f"keys with one value only: {', '.join(constant)}")

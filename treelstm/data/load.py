@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
+from treelstm.data.foreign import looks_like
 from treelstm.data.pairs import FILES, Corpus, DataError, Pairs, Problems, data_error, label_of_file
 from treelstm.data.reading import REPAIR, digest_of, read_jsonl
 from treelstm.data.store import read_store, write_store
@@ -30,6 +31,7 @@ from treelstm.trees.values import brief
 from treelstm.trees.vocabulary import Vocabulary
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
+_LOOKS = "expected a JSON object: it looks like"
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
@@ -222,14 +224,20 @@ def _compile(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
     sentences: list[str | None] = []
     for number, path in enumerate(paths):
         before, label = (problems.count, len(rows)), label_of_file(path)
+        no_trees: dict[tuple[str, str], list[int]] = {}  # what is there instead -> lines
         for line, record in read_jsonl(path, problems, fingerprint):
             found = list(_record_problems(record, label, builder))
             for problem in found:
-                problems.add(path, line, *problem)
+                if _LOOKS in problem[0]:  # there may be thousands of one kind, which are said once
+                    no_trees.setdefault(problem, []).append(line)
+                else:
+                    problems.add(path, line, *problem)
             if not found:
                 own = record["label"] if record.get("label") is not None else -1
                 rows.append((own, record.get("similarity"), number, line))
                 sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
+        for (said, remedy), wrong in no_trees.items():
+            problems.add(path, wrong[0], f"{said} ({len(wrong):,} line(s) of this file)", remedy)
         if before == (problems.count, len(rows)):
             problems.add(path, 0, "holds no pairs", "Add pairs, or remove the file")
     if problems.count:
@@ -265,6 +273,11 @@ def _record_problems(
         else:
             if not isinstance(part.get("sentence"), str | None):
                 yield f"{side}.sentence is not a string", "Correct or remove it"
+            if isinstance(root := part["ast"], str | list):
+                kind = "a string" if isinstance(root, str) else "a list" if root else "an empty list"
+                what, remedy = looks_like(root)
+                yield f"{side}.ast is {kind}, {_LOOKS} {what}", remedy
+                break  # the other side is like it
             try:
                 builder.add(part["ast"], f"{side}.ast")
             except TreeError as error:

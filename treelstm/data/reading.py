@@ -66,11 +66,16 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_jsonl(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, Any]]:
-    """The JSON objects of a file with their line numbers; any other line becomes a problem."""
+def read_jsonl(
+    path: Path, problems: Problems, digests: dict[str, str], wanted: set[int] | None = None
+) -> Iterator[tuple[int, Any]]:
+    """The JSON objects of a file with their line numbers; any other line becomes a problem.
+
+    Lines that are not `wanted` are not parsed.
+    """
     for line, raw in read_lines(path, problems, digests):
         try:
-            if raw and not raw.isspace():
+            if raw and not raw.isspace() and (wanted is None or line in wanted):
                 yield line, _record(raw)
         except Unreadable as error:
             problems.add(path, line, str(error), error.remedy)
