@@ -12,6 +12,7 @@ from treelstm.history import METRICS
 from treelstm.plain import AS_WRITTEN, in_html
 from treelstm.tree_figures import node_name
 from treelstm.trees.forest import Array
+from treelstm.trees.naming import value_of
 from treelstm.trees.vocabulary import key_of
 
 
@@ -65,7 +66,7 @@ def explanation_table(why: Explanation, label_keys: Sequence[str] = ()) -> HTML:
     nodes = list[list[str]]()
     for tree, node, change in why.strongest():
         symbols = why.nodes[tree][node]
-        role = next((symbol.partition("=")[2] for symbol in symbols if key_of(symbol) == "role"), "")
+        role = next((value_of(symbol) for symbol in symbols if key_of(symbol) == "role"), "")
         name = node_name(symbols, label_keys)[0]
         nodes.append([("first", "second")[tree], f"{role}: {name}", f"{change:+.3f}"])
     parts = [[name, f"{part:+.3f}"] for name, part in [*why.symbols.items()][:10]]
