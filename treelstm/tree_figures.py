@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
+from torch_geometric.data import Data
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
 from treelstm.trees.forest import Array, Forest
@@ -28,10 +29,8 @@ _FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER
 
 
 def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
-    """One tree, each node below its parent, with its role and its name (see `node_name`).
-
-    Of a large tree, the nodes nearest to the root are drawn, and gray words say how many are left out
-    where.
+    """One tree, each node below its parent, with its role and its name (see `node_name`). Of a large
+    tree, the nodes nearest to the root are drawn, and gray words say where how many are left out.
     """
     return pair_figure(forest, [tree], label_keys, [title])
 
@@ -54,12 +53,11 @@ def pair_figure(
     marked = {s for s in names if not label_keys or key_of(s) == label_keys[0]}
     most = max((float(np.nanmax(np.abs(each[1:]), initial=0)) for each in without), default=0) or 1.0
     effects = [np.nan_to_num(each) / most for each in without] or [np.zeros(0)] * len(trees)
-    drawings = [
-        _Drawing(forest, tree, label_keys, effect, title, marked)
-        for tree, effect, title in zip(trees, effects, titles, strict=True)
-    ]
+    graphs = map(forest.graph, trees)
+    drawings = [_Drawing(*each, label_keys, marked) for each in zip(graphs, effects, strict=True)]
     widths, rows = [each.width for each in drawings], max(each.rows for each in drawings)
-    head = 0.15 + 0.17 * max(each.title.count("\n") + 1 for each in drawings)  # inches
+    heads = [drawing.title(text) for drawing, text in zip(drawings, titles, strict=True)]
+    head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
     foot = 0.3 if len(without) else 0.0
     height = _ROW * (rows + 0.5) + head + foot
     figure = Figure(figsize=(sum(widths), height))
@@ -74,7 +72,7 @@ def pair_figure(
         ax = figure.add_subplot(grid[column])
         ax.set_axis_off()
         ax.set(xlim=(0, drawing.width), ylim=(rows - 0.25, -0.75))
-        ax.set_title(drawing.title, fontsize=9, loc="left", pad=3)
+        ax.set_title(heads[column], fontsize=9, loc="left", pad=3)
         ax.add_collection(LineCollection(drawing.lines, colors="lightgray", linewidths=1, zorder=1))
         for x, y, text, looks in drawing.texts:
             ax.text(x, y, text, va="center_baseline", **looks)
@@ -84,46 +82,39 @@ def pair_figure(
 class _Drawing:
     """The texts and lines of a tree, and where they stand: x in inches, y in rows."""
 
-    def __init__(
-        self,
-        forest: Forest,
-        tree: int,
-        label_keys: Sequence[str],
-        effect: Array,
-        title: str,
-        marked: set[str],
-    ) -> None:
+    def __init__(self, graph: Data, effect: Array, keys: Sequence[str], marked: set[str]) -> None:
         """`effect`: of the first nodes, from -1 to 1, colours them; else `marked` symbols do."""
-        graph = forest.graph(tree)
-        rows, levels = _folded([-1, *graph.edge_index[0].tolist()], effect), [0]
-        levels += (levels[row.above] + 1 for row in rows[1:])
-        indent = min(0.2, _LEVELS / max(*levels, 1))
+        rows = _folded([-1, *graph.edge_index[0].tolist()], effect)
+        self.drawn, self.nodes = sum(row.node >= 0 for row in rows), int(graph.num_nodes)
+        indent = min(0.2, _LEVELS / max(1, *(row.level for row in rows)))
         self.texts, self.lines = list[tuple[float, int, str, Any]](), list[list[tuple[float, float]]]()
         self.rows, self.width = len(rows), 4.0
-        for y, (node, above, left_out) in enumerate(rows):
-            x = 0.1 + indent * levels[y]
+        for y, (node, above, level, left_out) in enumerate(rows):
+            x = 0.1 + indent * level
             if y:
-                left = 0.13 + indent * levels[above]
+                left = x - indent + 0.03
                 self.lines.append([(left, above + 0.45), (left, y), (x - 0.02, y)])
             if node >= 0:
                 symbols = graph.symbols[node]
                 role = next((value_of(s) for s in symbols if y and key_of(s) == "role"), "")
                 x = self._write(x, y, role, _ROLE, color="gray", fontsize=_SMALL)
-                name, named_by = node_name(symbols, label_keys)
+                name, named_by = node_name(symbols, keys)
                 fill = _FADED(0.5 + 0.5 * effect[node]) if node < len(effect) else "white"
                 fill = _SHARED if named_by & marked and not len(effect) else fill
                 box = {"boxstyle": "round,pad=0.2", "facecolor": fill, "edgecolor": SIMILAR}
                 x = self._write(x, y, name, _NAME, fontsize=_POINTS, bbox=box)
             if left_out:
-                between = node < 0 and any(row.above == y for row in rows)
-                more = f"… {left_out:,} {'' if between else 'more '}node{'s' * (left_out > 1)}"
+                more = f"… {left_out:,} more node{'s' * (left_out > 1)}"
                 x = self._write(x, y, more, _NAME, color="gray", fontsize=_SMALL, style="italic")
             self.width = max(self.width, x + 0.15)
-        title, drawn = drawable(" ".join(title[:1000].split())), sum(row.node >= 0 for row in rows)
-        fit = max(int(0.95 * self.width * len(title) / (_inches(title, 9) or 1)), 5)  # characters
-        said = f"{drawn} of {graph.num_nodes:,} nodes shown" if drawn < graph.num_nodes else ""
-        lines = textwrap.fill(title, fit, max_lines=3, placeholder=" …")
-        self.title = "\n".join(filter(None, (lines, said)))
+
+    def title(self, text: str) -> str:
+        """The text in at most three lines; below it, how many nodes are drawn if not all are."""
+        text = drawable(" ".join(text[:1000].split()))
+        fit = int(0.95 * self.width * len(text) / (_inches(text, 9) or 1))  # characters
+        lines = textwrap.fill(text, max(fit, 5), max_lines=3, placeholder=" …")
+        said = f"{self.drawn} of {self.nodes:,} nodes shown" if self.drawn < self.nodes else ""
+        return "\n".join(filter(None, (lines, said)))
 
     def _write(self, x: float, y: int, text: str, inches: float, **looks: Any) -> float:
         """Adds a text, cut to so many inches; returns where the next one can begin."""
@@ -137,6 +128,7 @@ class _Drawing:
 class _Row(NamedTuple):
     node: int  # -1: nodes that are left out, between two that are drawn or after them
     above: int  # the row that it hangs on
+    level: int  # 0: the root
     left_out: int  # how many nodes it stands for, beside its own
 
 
@@ -176,16 +168,16 @@ def _rows(parents: Sequence[int], drawn: Sequence[bool]) -> list[_Row]:
             left_out[~(above if above in between else first.setdefault(parents[above], above))] += 1
     for stub in left_out:
         below[parents[~stub]].append(stub)
-    rows, stack = list[_Row](), [(0, -1)]
+    rows, stack = list[_Row](), [(0, -1, 0)]
     while stack:
-        node, above = stack.pop()
+        node, above, level = stack.pop()
         own = below[node]
         if left_out[node] == 1:  # needs no more room itself
             node = ~node
         elif node >= 0 and len(own) == 1 and own[0] < 0 and not below[own[0]]:
             left_out[node], own = left_out[own[0]], []  # said in the node's row
-        stack += [(each, len(rows)) for each in reversed(own)]
-        rows.append(_Row(max(node, -1), above, left_out[node]))
+        stack += [(each, len(rows), level + 1) for each in reversed(own)]
+        rows.append(_Row(max(node, -1), above, level, left_out[node]))
     return rows
 
 

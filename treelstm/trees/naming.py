@@ -79,9 +79,8 @@ def _values_by_key(forest: Forest) -> tuple[dict[str, tuple[Array, Array]], int]
 
 def _is_name(value: str) -> bool:
     """Not a number, a position, true or false, nor long."""
-    letters, digits = (any(map(test, value)) for test in (str.isalpha, str.isdigit))
-    word = value not in ("true", "false") and not value[:1].isdigit() and (letters or not digits)
-    return 0 < len(value) <= LONGEST_NAME and word
+    number = value.lstrip("+-.([")[:1].isdigit()
+    return 0 < len(value) <= LONGEST_NAME and value not in ("true", "false") and not number
 
 
 def _entropy(values: Array) -> float:
