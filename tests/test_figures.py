@@ -47,12 +47,8 @@ def assert_readable(figure) -> None:
     seen = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
     assert max(figure.get_figwidth(), seen.width) <= 14.1
     assert max(figure.get_figheight(), seen.height) <= 10
-    frame, titles = (
-        figure.bbox,
-        [ax.title for ax in figure.axes] + [ax._left_title for ax in figure.axes],
-    )
-    boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts]
-    boxes += [title.get_window_extent() for title in titles if title.get_text()]
+    frame, drawn = figure.bbox, [each for ax in figure.axes for each in ax.get_children()]
+    boxes = [each.get_window_extent() for each in drawn if isinstance(each, Text) and each.get_text()]
     for number, box in enumerate(boxes):
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
@@ -273,6 +269,14 @@ def shaped(shape: str) -> dict[str, object]:
         for k in range(998, -1, -1):
             tree = {"name": f"n{k}", "part": tree}
         return tree
+    if shape == "long":
+        tree = {"name": "W" * 50}
+        for k in range(60):
+            tree = {
+                "name": "W" * 50 + str(k),
+                "M" * 50: [tree, *({"name": f"{k}{j}"} for j in range(50))],
+            }
+        return {"name": "root", "part": [{"name": "a" * 50, "x": [tree] * 3}]}
     if shape == "wide":
         return {"name": "root", "part": [{"name": f"part {k}"} for k in range(500)]}
     if shape == "bushy":  # 9,270 nodes
@@ -293,7 +297,14 @@ def shaped(shape: str) -> dict[str, object]:
     return code(300)
 
 
-SHAPES = [("wide", False), ("deep", False), ("deep", True), ("bushy", True), ("code", True)]
+SHAPES = [
+    ("long", True),
+    ("wide", False),
+    ("deep", False),
+    ("deep", True),
+    ("bushy", True),
+    ("code", True),
+]
 
 
 @pytest.mark.parametrize(("shape", "explained"), SHAPES)

@@ -22,7 +22,7 @@ from treelstm.trees.naming import LONGEST_NAME, value_of
 from treelstm.trees.vocabulary import key_of
 
 _POINTS, _SMALL, _ROW = 8, 7, 0.2  # font sizes; inches from row to row
-_ROWS, _LEVELS, _ROLE, _NAME = 42, 2.0, 1.2, 2.3  # at most: rows of a tree; inches of indents, of texts
+_ROWS, _LEVELS, _ROLE, _NAME = 42, 1.8, 1.1, 2.1  # at most: rows of a tree; inches of indents, of texts
 _TOP, _NEAR = 16, 5  # levels that are drawn of a longer path: 16 at its start, 4 at its end
 _APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
 _FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
@@ -43,14 +43,15 @@ def pair_figure(
     without: Sequence[Array] = (),
 ) -> Figure:
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
-    a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
+    a symbol which all of them have, of any of `label_keys` but the last, which says the kind.
 
     With `without` of an `Explanation`, nodes are coloured by how the distance changes without them, and
     of a large tree those are drawn without which it changes most, with the paths to them.
     """
     bags = (forest.bag[forest.bag_ptr[tree] : forest.bag_ptr[tree + 1]] for tree in trees)
     names = [forest.symbols[s] for s in reduce(np.intersect1d, bags)] if len(trees) > 1 else []
-    marked = {s for s in names if not label_keys or key_of(s) == label_keys[0]}
+    words = label_keys[:-1] or label_keys
+    marked = {s for s in names if not words or key_of(s) in words}
     most = max((float(np.nanmax(np.abs(each[1:]), initial=0)) for each in without), default=0) or 1.0
     effects = [np.nan_to_num(each) / most for each in without] or [np.zeros(0)] * len(trees)
     graphs = map(forest.graph, trees)
@@ -64,8 +65,10 @@ def pair_figure(
     places = {"left": 0.01, "right": 1, "bottom": foot / height, "top": 1 - head / height}
     grid = figure.add_gridspec(1, len(trees), width_ratios=widths, **places)
     if len(without):
-        words = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
-        patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in words.items()]
+        effect_of = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
+        patches = [
+            Patch(facecolor=color, edgecolor="gray", label=text) for color, text in effect_of.items()
+        ]
         style = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
         figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **style)
     for column, drawing in enumerate(drawings):
@@ -122,7 +125,7 @@ class _Drawing:
         while (width := _inches(text, looks["fontsize"])) > inches:
             text = shortened(text, int(len(text) * inches / width))
         self.texts += [(x, y, text, looks)] if text else []
-        return x + (1.05 * width + 0.12 if text else 0)
+        return x + (1.1 * width + 0.1 if text else 0)  # pixels are wider than measured
 
 
 class _Row(NamedTuple):
