@@ -113,6 +113,8 @@ def test_positions_ids_flags_and_a_constant_name_nothing():
     forest = compile_forest([node(k) for k in (1, 101, 201)])
     assert label_keys(forest) == ()
     assert label_keys(compile_forest([{"only": {"part": 1}}])) == ()
+    items = [{"type": f"t{k % 5}", "name": f"item {k}", "uid": f"n{k:04}"} for k in range(500)]
+    assert label_keys(compile_forest([{"type": "list", "items": items}])) == ("name", "type")
 
 
 def test_neither_the_order_nor_repetition_of_trees_matters_and_a_large_forest_takes_no_time():

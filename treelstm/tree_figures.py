@@ -65,10 +65,8 @@ def pair_figure(
     places = {"left": 0.01, "right": 1, "bottom": foot / height, "top": 1 - head / height}
     grid = figure.add_gridspec(1, len(trees), width_ratios=widths, **places)
     if len(without):
-        effect_of = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
-        patches = [
-            Patch(facecolor=color, edgecolor="gray", label=text) for color, text in effect_of.items()
-        ]
+        says = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
+        patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in says.items()]
         style = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
         figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **style)
     for column, drawing in enumerate(drawings):

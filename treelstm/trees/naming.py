@@ -64,13 +64,13 @@ def _values_by_key(forest: Forest) -> tuple[dict[str, tuple[Array, Array]], int]
     numbers: dict[str, int] = {}
     key = np.array([numbers.setdefault(key_of(text), len(numbers)) for text in texts], np.int64)[value]
     is_name = np.array(list(map(_is_name, values)), bool)[value]
-    has_digit = np.array([any(map(str.isdigit, text)) for text in values], bool)[value]
+    digits = np.array([2 * sum(map(str.isdigit, text)) >= len(text) for text in values], bool)[value]
     parts = np.split(np.argsort(key, kind="stable"), np.cumsum(np.bincount(key))[:-1])
     found = {}
     for name, part in zip(numbers, parts, strict=True):
         having, first = np.unique(node[part], return_index=True)
         different = len(np.unique(value[part]))
-        ids = has_digit[part].mean() > 0.5 and different > 0.8 * uses[having].sum()
+        ids = digits[part].mean() > 0.5 and different > 0.8 * uses[having].sum()
         fits = is_name[part].mean() > 0.05 and len(part) <= 2 * len(having)
         if name != "role" and fits and not ids and different > 1:
             found[name] = (having, value[part][first])
