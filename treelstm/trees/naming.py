@@ -8,7 +8,7 @@ from treelstm.config import ConfigError, did_you_mean
 from treelstm.trees.forest import Array, Forest, entries
 from treelstm.trees.vocabulary import key_of
 
-LONGEST_NAME = 40  # characters
+LONGEST_NAME = 60  # characters; figures cut it to what fits
 _SUBTREES = 200_000  # that are looked at, at most
 
 
