@@ -47,6 +47,7 @@ def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_are_meant():
     config = Config(margin=2, ignored_keys=["a", "b"])
     assert config.margin == 2.0 and isinstance(config.margin, float)
     assert config.ignored_keys == ("a", "b")
+    assert Config(label_keys="a, b").label_keys == Config(label_keys=["a", "b"]).label_keys == ("a", "b")
 
 
 def test_an_unknown_name_is_refused_by_name():

@@ -154,3 +154,19 @@ def test_a_tree_of_8000_nodes_is_explained_in_bounded_time(shape):
     why = explain(encoder, forest, [0, 1])
     assert time.process_time() - began < 10  # 0.2 to 2 s
     assert len(why.without[0]) > 5
+
+
+def test_every_node_of_two_trees_of_300_nodes_is_explained_in_no_time():
+    random, trees = np.random.default_rng(0), list[dict[str, object]]()
+    for _ in range(2):
+        nodes = [{"name": f"n{k}", "below": []} for k in range(300)]
+        for k in range(1, 300):  # many levels, as of source code
+            nodes[max(k - 1 - random.integers(8), 0)]["below"].append(nodes[k])
+        trees.append(nodes[0])
+    forest = compile_forest(trees)
+    encoder = encoder_for(forest, embedding_dim=128, hidden_dim=256, output_dim=512)
+    began = time.process_time()
+    why = explain(encoder, forest, [0, 1])
+    assert time.process_time() - began < 5  # 0.6 s
+    assert [len(each) for each in why.without] == [300, 300]
+    assert all(np.isfinite(each[1:]).all() for each in why.without)

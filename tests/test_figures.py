@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 import time
 from dataclasses import replace
 
@@ -12,7 +14,7 @@ from matplotlib.text import Text
 from treelstm import figures, load_pairs
 from treelstm.evaluation import pair_metrics
 from treelstm.history import IN_HISTORY
-from treelstm.tree_figures import pair_figure, tree_figure
+from treelstm.tree_figures import node_name, pair_figure, tree_figure
 from treelstm.trees.builder import compile_forest
 
 AST = {
@@ -26,6 +28,10 @@ def texts(figure) -> list[str]:
     return [text.get_text() for ax in figure.axes for text in ax.texts]
 
 
+def nodes(ax) -> list[Text]:
+    return [text for text in ax.texts if text.get_bbox_patch()]
+
+
 def test_a_tree_is_drawn_with_roots_on_nodes_and_roles_on_edges():
     figure = tree_figure(compile_forest([AST]), 0, ["radiko", "tipo"], "Bela kato vidas.")
     drawn = texts(figure)
@@ -36,18 +42,25 @@ def test_a_tree_is_drawn_with_roots_on_nodes_and_roles_on_edges():
     assert len(places) == 3
 
 
-def test_a_tree_of_60_nodes_is_drawn_without_names_over_names():
-    groups = [
-        {"radiko": f"grupo{k}", "kerno": [{"radiko": f"vorto{k}{j}"} for j in "ab"]} for k in range(20)
-    ]
-    figure = tree_figure(compile_forest([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"])
-    FigureCanvasAgg(figure).draw()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) == 61 + 60
-    frame = figure.bbox
+def assert_readable(figure) -> None:
+    """At most 14 x 10 inches, also as a page shows it, no text outside, none over another."""
+    seen = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    assert max(figure.get_figwidth(), seen.width) <= 14.1
+    assert max(figure.get_figheight(), seen.height) <= 10
+    frame, drawn = figure.bbox, [each for ax in figure.axes for each in ax.get_children()]
+    boxes = [each.get_window_extent() for each in drawn if isinstance(each, Text) and each.get_text()]
     for number, box in enumerate(boxes):
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_a_tree_of_40_nodes_is_drawn_with_all_of_them():
+    groups = [
+        {"radiko": f"grupo{k}", "kerno": [{"radiko": f"vorto{k}{j}"} for j in "ab"]} for k in range(13)
+    ]
+    figure = tree_figure(compile_forest([{"tipo": "frazo", "aliaj": groups}]), 0, ["radiko", "tipo"])
+    assert len(texts(figure)) == 40 + 39 and not any("more" in text for text in texts(figure))
+    assert_readable(figure)
 
 
 def test_what_two_trees_share_is_filled():
@@ -55,7 +68,7 @@ def test_what_two_trees_share_is_filled():
     figure = pair_figure(compile_forest([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
     white = (1.0, 1.0, 1.0, 1.0)
     filled = [
-        {t.get_text() for t in ax.texts if t.get_bbox_patch().get_facecolor() != white}
+        {t.get_text() for t in nodes(ax) if t.get_bbox_patch().get_facecolor() != white}
         for ax in figure.axes
     ]
     assert filled == [{"kat"}, {"kat"}]
@@ -68,12 +81,12 @@ def test_nodes_are_coloured_by_what_the_distance_does_without_them_with_a_legend
     figure = pair_figure(forest, [0, 1], ["radiko", "tipo"], ["a", "b"], effects)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert words == ["keeps them apart", "brings them together", "no effect"]
-    for ax in figure.axes:
-        boxes = [text.get_bbox_patch().get_facecolor() for text in ax.texts if text.get_bbox_patch()]
-        nodes = boxes[len(boxes) // 2 :]  # the roles are drawn first
-        red, blue = nodes[1], nodes[2]
-        assert red[0] > red[2] and blue[2] > blue[0] and nodes[0] == (1, 1, 1, 1)
-        assert min(max(color[:3]) for color in nodes) > 0.9  # black words can be read
+    for tree, ax in enumerate(figure.axes):
+        own = [node_name(symbols, ["radiko", "tipo"])[0] for symbols in forest.graph(tree).symbols]
+        colors = {node.get_text(): node.get_bbox_patch().get_facecolor() for node in nodes(ax)}
+        red, blue = colors[own[1]], colors[own[2]]
+        assert red[0] > red[2] and blue[2] > blue[0] and colors[own[0]] == (1, 1, 1, 1)
+        assert min(max(color[:3]) for color in colors.values()) > 0.9  # black words can be read
 
 
 def test_curves_threshold_comparison_and_map_name_their_axes():
@@ -241,28 +254,110 @@ def test_the_powers_of_ten_of_an_axis_are_still_formulas():
     assert ticks and all(text.get_parse_math() for text in ticks)
 
 
-@pytest.mark.parametrize("shape", ["wide", "deep", "bushy"])
-def test_of_a_large_tree_the_top_is_drawn_in_no_time_and_the_figure_says_so(shape):
-    leaf: dict[str, object] = {"name": "leaf"}
+def left_out(ax) -> list[tuple[float, int]]:
+    """The row of each text that says how many nodes are left out there, and how many."""
+    found = [
+        (t.get_position()[1], re.fullmatch(r"… ([\d,]+)( more)? nodes?", t.get_text())) for t in ax.texts
+    ]
+    return [(row, int(said[1].replace(",", ""))) for row, said in found if said]
+
+
+def shaped(shape: str) -> dict[str, object]:
+    """A large tree whose nodes have different names."""
     if shape == "deep":
-        for k in range(400):
-            leaf = {"name": f"node {k}", "part": leaf}
-        ast, nodes, shown = leaf, 401, 16
-    else:
-        parts = 8_400 if shape == "wide" else 84
-        below = [] if shape == "wide" else [{"name": f"n{k}"} for k in range(99)]
-        ast = {"name": "root", "part": [{"name": f"part {k}", "part": below} for k in range(parts)]}
-        nodes, shown = 8_401, 64
-    forest = compile_forest([ast, ast])
-    began = time.process_time()
-    figure = pair_figure(forest, [0, 1], ["name"], ["one", "two"])
-    assert time.process_time() - began < 2  # 0.2 s
-    for ax, title in zip(figure.axes, ("one", "two"), strict=True):
-        assert (
-            ax.get_title(loc="left") == f"{title}\n{shown} of {nodes:,} nodes shown, the top of the tree"
-        )
-        names = [t.get_text() for t in ax.texts if t.get_text() not in ("part",)]
-        assert len(names) == shown and any(name.endswith(" …") for name in names)
+        tree: dict[str, object] = {"name": "n999"}
+        for k in range(998, -1, -1):
+            tree = {"name": f"n{k}", "part": tree}
+        return tree
+    if shape == "long":
+        tree = {"name": "W" * 50}
+        for k in range(60):
+            tree = {
+                "name": "W" * 50 + str(k),
+                "M" * 50: [tree, *({"name": f"{k}{j}"} for j in range(50))],
+            }
+        return {"name": "root", "part": [{"name": "a" * 50, "x": [tree] * 3}]}
+    if shape == "wide":
+        return {"name": "root", "part": [{"name": f"part {k}"} for k in range(500)]}
+    if shape == "bushy":  # 9,270 nodes
+        parts = [
+            {"name": f"p{k}", "part": [{"name": f"{k} {j}"} for j in range(102)]} for k in range(90)
+        ]
+        return {"name": "root", "part": [*parts[1:], {"name": "p0", "part": [{"name": "W" * 90}] * 101}]}
+    random, numbers = np.random.default_rng(0), itertools.count(1)
+
+    def code(size: int) -> dict[str, object]:  # as of source code: 300 nodes, many levels
+        parts: list[object] = []
+        while size > 1:
+            part = int(random.integers(1, size))
+            parts.append(code(part))
+            size -= part
+        return {"name": f"n{next(numbers)}", f"role{'s' * (size % 3)}": parts}
+
+    return code(300)
+
+
+SHAPES = [
+    ("long", True),
+    ("wide", False),
+    ("deep", False),
+    ("deep", True),
+    ("bushy", True),
+    ("code", True),
+]
+
+
+@pytest.mark.parametrize(("shape", "explained"), SHAPES)
+def test_a_large_tree_is_folded_to_a_readable_size_and_every_node_is_drawn_or_counted(shape, explained):
+    forest, random = compile_forest([shaped(shape), shaped("code")]), np.random.default_rng(1)
+    effects = [random.normal(size=min(n, 250)) for n in forest.tree_nodes] if explained else ()
+    began, image = time.process_time(), io.BytesIO()
+    figure = pair_figure(forest, [0, 1], ["name"], ["W" * 500, "two"], effects)
+    figure.savefig(image, format="png")
+    assert time.process_time() - began < 2  # 0.5 s
+    assert len(image.getvalue()) < 220_000  # a page of 2 MB holds five
+    assert_readable(figure)
+    for ax, total in zip(figure.axes, forest.tree_nodes.tolist(), strict=True):
+        drawn = len(nodes(ax))
+        assert drawn > 15 and drawn + sum(count for _, count in left_out(ax)) == total
+        assert ax.get_title(loc="left").endswith(f"\n{drawn} of {total:,} nodes shown")
+
+
+def test_each_row_counts_the_nodes_that_are_left_out_there():
+    parts = [{"name": f"p{k}", "part": [{"name": f"{k} {j}"} for j in range(k + 2)]} for k in range(60)]
+    (ax,) = tree_figure(compile_forest([{"name": "root", "part": parts}]), 0, ["name"]).axes
+    row_of = {node.get_position()[1]: node.get_text() for node in nodes(ax)}
+    *of_parts, (last, rest) = left_out(ax)
+    assert len(of_parts) == 40 and last not in row_of
+    shown = [int(row_of[row][1:]) for row, _ in of_parts]
+    assert [count for _, count in of_parts] == [k + 2 for k in shown]
+    assert rest == sum(k + 3 for k in range(60) if k not in shown)
+
+
+@pytest.mark.parametrize("shape", ["deep", "code"])
+def test_of_an_explained_tree_the_strongest_nodes_are_drawn_with_the_paths_to_them(shape):
+    forest = compile_forest([shaped(shape)])
+    graph = forest.graph(0)
+    parents = [-1, *graph.edge_index[0].tolist()]
+    names = [node_name(symbols, ["name"])[0] for symbols in graph.symbols]
+    effect = np.full(len(names), 1e-3)
+    strongest = [len(names) // 2, len(names) - 1]  # far from the root
+    effect[strongest] = [-0.4, 0.3]
+    (ax,) = pair_figure(forest, [0], ["name"], [""], [effect]).axes
+    row_of = {node.get_text(): node.get_position()[1] for node in nodes(ax)}
+    for node in strongest:
+        assert names[node] in row_of
+        path = [node]
+        while path[-1]:
+            path.append(parents[path[-1]])
+        if len(path) <= 17:
+            assert all(names[each] in row_of for each in path)
+    if shape == "deep":  # rows between two nodes say how many there are between them
+        drawn = sorted(int(name[1:]) for name in row_of)
+        gaps = {row: count for row, count in left_out(ax)}
+        for first, second in itertools.pairwise(drawn):
+            assert second - first - 1 == gaps.get(row_of[f"n{first}"] + 1, 0)
+        assert drawn[:10] == [*range(10)] and len(gaps) == 2
 
 
 def test_of_very_many_epochs_as_many_are_drawn_as_can_be_seen_with_the_last():
@@ -271,3 +366,10 @@ def test_of_very_many_epochs_as_many_are_drawn_as_can_be_seen_with_the_last():
     assert len(line.get_xdata()) <= 2_000 and line.get_xdata()[-1] == 10_000
     assert figure.axes[0].get_xlabel() == "epoch (1 in 6 is drawn)"
     assert figure.axes[0].get_xlim() == (0.5, 10_000.5)
+
+
+def test_a_node_whose_word_is_a_whole_text_is_named_by_its_kind():
+    call = {"type": "call", "text": "a_long_name_of_a_function_that_is_one_word()"}
+    ast = {"type": "module", "text": "the source\n" * 20, "body": call}
+    root, role, word = texts(tree_figure(compile_forest([ast]), 0, ["text", "type"]))
+    assert (root, role) == ("module", "body") and word.startswith("a_long_name_of_a_func")

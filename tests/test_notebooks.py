@@ -213,6 +213,7 @@ def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_
     own = results(trained)["validation"]
     for name, (value, low, high) in found["scores"]["this encoder"].items():
         assert value == own[name] and -1 <= low <= high <= 1
+    assert "(label_keys): radiko, tipo\n" in text(page)
     assert "Precision " in json.dumps(page.cells) and "keeps the two apart" in json.dumps(page.cells)
     assert set(found["retrieval"]["this encoder"]["precision"]) == {"1", "5", "10"}
     (_, low, high) = found["compared"]["checkpoint_epoch_2.pt"]["roc_auc"]
@@ -230,9 +231,11 @@ def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_p
         "checkpoint": str(run / "checkpoint_epoch_1.pt"),
         "compare_with": str(run / "checkpoint_epoch_2.pt"),
         "validation_dir": str(tiny / "training"),
+        "label_keys": "vortspeco",
     }
     page = execute("04_evaluate", tmp_path, given)
     assert "trees that also occur in training: 100.0%" in text(page)
+    assert "(label_keys): vortspeco\n" in text(page)
     assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt"}
     with pytest.raises(PapermillExecutionError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
         execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})

@@ -191,6 +191,9 @@ class Config(EncoderSettings):
     )
     checkpoint: str = _free("best", '"best" or the path of a checkpoint to evaluate', _PATH)
     compare_with: str | None = _free(None, "second checkpoint to evaluate; None takes the newest", _PATH)
+    label_keys: tuple[str, ...] | None = _free(
+        None, "keys whose value names a node in figures, first of them first; None: chosen from the data"
+    )
     epochs: int = _free(50, "train until this epoch", _COUNT)
     batch_size: int = _fixed(16, "pairs per optimizer step", _COUNT)
     learning_rate: float = _fixed(1e-3, "of Adam, per step", _POSITIVE)
@@ -361,7 +364,8 @@ def completed(settings: Settings) -> Settings:
     return settings | {k: v for k, v in {**defaults, **_EARLIER}.items() if k not in settings}
 
 
-NOT_OF_TRAINING = {"checkpoint", "compare_with", "max_restarts"}  # settings that training does not read
+# Settings that training does not read.
+NOT_OF_TRAINING = {"checkpoint", "compare_with", "label_keys", "max_restarts"}
 
 
 def plain(value: Any) -> Value:
@@ -379,7 +383,7 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
         value = [item.strip() for item in value.split(",") if item.strip()]
     if "tuple" in expected and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):
-            kind, value = expected, tuple(value)
+            kind, value = "tuple[str, ...]", tuple(value)
     elif "float" in expected and isinstance(value, int | float) and kind != "bool":
         with suppress(OverflowError):  # an int beyond all floats
             kind, value = "float", float(value)

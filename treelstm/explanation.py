@@ -12,8 +12,8 @@ from treelstm.model.encoder import GAIN_SCALE, TreeEncoder, distances
 from treelstm.neutral import neutral_torch
 from treelstm.trees.forest import Array, Forest, entries, pointers_of
 
-MOST_NODES = 64  # of each tree, from the root on, in the order of `Forest.graph`: what a figure shows
-_MOST_WORK = 100_000  # nodes that are encoded for a tree: of one over 1,562 nodes, fewer are left out
+_MOST_NODES = 500  # of each tree, from the root on, in the order of `Forest.graph`
+_MOST_WORK = 250_000  # nodes that are encoded for a tree: of one over 500 nodes, fewer are left out
 _NODES_PER_CALL = 65_536  # bounds the memory
 
 
@@ -42,7 +42,7 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
 
     Each subtree is left out in turn, and both trees are encoded again: a change below 0 says that the
     subtree keeps the trees apart, above 0 that it brings them together. The root cannot be left out
-    (NaN). The first 64 nodes of each tree are explained, of a tree of thousands of nodes fewer.
+    (NaN). The first 500 nodes of each tree are explained, of a larger tree fewer.
     """
     variants, nodes = _variants(forest, trees)
     counts, sizes = [len(each) for each in nodes], forest.tree_nodes[np.asarray(trees)].tolist()
@@ -82,7 +82,7 @@ def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[l
         subtree, parents = graph.subtree.numpy(), [-1, *graph.edge_index[0].tolist()]
         places = graph.place.tolist()
         own = np.searchsorted(base, subtree)
-        count = min(len(own), MOST_NODES, max(_MOST_WORK // len(own), 2))
+        count = min(len(own), _MOST_NODES, max(_MOST_WORK // len(own), 2))
         for gap in range(count):  # a gap at the root: the whole tree
             there = np.ones(len(own), bool)
             for node in range(gap, len(own) if gap else 0):

@@ -207,14 +207,15 @@ def shortened(text: str, characters: int = 40) -> str:
 def drawable(text: str) -> str:
     """The text, with � for what matplotlib's font lacks (rcParams["font.family"] names another)."""
     families = FontProperties().get_family()
-    known = _characters(*(findfont(FontProperties(family=[one])) for one in families))
+    known = _characters(*families)
     missing = "\ufffd" if "\ufffd" in known else "?"
     return "".join(c if c in known else missing for c in shown(text).replace("\t", " "))
 
 
 @cache
-def _characters(*fonts: str) -> set[str]:
-    return {"\n"}.union(*(map(chr, get_font(font).get_charmap()) for font in fonts))
+def _characters(*families: str) -> set[str]:
+    fonts = (get_font(findfont(FontProperties(family=[family]))) for family in families)
+    return {"\n"}.union(*(map(chr, font.get_charmap()) for font in fonts))
 
 
 def _finished(figure: Figure, **legend: Any) -> Figure:

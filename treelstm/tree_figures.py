@@ -1,34 +1,36 @@
-"""Figures of single trees, from left to right, and of trees side by side."""
+"""Figures of single trees, a row for each node, and of trees side by side."""
 
-import itertools
 import textwrap
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
+from torch_geometric.data import Data
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.forest import Array, Forest
+from treelstm.trees.naming import LONGEST_NAME
 from treelstm.trees.vocabulary import ROLE, key_of, value_of
 
-_POINTS, _ROW = 8, 0.24  # font size; inches from leaf to leaf
-_NODES, _LEVELS = 64, 16  # what can be read; more of a tree is not drawn
+_POINTS, _SMALL, _ROW = 8, 7, 0.2  # font sizes; inches from row to row
+_ROWS, _LEVELS, _ROLE, _NAME = 42, 1.8, 1.1, 2.1  # at most: rows of a tree; inches of indents, of texts
+_TOP, _NEAR = 16, 5  # levels that are drawn of a longer path: 16 at its start, 4 at its end
 _APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
 _FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
 
 
 def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
-    """One tree from left to right, a row for each leaf: roles on the edges, names on the nodes.
-
-    A node's name is its value of the first of `label_keys` that it has, else its symbols without the
-    role. Of a large tree, the top is drawn, and the title says so.
+    """One tree, each node below its parent, with its role and its name (see `node_name`). Of a large
+    tree, the nodes nearest to the root are drawn, and gray words say where how many are left out.
     """
     return pair_figure(forest, [tree], label_keys, [title])
 
@@ -41,138 +43,157 @@ def pair_figure(
     without: Sequence[Array] = (),
 ) -> Figure:
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
-    a symbol which all of them have, of the first of `label_keys` (of any key if there is none).
+    a symbol which all of them have, of any of `label_keys` but the last, which says the kind.
 
-    With `without` of an `Explanation`, nodes are coloured by how the distance changes without them.
+    With `without` of an `Explanation`, nodes are coloured by how the distance changes without them, and
+    of a large tree those are drawn without which it changes most, with the paths to them.
     """
-    common = reduce(np.intersect1d, (_symbols(forest, tree) for tree in trees)) if len(trees) > 1 else ()
-    names = [forest.symbols[symbol] for symbol in common]
-    marked = {s for s in names if not label_keys or key_of(s) == label_keys[0]}
-    drawings = [_Drawing(forest, tree, label_keys) for tree in trees]
-    widths = [drawing.width for drawing in drawings]
-    heads = []
-    for text, drawing in zip(titles, drawings, strict=True):
-        title = textwrap.fill(drawable(text), int(13 * drawing.width), max_lines=3, placeholder=" …")
-        heads.append("\n".join(filter(None, (title, drawing.cut))))
-    rows = max(drawing.rows for drawing in drawings)
+    bags = (forest.bag[forest.bag_ptr[tree] : forest.bag_ptr[tree + 1]] for tree in trees)
+    names = [forest.symbols[s] for s in reduce(np.intersect1d, bags)] if len(trees) > 1 else []
+    words = label_keys[:-1] or label_keys
+    marked = {s for s in names if not words or key_of(s) in words}
+    most = max((float(np.nanmax(np.abs(each[1:]), initial=0)) for each in without), default=0) or 1.0
+    effects = [np.nan_to_num(each) / most for each in without] or [np.zeros(0)] * len(trees)
+    graphs = map(forest.graph, trees)
+    drawings = [_Drawing(*each, label_keys, marked) for each in zip(graphs, effects, strict=True)]
+    widths, rows = [each.width for each in drawings], max(each.rows for each in drawings)
+    heads = [drawing.title(text) for drawing, text in zip(drawings, titles, strict=True)]
     head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
     foot = 0.3 if len(without) else 0.0
     height = _ROW * (rows + 0.5) + head + foot
     figure = Figure(figsize=(sum(widths), height))
     places = {"left": 0.01, "right": 1, "bottom": foot / height, "top": 1 - head / height}
     grid = figure.add_gridspec(1, len(trees), width_ratios=widths, **places)
-    fills = (
-        _fills(figure, without)
-        if len(without)
-        else [
-            [_SHARED if symbols & marked else "white" for _, symbols in drawing.names]
-            for drawing in drawings
-        ]
-    )
-    for column, (drawing, text) in enumerate(zip(drawings, heads, strict=True)):
+    if len(without):
+        says = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
+        patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in says.items()]
+        style = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
+        figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **style)
+    for column, drawing in enumerate(drawings):
         ax = figure.add_subplot(grid[column])
         ax.set_axis_off()
         ax.set(xlim=(0, drawing.width), ylim=(rows - 0.25, -0.75))
-        ax.set_title(text, fontsize=9, loc="left", pad=3)
-        drawing.draw(ax, fills[column])
+        ax.set_title(heads[column], fontsize=9, loc="left", pad=3)
+        ax.add_collection(LineCollection(drawing.lines, colors="lightgray", linewidths=1, zorder=1))
+        for x, y, text, looks in drawing.texts:
+            ax.text(x, y, text, va="center_baseline", **looks)
     return as_written(figure)
 
 
-def _fills(figure: Figure, without: Sequence[Array]) -> list[list[Any]]:
-    """The colour of each node, the stronger the more the distance changes without it; adds a legend."""
-    most = max((float(np.nanmax(np.abs(each[1:]), initial=0)) for each in without), default=0) or 1.0
-    words = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
-    patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in words.items()]
-    title = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
-    figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **title)
-    return [[_FADED(0.5 + 0.5 * x) for x in np.nan_to_num(each) / most] for each in without]
-
-
 class _Drawing:
-    """Names, roles and positions of a tree's nodes: x by depth, in inches; y in rows, one a leaf."""
+    """The texts and lines of a tree, and where they stand: x in inches, y in rows."""
 
-    def __init__(self, forest: Forest, tree: int, label_keys: Sequence[str]) -> None:
-        subtrees, depth, self.children, partly = _top(forest, int(forest.root[tree]))
-        symbols = [forest.symbols_of(subtree) for subtree in subtrees]
-        roles = [next((s for s in of_node if s.startswith(ROLE)), "") for of_node in symbols]
-        self.roles = ["", *(shortened(value_of(role), 24) for role in roles[1:])]
-        self.names = [node_name(of_node, label_keys, i in partly) for i, of_node in enumerate(symbols)]
-        count, total = len(subtrees), int(forest.tree_nodes[tree])
-        self.cut = f"{count} of {total:,} nodes shown, the top of the tree" if partly else ""
-        self.row = _rows(self.children)
-        self.rows = 1 + max(self.row)
-        self.ends = [0.0] * count  # right ends of the names
-        self.x, right = [0.0] * count, 0.1
-        for level in range(max(depth) + 1):
-            nodes = [node for node in range(count) if depth[node] == level]
-            left = right + max(_inches(self.roles[node], 7) for node in nodes) + (0.45 if level else 0.0)
-            for node in nodes:
-                self.x[node] = left
-                self.ends[node] = left + _inches(self.names[node][0], _POINTS)
-            right = max(self.ends[node] for node in nodes)
-        self.width = max(right + 0.25, 4.0)
+    def __init__(self, graph: Data, effect: Array, keys: Sequence[str], marked: set[str]) -> None:
+        """`effect`: of the first nodes, from -1 to 1, colours them; else `marked` symbols do."""
+        rows = _folded([-1, *graph.edge_index[0].tolist()], effect)
+        self.drawn, self.nodes = sum(row.node >= 0 for row in rows), int(graph.num_nodes)
+        indent = min(0.2, _LEVELS / max(1, *(row.level for row in rows)))
+        self.texts, self.lines = list[tuple[float, int, str, Any]](), list[list[tuple[float, float]]]()
+        self.rows, self.width = len(rows), 4.0
+        for y, (node, above, level, left_out) in enumerate(rows):
+            x = 0.1 + indent * level
+            if y:
+                left = x - indent + 0.03
+                self.lines.append([(left, above + 0.45), (left, y), (x - 0.02, y)])
+            if node >= 0:
+                symbols = graph.symbols[node]
+                role = next((value_of(s) for s in symbols if y and s.startswith(ROLE)), "")
+                x = self._write(x, y, role, _ROLE, color="gray", fontsize=_SMALL)
+                name, named_by = node_name(symbols, keys)
+                fill = _FADED(0.5 + 0.5 * effect[node]) if node < len(effect) else "white"
+                fill = _SHARED if named_by & marked and not len(effect) else fill
+                box = {"boxstyle": "round,pad=0.2", "facecolor": fill, "edgecolor": SIMILAR}
+                x = self._write(x, y, name, _NAME, fontsize=_POINTS, bbox=box)
+            if left_out:
+                more = f"… {left_out:,} more node{'s' * (left_out > 1)}"
+                x = self._write(x, y, more, _NAME, color="gray", fontsize=_SMALL, style="italic")
+            self.width = max(self.width, x + 0.15)
 
-    def draw(self, ax: Axes, fills: Sequence[Any]) -> None:
-        """`fills`: the colours of the first nodes; the others are white."""
-        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        for parent, children in enumerate(self.children):
-            for child in children:
-                left, x, y = self.ends[parent], self.x[child], self.row[child]
-                xs = [left + 0.06, left + 0.2, left + 0.2, x - 0.06]
-                ax.plot(xs, [self.row[parent]] * 2 + [y] * 2, color="lightgray", linewidth=1, zorder=1)
-                role = {"color": "gray", "fontsize": 7, "ha": "right", "va": "center", "bbox": white}
-                ax.text(x - 0.12, y, self.roles[child], role)
-        for node, (name, _) in enumerate(self.names):
-            fill = fills[node] if node < len(fills) else "white"
-            box = {"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": SIMILAR}
-            ax.text(self.x[node], self.row[node], name, va="center", fontsize=_POINTS, bbox=box)
+    def title(self, text: str) -> str:
+        """The text in at most three lines; below it, how many nodes are drawn if not all are."""
+        text = drawable(" ".join(text[:1000].split()))
+        fit = int(0.95 * self.width * len(text) / (_inches(text, 9) or 1))  # characters
+        lines = textwrap.fill(text, max(fit, 5), max_lines=3, placeholder=" …")
+        said = f"{self.drawn} of {self.nodes:,} nodes shown" if self.drawn < self.nodes else ""
+        return "\n".join(filter(None, (lines, said)))
 
-
-def _symbols(forest: Forest, tree: int) -> Array:
-    """The numbers of the symbols of a tree's nodes."""
-    subtrees = forest.tree_subtrees[forest.tree_ptr[tree] : forest.tree_ptr[tree + 1]]
-    return forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
-
-
-def _top(forest: Forest, root: int) -> tuple[list[int], list[int], list[list[int]], set[int]]:
-    """Level by level: each node's subtree, depth and children, and the nodes with children left out."""
-    subtrees, depth, partly = [root], [0], set()
-    children: list[list[int]] = []
-    for parent, subtree in enumerate(subtrees):  # it grows during the loop
-        below = [child for child, _ in forest.children(subtree)]
-        room = _NODES - len(subtrees) if depth[parent] < _LEVELS - 1 else 0
-        if len(below) > room:
-            partly.add(parent)
-        children.append([*range(len(subtrees), len(subtrees) + min(len(below), room))])
-        subtrees += below[:room]
-        depth += [depth[parent] + 1] * len(children[parent])
-    return subtrees, depth, children, partly
+    def _write(self, x: float, y: int, text: str, inches: float, **looks: Any) -> float:
+        """Adds a text, cut to so many inches; returns where the next one can begin."""
+        text = shortened(text)
+        while (width := _inches(text, looks["fontsize"])) > inches:
+            text = shortened(text, int(len(text) * inches / width))
+        self.texts += [(x, y, text, looks)] if text else []
+        return x + (1.1 * width + 0.1 if text else 0)  # pixels are wider than measured
 
 
-def node_name(
-    symbols: Sequence[str], label_keys: Sequence[str], partly: bool = False
-) -> tuple[str, set[str]]:
-    """The text on a node, and the symbols that it shows; ends in "…" if not all children are drawn."""
+class _Row(NamedTuple):
+    node: int  # -1: nodes that are left out, between two that are drawn or after them
+    above: int  # the row that it hangs on
+    level: int  # 0: the root
+    left_out: int  # how many nodes it stands for, beside its own
+
+
+def _folded(parents: Sequence[int], effect: Array) -> list[_Row]:
+    """What is drawn of a tree: the nodes with the strongest `effect`, then those nearest to the root."""
+    depth, strength = [0] * len(parents), np.zeros(len(parents))
+    strength[: len(effect)] = np.abs(effect)
+    wanted = np.argsort(-strength, kind="stable").tolist()
+    for node in range(1, len(parents)):
+        depth[node] = depth[parents[node]] + 1
+
+    def rows(count: int) -> list[_Row]:
+        near = [1] + [0] * (len(parents) - 1)  # 1: on a path to a wanted node; more: near its end
+        for node in wanted[:count]:
+            near[node] = _NEAR
+        for node in range(len(parents) - 1, 0, -1):
+            near[parents[node]] = max(near[parents[node]], min(near[node], 1), near[node] - 1)
+        return _rows(parents, [n > 1 or (n == 1 and d < _TOP) for n, d in zip(near, depth, strict=True)])
+
+    counts = range(min(len(parents), _ROWS) + 1)
+    return rows(bisect_right(counts, _ROWS, key=lambda count: len(rows(count))) - 1)
+
+
+def _rows(parents: Sequence[int], drawn: Sequence[bool]) -> list[_Row]:
+    """The rows, if these nodes are drawn; ~node stands for that node and others that are left out."""
+    top = [0] * len(parents)  # of a node left out: the first on its path; 0: it is drawn
+    for node in range(1, len(parents)):
+        top[node] = 0 if drawn[node] else top[parents[node]] or node
+    between = {top[parents[node]] for node in range(1, len(parents)) if drawn[node]}
+    first: dict[int, int] = {}  # by parent, of the children left out with all below them
+    below, left_out = defaultdict[int, list[int]](list), Counter[int]()
+    for node in range(1, len(parents)):
+        above = top[node] or top[parents[node]]
+        if drawn[node]:
+            below[~above if above else parents[node]].append(node)
+        else:
+            left_out[~(above if above in between else first.setdefault(parents[above], above))] += 1
+    for stub in left_out:
+        below[parents[~stub]].append(stub)
+    rows, stack = list[_Row](), [(0, -1, 0)]
+    while stack:
+        node, above, level = stack.pop()
+        own = below[node]
+        if left_out[node] == 1:  # needs no more room itself
+            node = ~node
+        elif node >= 0 and len(own) == 1 and own[0] < 0 and not below[own[0]]:
+            left_out[node], own = left_out[own[0]], []  # said in the node's row
+        stack += [(each, len(rows), level + 1) for each in reversed(own)]
+        rows.append(_Row(max(node, -1), above, level, left_out[node]))
+    return rows
+
+
+def node_name(symbols: Sequence[str], label_keys: Sequence[str]) -> tuple[str, set[str]]:
+    """The text on a node, and the symbols that it shows: those of the first of `label_keys` that it has
+    and whose values are short, else of the first that it has, else all but its role.
+    """
     own = [symbol for symbol in symbols if not symbol.startswith(ROLE)]
-    of_keys = ([symbol for symbol in own if key_of(symbol) == key] for key in label_keys)
-    shown = next(filter(None, of_keys), own)
-    name = shortened(", ".join(value_of(symbol) for symbol in shown)) or "·"
-    return name + " …" * partly, set(shown)
+    of_keys = [[symbol for symbol in own if key_of(symbol) == key] for key in label_keys]
+    named = [*filter(None, of_keys), own]
+    short = (each for each in named if all(len(value_of(s)) <= LONGEST_NAME for s in each))
+    shown = next(short, named[0])
+    return shortened(", ".join(map(value_of, shown))) or "·", set(shown)
 
 
 def _inches(text: str, points: float) -> float:
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)
     return float(width) / 72
-
-
-def _rows(children: list[list[int]]) -> list[float]:
-    """Row of each node: one row a leaf, parents halfway between first and last child."""
-    row, leaves = [0.0] * len(children), itertools.count()
-
-    def place(node: int) -> float:  # at most _LEVELS deep
-        below = [place(child) for child in children[node]]
-        row[node] = (below[0] + below[-1]) / 2 if below else float(next(leaves))
-        return row[node]
-
-    place(0)
-    return row
