@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from asts import encoder_for
 from conftest import tiny_config
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import copy as copied
 
@@ -35,6 +36,7 @@ from treelstm import (
 )
 from treelstm.data.reading import digest_of
 from treelstm.explanation import explain
+from treelstm.model.vectors import Vectors
 from treelstm.run.state import SettingsChanged
 from treelstm.sealed import UNTYPED, read_sealed, write_sealed
 from treelstm.tables import explanation_table
@@ -104,8 +106,8 @@ def several(items: list[Any]) -> tuple[Any, ...]:
     return tuple(sorted((normal(item) for item in items if item is not None), key=repr))
 
 
-@settings(max_examples=60)
-@given(st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=2), min_size=20))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=2), min_size=12))
 def test_different_values_are_different_trees_and_equal_ones_equal(asts):
     asts = [ast for ast in asts if normal(ast) != ("object", ())]
     builder = ForestBuilder()
@@ -174,6 +176,10 @@ class Broken(collections.UserDict[str, Any]):
         raise OSError("gone")
 
 
+class Liar:
+    __class__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+
 @dataclasses.dataclass
 class Node:
     kind: str
@@ -195,15 +201,20 @@ FOREIGN = {
     "infinity": (-1e400, "is the number -inf"),
     "numpy's NaN": (np.float32("nan"), "is the number nan"),
     "a date": (datetime.date(2000, 1, 1), "is a date"),
-    "numpy's date": (np.datetime64("2000-01-01"), "is a date"),
+    "numpy's date": (np.datetime64("2000-01-01"), "is a datetime64"),
+    "numpy's time": (np.timedelta64(1), "is a timedelta64"),
+    "a liar": (Liar(), "is a Liar that cannot be read"),
     "an array": (np.zeros(3), "is a ndarray"),
     "a decimal": (decimal.Decimal(1), "is a Decimal"),
     "a complex number": (1j, "is a complex"),
     "a class": (dict, "is a type"),
-    "a key that is a number": ({3: "x"}, "is a mapping with the key 3, expected a text"),
-    "a key of null": ({3: None}, "is a mapping with the key 3, expected a text"),
-    "a key that is None": (collections.UserDict({None: 1}), "is a mapping with the key None"),
-    "a broken mapping": (Broken(), r"is a Broken that cannot be read \(OSError\('gone'\)\)"),
+    "a key that is a number": (
+        {3: "x"},
+        "is a mapping with a key that is a number, expected texts as keys",
+    ),
+    "a key of null": ({3: None}, "is a mapping with a key that is a number, expected texts as keys"),
+    "a key that is None": (collections.UserDict({None: 1}), "is a mapping with a key that is null"),
+    "a broken mapping": (Broken(), r"is a Broken that cannot be read \(OSError\)"),
     "a tree that holds itself": (
         HOLDS_ITSELF,
         r"\.children\[0\]\.parent is one of the objects that hold",
@@ -368,3 +379,24 @@ def test_an_encoder_of_an_earlier_version_reads_numbers_as_it_did(earlier, tmp_p
     assert old.distance({"n": 1}, {"n": 2}) > 0
     export_encoder(old, tmp_path / "export")
     assert import_encoder(tmp_path / "export").encode([{"n": 1}]).equal(old.encode([{"n": "1"}]))
+
+
+def test_pages_show_keys_and_values_as_the_user_wrote_them():
+    asts = [{"a=b": 1, "x": {"role": "own", "kid=1": {"a=b": "?"}}}, {"a=b": [[2]], "x": {"role": True}}]
+    forest, encoder = compile_forest(asts), encoder_for(asts).float()
+    for label_keys in ([], ["a=b", "role"]):
+        figure = pair_figure(forest, [0, 1], label_keys, ["", ""])
+        shown = {text.get_text() for ax in figure.axes for text in ax.texts}
+        assert {"x", "kid=1", "a=b", "1", "own", "?"} <= shown and not any(
+            "\\" in text for text in shown
+        )
+    table = explanation_table(explain(encoder, forest, [0, 1])).data
+    assert "a=b=1" in table and "role=own" in table and "\\" not in table
+
+
+def test_a_number_has_the_vector_of_its_spelling_and_a_key_may_hold_an_equals_sign():
+    words = "1\nown\n="
+    table, texts = torch.eye(3), torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+    symbols = compile_forest([{"a=b": [1, "1"], "role": "own", "n": 1}]).symbols
+    rows = dict(zip(symbols, Vectors(table, texts).rows_of(symbols, ["a=b", "role"]), strict=True))
+    assert rows == {r"a\=b=\1": 0, r"a\=b=1": 0, r"\role=own": 1, r"n=\1": -1}

@@ -121,12 +121,9 @@ def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
     except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
     path = directory / SETTINGS
-    formats = _UNTYPED_EXPORT, EXPORT_FORMAT
-    if not isinstance(about, dict) or about.get("format") not in formats:
-        found = "is not an export of format {} or {}, which this version of treelstm reads".format(
-            *formats
-        )
-        raise CheckpointError(f"{path} {found}. Export it again.")
+    if not isinstance(about, dict) or about.get("format") not in (_UNTYPED_EXPORT, EXPORT_FORMAT):
+        read = f"format {_UNTYPED_EXPORT} or {EXPORT_FORMAT}, which this version of treelstm reads"
+        raise CheckpointError(f"{path} is not an export of {read}. Export it again.")
     try:
         settings = EncoderSettings.among(completed(about))
     except KeyError as error:

@@ -99,16 +99,14 @@ def refusals(config: Config, corpus: Corpus, content: Commit, path: Path) -> lis
             continue
         reasons.append((text, remedy))
     # With start_from, the vocabulary came with the weights; with other data it stays as it was.
-    foreign = content["config"].get("start_from") is not None or content.get("changes")
-    same = bool(foreign) or content["vocabulary"] == list(corpus.vocabulary.symbols)
+    foreign = content["config"].get("start_from") is not None or bool(content.get("changes"))
+    same = foreign or content["vocabulary"] == list(corpus.vocabulary.symbols)
     same &= content.get("content_digest", corpus.content_digest) == corpus.content_digest
     if not found and not same:
         text = (
-            f"{name} was trained on other trees than these files and settings give now: another version "
+            f"{name} was trained on other trees than these files give now: another version of treelstm "
         )
-        text += (
-            "of treelstm wrote it, which spells some symbols (numbers, lists in lists) in another way"
-        )
+        text += "wrote it, which spells some symbols (numbers, lists in lists) in another way"
         remedy = "Use that version, or choose a new output_dir (start_from keeps the weights)"
         reasons.append((text, remedy))
     return reasons

@@ -24,7 +24,7 @@ import numpy as np
 
 from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
-from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
+from treelstm.trees.values import OF_JSON, NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
 # Position of the parent, an earlier node, or -1; place in its list; symbols; empty list for children.
@@ -32,7 +32,6 @@ Node = tuple[int, int, list[str], list[int]]
 
 _PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
 
-_OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _OF_NODES = {dict, list}
 _MANY = 10_000  # nodes after which a tree is looked through for cycles
 
@@ -85,11 +84,11 @@ def _nodes(ast: dict[str, Any], keys: _Keys, child_order: bool) -> list[Node]:
             if type(value) is str:  # by far the most frequent
                 symbols.append(texts[value])
                 continue
-            if type(value) not in _OF_JSON:
+            if type(value) not in OF_JSON:
                 value = as_json(value)
             in_order = child_order and type(value) is list and len(value) > 1
             for index, item in enumerate(value if type(value) is list else (value,)):
-                if type(item) not in _OF_JSON:
+                if type(item) not in OF_JSON:
                     item = as_json(item)
                 if type(item) in _OF_NODES:
                     pending.append((item, key, position, index * in_order))

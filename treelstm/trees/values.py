@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
 _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (type(None), lambda value: value),
-    (bool, lambda value: value),
+    (bool, bool),
     (str, str.__str__),
     (int, int.__int__),
     (float, float.__float__),
@@ -31,14 +31,18 @@ class NotJson(ValueError):
 
 def as_json(value: Any) -> Any:
     """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if type(value) in OF_JSON:
+        return value
     try:
+        if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+            value = value.item()  # a bool, an int or a float
         for one_kind, converted in _KINDS:
             if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
                 return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
-        raise NotJson(f"a {type(value).__name__} that cannot be read ({error!r:.80})") from error
+        raise NotJson(
+            f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
+        ) from error
     raise NotJson(f"{kind(value)}, for which JSON has no word")
 
 
@@ -56,7 +60,7 @@ def written(value: Any) -> str:
 def kind(value: Any) -> str:
     """What a value is, in words."""
     names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
-    if isinstance(value, list):
+    if type(value) is list:
         return "a list" if value else "an empty list"
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
@@ -102,7 +106,7 @@ def first_problem(ast: Any, ignored: Container[str]) -> str | None:
 
 def _step(key: Any) -> str:
     if not isinstance(key, str):
-        raise NotJson(f"a mapping with the key {key!r:.40}, expected a text")
+        raise NotJson(f"a mapping with a key that is {kind(key)}, expected texts as keys")
     return f".{key}" if key.isidentifier() else f"[{key!r:.40}]"
 
 

@@ -33,7 +33,7 @@ def spelled_text(text: str) -> str:
 
 
 def _key_part(symbol: str) -> str:
-    return symbol[: _KEY.match(symbol).end()]  # type: ignore[union-attr]  # it matches anything
+    return _KEY.match(symbol)[0]  # type: ignore[index]  # it matches anything
 
 
 def key_of(symbol: str) -> str:
