@@ -123,7 +123,9 @@ def not_told_apart(encoder: TreeEncoder, pairs: Pairs) -> tuple[int, int]:
     """
     forest, (trees, first, second) = pairs.forest, distinct_trees(pairs)
     ids, embedding = encoder.reading(forest)
-    seen = np.unique(embedding.detach().cpu().numpy(), axis=0, return_inverse=True)[1].ravel()[ids].tolist()
+    seen = (
+        np.unique(embedding.detach().cpu().numpy(), axis=0, return_inverse=True)[1].ravel()[ids].tolist()
+    )
     subtrees = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]])
     symbol, child = forest.symbol.tolist(), forest.child.tolist()
     known, number = dict[tuple[tuple[int, ...], ...], int](), dict[int, int]()
