@@ -2,11 +2,15 @@
 training" of docs/learning.md.
 
     python benchmarks/unseen.py krestomatio|sample|code [SEED ...]
+    python benchmarks/unseen.py large
 
 1,500 training pairs, 800 unseen ones and 3 epochs, all else as by default. Four rows
 are compared: that of `key=?` as drawn; zero; random signs made from the text, so that each symbol has
 its own; that of `key=?`, trained, because each step replaces a share 1 / (1 + 4 n) of the symbols that
 occur in n trees. `code` pairs functions of the installed packages: similar ones have one name.
+
+`large` shows how long runs on such pairs of 220 to 400 nodes stay at the loss of one distance for all:
+after each epoch, the training loss divided by that, and the average precision.
 """
 
 from __future__ import annotations
@@ -23,14 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from corpus import REAL, workplace
-from learning import SEEDS, table
 from treelstm import Config, load_corpus, write_sample
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import encoder_scorer, retrieval
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order, generator
 from treelstm.run.state import Run, new_run
-from treelstm.run.step import train_step
+from treelstm.run.step import finish_epoch, train_step
 from treelstm.trees.forest import entries
 from treelstm.trees.vocabulary import Vocabulary
 
@@ -38,6 +41,11 @@ import numpy as np
 import torch
 
 EPOCHS = 3
+LARGE: dict[str, dict[str, Any]] = {
+    "tree and bag (default)": {},
+    "tree alone": {"bag_of_symbols": False},
+    "tree alone, warmup_steps=100": {"bag_of_symbols": False, "warmup_steps": 100},
+}
 REPLACED = 4  # a stream of random numbers of its own
 
 
@@ -140,13 +148,39 @@ def scored(run: Run, rows: str) -> list[float]:
     return [scorer.metrics(pairs.label).average_precision, first]
 
 
+def large(work: Path) -> None:
+    """What runs on large trees make of the loss of one distance for all."""
+    write_code(work, 220, 400)
+    rows = defaultdict[str, list[list[float]]](list)
+    for name, settings in LARGE.items():
+        data = {"data_dir": work / "training", "validation_dir": work / "validation"}
+        config = Config(**data, output_dir="none", seed=0, **settings)
+        corpus = load_corpus(config)
+        training, validation = some(corpus.training, 800, 0), some(corpus.validation, 200, 0)
+        run = new_run(config, dataclasses.replace(corpus, training=training, validation=validation))
+        bound, ids = run.objective.constant_loss(training, 16), replaced_ids(run)[0]
+        for epoch in range(4):
+            order = epoch_order(0, epoch + 1, len(training))
+            while run.step < run.steps_per_epoch:
+                train_step(run, order, ids)
+            record = finish_epoch(run)
+            found = [record["train_loss"] / bound, record["validation_average_precision"]]
+            rows[name].append(found)
+            print(name, epoch + 1, found, file=sys.stderr, flush=True)
+    from learning import table  # not above: treelstm comes before what loads torch
+
+    table(["training loss / that of one distance", "average precision"], rows)
+
+
 def main(name: str, *rest: str) -> None:
     rows = defaultdict[str, list[list[float]]](list)
     with workplace() as place, set_for_training(1):
         work = REAL if name == "krestomatio" else Path(place)
+        if name == "large":
+            return large(work)
         if name == "code":
             write_code(work)
-        for seed in map(int, rest or SEEDS):
+        for seed in map(int, rest or (0, 1, 2)):
             if name == "sample":
                 work = Path(place) / str(seed)
                 write_sample(work / "training", seed=seed)
@@ -169,6 +203,8 @@ def main(name: str, *rest: str) -> None:
                         label = f"{model}, {which}{' trained' * replace}"
                         rows[label].append(scored(run, which))
                         print(label, seed, rows[label][-1], file=sys.stderr, flush=True)
+    from learning import table  # not above: treelstm comes before what loads torch
+
     table(["average precision", "precision at 1"], rows)
 
 

@@ -22,6 +22,7 @@ def test_a_stuck_run_says_so_and_the_same_again_when_it_is_resumed(tiny, tmp_pat
     train(tiny_config(tiny, run, **settings, resume=str(run / "checkpoint_epoch_13.pt")))
     assert (run / "training_history.json").read_bytes() == history
     first, again = re.findall(f"epoch 14/14 .*\n.*  {WORDS}(.*)", (run / "training.log").read_text())
+    assert "margin=3" in first and "bag_of_symbols" not in first
     assert first == again and first.startswith(": 0.22") and "in training, 0.006944 if" in first
 
 

@@ -19,8 +19,6 @@ from treelstm.run.training import train_heard_by
 
 log = logging.getLogger("treelstm")
 
-REMEDY = ""
-
 
 def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
     """Trains until `config.epochs`, from scratch or from a commit; returns the whole history.
@@ -102,7 +100,13 @@ class OneDistance(Listener):
             stays = losses[epoch] > 0.95 * max(self._bound, losses[epoch - 1])
             said = epoch if stays and self._bound and epoch - said >= 5 else said
         if said == len(losses) - 1:
+            remedies = ["more epochs"]
+            if self._run.config.objective == "contrastive":
+                remedies += ["in another run margin=3 with positive_margin=2.25"]
+            if not self._run.config.bag_of_symbols:
+                remedies += ["in another run bag_of_symbols=True"]
             log.warning(
                 f"still at the loss of one distance for all: {record['train_loss']:.4g} in training, "
-                f"{self._bound:.4g} if all pairs had the best single distance. {REMEDY}"
+                f"{self._bound:.4g} if all pairs had the best single distance. This is usual with large "
+                f"trees; what has helped: {', '.join(remedies)}"
             )
