@@ -101,7 +101,7 @@ class OneDistance(Listener):
             said = epoch if stays and self._bound and epoch - said >= 5 else said
         if said == len(losses) - 1:
             remedies = ["more epochs"]
-            if self._run.config.objective == "contrastive":
+            if self._run.config.objective == "contrastive" and self._run.config.margin < 3:
                 remedies += ["in another run margin=3 with positive_margin=2.25"]
             if not self._run.config.bag_of_symbols:
                 remedies += ["in another run bag_of_symbols=True"]
