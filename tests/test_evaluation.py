@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from treelstm import evaluate, load_encoder, load_pairs, train
 from treelstm.comparison import bootstrap_metrics, compared, verdict
-from treelstm.config import ConfigError
+from treelstm.config import ConfigError, EncoderSettings
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import (
     PairScorer,
@@ -25,6 +26,7 @@ from treelstm.evaluation import (
     metrics_of,
     most_wrong,
     nearest,
+    not_told_apart,
     pair_distances,
     pair_metrics,
     principal_components,
@@ -33,7 +35,9 @@ from treelstm.evaluation import (
     untrained_encoder,
 )
 from treelstm.history import IN_EVALUATION
-from treelstm.model.encoder import distances
+from treelstm.model.encoder import TreeEncoder, distances
+from treelstm.trees.builder import compile_forest
+from treelstm.trees.vocabulary import Vocabulary
 
 
 @settings(deadline=None, max_examples=50)
@@ -248,3 +252,37 @@ def test_graded_similarity_is_correlated_where_it_is_given():
     assert found["spearman"] == spearmanr([0.1, 0.5, 0.9], [0.9, 0.2, 0.1])[0] == -1
     assert -1 < found["pearson"] < -0.8
     assert graded_correlation(distance, np.full(4, np.nan)) is None
+
+
+KNOWN = [{"verb": "runs", "who": [{"name": "cat", "age": 1}, {"name": "dog", "age": 2}]}]
+UNSEEN = {  # pairs of trees that differ only in symbols that an encoder of KNOWN does not know
+    "values": ({"verb": "runs", "who": {"name": "emu"}}, {"verb": "runs", "who": {"name": "gnu"}}),
+    "numbers": ({"who": {"age": 7}}, {"who": {"age": 8}}),
+    "keys": ({"verb": "runs", "mood": "good"}, {"verb": "runs", "pace": "slow"}),
+    "at the root": ({"verb": "flies"}, {"verb": "swims"}),
+    "in another order": (
+        {"who": [{"name": "emu", "age": 1}, {"name": "gnu", "age": 2}]},
+        {"who": [{"name": "emu", "age": 2}, {"name": "gnu", "age": 1}]},
+    ),
+    "twice": ({"who": [{"name": "emu"}, {"name": "emu"}]}, {"who": [{"name": "emu"}, {"name": "gnu"}]}),
+}
+SEEN = {  # and some that differ in more
+    "a known value": ({"who": {"name": "cat"}}, {"who": {"name": "gnu"}}),
+    "the shape": ({"who": {"name": "emu"}}, {"who": [{"name": "gnu"}, {"name": "emu"}]}),
+    "the key": ({"who": {"name": "emu"}}, {"who": {"age": 9}}),
+    "nothing": ({"who": {"name": "owl"}}, {"who": {"name": "owl"}}),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNSEEN, *SEEN])
+@pytest.mark.parametrize("bag", [False, True], ids=["tree alone", "with the bag"])
+def test_trees_that_differ_only_in_unknown_symbols_are_counted(tmp_path, kind, bag):
+    both = (UNSEEN | SEEN)[kind]
+    lines = [{"ast1": {"ast": a}, "ast2": {"ast": b}, "similarity": 1} for a, b in (both, KNOWN * 2)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    forest = compile_forest(KNOWN)
+    vocabulary = Vocabulary.of(forest, np.arange(1))
+    encoder = TreeEncoder(vocabulary, EncoderSettings(bag_of_symbols=bag))
+    found = not_told_apart(encoder, load_pairs(tmp_path, objective=None))
+    assert found == ((2, 1) if kind in UNSEEN and not bag else (0, 0))
+    assert (encoder.distance(*both) < 1e-5) == (found == (2, 1) or kind == "nothing")

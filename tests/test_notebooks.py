@@ -210,6 +210,7 @@ def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_
     assert all(f"the {name.partition(',')[0]} (" in found["verdict"] for name in rivals)
     assert text(page).count("training the bag alone in the same way, once: at most 2 epochs") == 1
     assert "epoch 1/2" not in text(page) and len(text(page).splitlines()) < 20
+    assert "only by such symbols, unseen by this encoder: 0" in text(page)  # it has a bag
     own = results(trained)["validation"]
     for name, (value, low, high) in found["scores"]["this encoder"].items():
         assert value == own[name] and -1 <= low <= high <= 1

@@ -16,7 +16,7 @@ from treelstm.config import ConfigError
 from treelstm.data.pairs import Pairs
 from treelstm.history import IN_EVALUATION, OF_GRADED_PAIRS
 from treelstm.model.encoder import TreeEncoder, distances
-from treelstm.trees.forest import Array
+from treelstm.trees.forest import Array, entries
 from treelstm.trees.vocabulary import UNKNOWN, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
@@ -116,6 +116,28 @@ def distinct_trees(pairs: Pairs) -> tuple[Array, Array, Array]:
     roots = pairs.forest.root[pairs.trees]
     _, where, position = np.unique(roots, return_index=True, return_inverse=True)
     return pairs.trees[where], position[: len(pairs)], position[len(pairs) :]
+
+
+def not_told_apart(encoder: TreeEncoder, pairs: Pairs) -> tuple[int, int]:
+    """How many of the T trees are to the encoder equal to another one, because they differ only in
+    symbols that it does not know; how many pairs are of two such trees, and so have distance 0.
+    """
+    forest, (trees, first, second) = pairs.forest, distinct_trees(pairs)
+    ids, embedding = encoder.reading(forest)
+    seen = (
+        np.unique(embedding.detach().cpu().numpy(), axis=0, return_inverse=True)[1].ravel()[ids].tolist()
+    )
+    subtrees = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]])
+    symbol, child = forest.symbol.tolist(), forest.child.tolist()
+    known, number = dict[tuple[tuple[int, ...], ...], int](), dict[int, int]()
+    for subtree in subtrees.tolist():  # children before parents
+        own = symbol[forest.symbol_ptr[subtree] : forest.symbol_ptr[subtree + 1]]
+        below = child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
+        content = tuple(sorted(seen[s] for s in own)), tuple(sorted(number[c] for c in below))
+        number[subtree] = known.setdefault(content, len(known))
+    tree = np.array([number[root] for root in forest.root[trees].tolist()])
+    alike = np.bincount(tree)[tree] > 1
+    return int(alike.sum()), int(((first != second) & (tree[first] == tree[second])).sum())
 
 
 @dataclass(frozen=True)

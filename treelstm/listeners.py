@@ -1,5 +1,7 @@
 """`train`, with its usual listeners: a bar or lines, a figure, TensorBoard, notifications."""
 
+import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +16,8 @@ from treelstm.run.lock import holder
 from treelstm.run.state import Run
 from treelstm.run.tensorboard import TensorBoardFile
 from treelstm.run.training import train_heard_by
+
+log = logging.getLogger("treelstm")
 
 
 def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
@@ -36,7 +40,7 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
     progress = Progress(figure_shown=live)
     figure = [LiveFigure(progress)] if live else []
     files = TensorBoardFile(config.output_path), Notifications(config.output_path)
-    return train_heard_by([progress, *files, *figure, *listeners], config)
+    return train_heard_by([progress, OneDistance(), *files, *figure, *listeners], config)
 
 
 class LiveFigure(Listener):
@@ -75,3 +79,34 @@ class Notifications(Listener):
         ours = is_configured() and output_dir.is_dir() and not holder(output_dir)
         with logged(output_dir / "training.log") if ours else nullcontext():
             notify(event, output_dir, text)
+
+
+class OneDistance(Listener):
+    """Warns while the training loss is no better than if all pairs had one distance.
+
+    It depends on the history alone, so a resumed run says the same. Epochs that begin within the first
+    200 steps do not count: there, encodings as drawn come to the scale of the margins.
+    """
+
+    def on_start(self, run: Run) -> None:
+        self._run = run
+        pairs, size = run.corpus.training, run.config.batch_size
+        self._bound = run.objective.constant_loss(pairs, size)
+        self._first = math.ceil(200 / run.steps_per_epoch)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        losses, said = [each["train_loss"] for each in self._run.history[self._first :]], -5
+        for epoch in range(1, len(losses)):
+            stays = losses[epoch] > 0.95 * max(self._bound, losses[epoch - 1])
+            said = epoch if stays and self._bound and epoch - said >= 5 else said
+        if said == len(losses) - 1:
+            remedies = ["more epochs"]
+            if self._run.config.objective == "contrastive" and self._run.config.margin < 3:
+                remedies += ["in another run margin=3 with positive_margin=2.25"]
+            if not self._run.config.bag_of_symbols:
+                remedies += ["in another run bag_of_symbols=True"]
+            log.warning(
+                f"still at the loss of one distance for all: {record['train_loss']:.4g} in training, "
+                f"{self._bound:.4g} if all pairs had the best single distance. This is usual with large "
+                f"trees; what has helped: {', '.join(remedies)}"
+            )

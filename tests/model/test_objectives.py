@@ -10,7 +10,7 @@ from conftest import tiny_config
 
 from treelstm import Config, load_pairs, train
 from treelstm.config import ConfigError
-from treelstm.model.objectives import Contrastive, Ranking, objective_of
+from treelstm.model.objectives import Contrastive, Graded, Ranking, objective_of
 
 
 def test_contrastive_loss_follows_hadsell_equation_4():
@@ -88,3 +88,36 @@ def test_what_decides_the_best_epoch_must_be_a_number_of_the_run(tiny, tmp_path)
     history = train(tiny_config(tiny, tmp_path / "run", best_by="validation_roc_auc"))
     best = max(history.epochs, key=lambda record: record["validation_roc_auc"])
     assert history.best == best and [r["best"] for r in history.epochs].count(True) >= 1
+
+
+@pytest.mark.parametrize("margins", [(1.0, 0.75), (1.0, 0.0), (4.0, 1.0), (1.0, 1.0)])
+def test_no_single_distance_has_a_smaller_contrastive_loss_than_the_bound(tiny, margins):
+    pairs, objective = load_pairs(tiny / "training"), Contrastive(*margins)
+    distance = torch.linspace(0, 5, 5001, dtype=torch.float64)[:, None]
+    target = objective.target(pairs, np.arange(len(pairs)))
+    least = objective.of_distance(distance, target).mean(1).min()
+    assert objective.constant_loss(pairs, 16) == pytest.approx(float(least), abs=1e-6)
+
+
+@pytest.mark.parametrize(("margin", "low", "high"), [(1.0, 0.0, 1.0), (2.0, 1.0, 5.0), (0.5, -1.0, 1.0)])
+def test_no_single_distance_has_a_smaller_graded_loss_than_the_bound(tiny, margin, low, high):
+    pairs, objective = load_pairs(tiny / "training"), Graded(margin, low, high)
+    pairs = dataclasses.replace(pairs, similarity=np.geomspace(low + 2, high + 2, len(pairs)) - 2)
+    distance = torch.linspace(0, 5, 5001, dtype=torch.float64)[:, None]
+    target = objective.target(pairs, np.arange(len(pairs))).double()
+    least = objective.of_distance(distance, target).mean(1).min()
+    assert objective.constant_loss(pairs, 16) == pytest.approx(float(least), abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 5, 24])
+def test_the_ranking_loss_of_one_distance_is_the_bound_where_no_trees_are_related(tiny, size):
+    pairs = load_pairs(tiny / "training")
+    pairs = pairs[np.flatnonzero(pairs.label == 1)]
+    objective, losses = Ranking(0.1), []
+    for start in range(0, len(pairs), size):
+        count = len(range(len(pairs))[start : start + size])
+        first, second = torch.eye(2 * count, dtype=torch.float64).split(count)  # all equally far
+        own = torch.eye(2 * count, dtype=torch.bool)
+        losses.append(objective.loss(first, second, own | own.roll(count, 0)))
+    bound = objective.constant_loss(pairs, size)
+    assert bound == pytest.approx(float(torch.cat(losses).mean()))

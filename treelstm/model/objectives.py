@@ -65,6 +65,12 @@ class Contrastive(_OfDistance):
         """Distance under which a pair counts as similar, before the first validation."""
         return (self.positive_margin + self.margin) / 2
 
+    def constant_loss(self, pairs: Pairs, batch_size: int) -> float:
+        """The smallest mean loss of these pairs that one distance for all of them can have."""
+        share = float((pairs.label == 1).mean())
+        # Between the margins, both pay: a sum of two parabolas, least where their slopes cancel.
+        return 0.5 * (self.margin - self.positive_margin) ** 2 * share * (1 - share)
+
     def largest_sound_loss(self, first: float) -> float:
         """The mean loss beyond which a run has diverged; `first` is that of its first step.
 
@@ -98,6 +104,10 @@ class Graded(_OfDistance):
     @property
     def first_threshold(self) -> float:
         return self.margin
+
+    def constant_loss(self, pairs: Pairs, batch_size: int) -> float:
+        scaled = pairs.similarity / (self.high - self.low)
+        return 2 * self.margin**2 * float(scaled.var())
 
     def largest_sound_loss(self, first: float) -> float:
         return 10_000 * max(2 * self.margin**2, first)
@@ -151,6 +161,12 @@ class Ranking:
         return float(torch.cat(losses).double().mean())
 
     first_threshold: ClassVar = math.nan  # none: only pairs of two classes can give one
+
+    def constant_loss(self, pairs: Pairs, batch_size: int) -> float:
+        """Every other tree of the batch counts as a negative, which is the most there can be."""
+        whole, rest = divmod(len(pairs), batch_size)
+        sizes = np.array([batch_size] * whole + [rest] * (rest > 0))
+        return float(np.average(np.log(2 * sizes - 1), weights=sizes))
 
     def largest_sound_loss(self, first: float) -> float:
         return 10_000 * max(1.0, first)
