@@ -201,7 +201,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     [
         pytest.param({}, ">&-", marks=pytest.mark.long),
         ({}, "<&- >&- 2>&-"),
-        ({**ASCII, "PYTHONIOENCODING": "ascii:strict"}, ""),
+        pytest.param({**ASCII, "PYTHONIOENCODING": "ascii:strict"}, "", marks=pytest.mark.long),
         pytest.param({**ASCII, "PYTHONIOENCODING": "latin-1"}, "", marks=pytest.mark.long),
     ],
 )

@@ -105,6 +105,7 @@ def test_an_unknown_injected_parameter_is_refused_by_name(tmp_path, parameters, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_bad_data_stops_the_page_before_anything_is_written(tmp_path, parameters):
     with pytest.raises(PapermillExecutionError, match="nowhere: no such directory"):
         execute("02_train", tmp_path, parameters | {"data_dir": str(tmp_path / "nowhere")})
@@ -126,6 +127,7 @@ def test_the_resume_page_shows_the_run_and_goes_on_with_the_runs_own_settings(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.long
 def test_the_resume_page_as_delivered_trains_as_far_as_the_run_was_begun_to_go(tiny, tmp_path):
     config = tiny_config(tiny, tmp_path / "run", epochs=4)
     train(config, listeners=[StopAfter(7)])
@@ -140,6 +142,7 @@ def test_the_resume_page_as_delivered_trains_as_far_as_the_run_was_begun_to_go(t
     assert results(again)["outcome"] == "finished" and results(again)["epochs"] == 4
 
 
+@pytest.mark.long
 def test_the_resume_page_makes_a_named_change_and_shows_it(trained, tmp_path, parameters):
     page = {"output_dir": parameters["output_dir"], "epochs": 3, "learning_rate": 0.01}
     execute("03_resume", tmp_path, page | {"changes": "learning_rate"})
@@ -173,6 +176,7 @@ def test_pages_on_a_run_whose_data_have_moved_name_the_parameter_to_give(tiny, t
     assert results(execute("03_resume", tmp_path, page | {"epochs": 2}))["epochs"] == 2
 
 
+@pytest.mark.long
 def test_pages_on_a_run_without_its_best_model_say_what_they_take(trained, tmp_path, parameters):
     run = tmp_path / "run"
     (run / "best_model.pt").unlink()
@@ -192,6 +196,7 @@ def test_the_resume_page_takes_an_earlier_checkpoint_and_names_a_damaged_one(
     assert (run / "superseded" / "checkpoint_epoch_2.pt").is_file()
 
 
+@pytest.mark.long
 def test_the_resume_page_refuses_another_seed_and_a_directory_without_a_run(
     tmp_path, parameters, trained
 ):

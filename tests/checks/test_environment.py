@@ -110,8 +110,8 @@ TORCH_FIRST, TREELSTM_FIRST = "import torch, treelstm", "import treelstm, torch"
     [
         (TORCH_FIRST, 2, {}, ["note"]),
         (TREELSTM_FIRST, 2, {}, ["ok"]),
-        (TORCH_FIRST, 2, {"GOMP_SPINCOUNT": "3000"}, ["ok"]),
-        (TREELSTM_FIRST, 2, {"OMP_WAIT_POLICY": "ACTIVE"}, ["note"]),
+        pytest.param(TORCH_FIRST, 2, {"GOMP_SPINCOUNT": "3000"}, ["ok"], marks=pytest.mark.long),
+        pytest.param(TREELSTM_FIRST, 2, {"OMP_WAIT_POLICY": "ACTIVE"}, ["note"], marks=pytest.mark.long),
         (TORCH_FIRST, 1, {}, []),
     ],
     ids=["torch first", "treelstm first", "count set outside", "told to spin", "one thread"],
