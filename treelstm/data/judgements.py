@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from treelstm.config import did_you_mean
 from treelstm.data.pairs import DataError, Problems, data_error
@@ -28,8 +27,7 @@ class PairingError(UserError, ValueError):
     """These trees give no such pairs, or there are pairs already."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """A tree to make pairs of."""
 
     id: str
@@ -81,10 +79,8 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
         problems.add(path, 0, "holds no rows", "Write a header, and a row for each pair")
     if problems.count:
         raise DataError(problems)
-    kinds = [
-        "label" if {*each} <= {0, 1} else "similarity"
-        for each in zip(*(v for *_, v in found), strict=True)
-    ]
+    values_of = zip(*(values for *_, values in found), strict=True)
+    kinds = ["label" if {*column} <= {0, 1} else "similarity" for column in values_of]
     if len({*kinds}) < len(kinds):
         raise PairingError(f"{path}: two columns of {kinds[0]}s. Name one of them in columns.")
     return [(a, b, dict(zip(kinds, values, strict=True))) for a, b, values in found]
