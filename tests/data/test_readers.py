@@ -253,6 +253,8 @@ def test_stanza_s_lists_with_multiword_tokens(tmp_path):
     }  # fmt: skip
     assert second == {"form": "ja"}
     assert asts(write(tmp_path / "b.json", json.dumps(STANZA[1]))) == [second]
+    odd = [{"id": 0, "text": "a", "head": 0}, {"id": -1, "text": "b", "head": 0}]
+    assert asts(write(tmp_path / "b.json", json.dumps(odd))) == [{"form": "a", "dep": {"form": "b"}}]
 
 
 def test_corenlp_s_dependencies_or_its_parse_where_asked(tmp_path):
@@ -307,7 +309,7 @@ def test_parent_pointers_with_the_files_beside_them(tmp_path):
     noun = {"children": [{"form": "the"}, {"form": "dog"}]}
     assert phrase == {"children": [{"form": "runs"}, noun]}
     write(tmp_path / "a.rels", "det nsubj root punct\n")
-    assert problems_of(tmp_path / "a.parents")[0].startswith(":2: 3 parents, 3 words, 0 relations,")
+    assert problems_of(tmp_path / "a.parents")[0].startswith(":2: a.rels ends before this line")
     (tmp_path / "a.toks").unlink()
     assert "a.toks is not beside it" in problems_of(tmp_path / "a.parents")[0]
 

@@ -33,8 +33,10 @@ def read_parents(source: Source) -> Iterator[Tree]:
             files[kind] = there[0]
         elif kind in ("parents", "words"):
             return source.problem(0, f"{name} is not beside it", "Put the file there")
-    lines = zip_longest(*map(source.lines, files.values()), fillvalue=(0, ""))
-    for line, rows in enumerate(lines, 1):
+    for line, rows in enumerate(zip_longest(*map(source.lines, files.values())), 1):
+        if None in rows:
+            short = list(files.values())[rows.index(None)].name
+            return source.problem(line, f"{short} ends before this line", "Write one line for each tree")
         try:
             yield _tree(source, line, {kind: text for kind, (_, text) in zip(files, rows, strict=True)})
         except Malformed as error:

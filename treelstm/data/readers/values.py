@@ -53,10 +53,10 @@ def _own(source: Source, line: int, record: dict[str, Any]) -> dict[str, Any]:
     given = {"id": record.get("sentence_id"), "source_file": record.get("path"), **record}
     for key in record.keys() - _OF_RECORD:
         source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
-    own = {key: given[key] for key in ("id", "sentence", "label", "source_file") if given.get(key)}
+    own = {key: given.get(key) for key in ("id", "sentence", "label", "source_file")}
     if any(isinstance(value, dict | list) for value in own.values()):
         raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
-    return {key: str(value) for key, value in own.items()}
+    return {key: str(value) for key, value in own.items() if value not in (None, "")}
 
 
 def _reader_of(value: Any) -> _Reader | None:
