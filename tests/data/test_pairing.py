@@ -134,7 +134,7 @@ REFUSED = {
         corpus(3),
         {},
         PairingError,
-        "3 labels .* expected at least 4. Say validation 0",
+        r"3 label\(s\) .* 4 with validation\. Add trees, .* validation to 0",
     ),
     "too many similar": (
         corpus(4, 2),

@@ -107,11 +107,6 @@ def _groups(trees: list[Known], about: dict[str, Any]) -> dict[str, list[Known]]
     about["left out: trees equal to one of another label"] = other
     about["left out: trees equal to one of their label"] = len(trees) - other - kept
     about["left out: trees alone with their label"] = len(groups) - len(several)
-    if len(several) < 2:
-        raise PairingError(
-            f"{len(several)} label(s) have two different trees, of {len({t.label for t in trees})} in "
-            f"{len(trees):,} trees; expected at least two. Add trees, or labels that say more."
-        )
     return several
 
 
@@ -119,11 +114,11 @@ def _held_out(groups: dict[str, list[Known]], validation: float, seed: int) -> s
     """Labels, in random order, until they have that share of the trees; at least two, if any."""
     if not 0 <= validation < 1:
         raise PairingError(f"validation is {validation}, expected at least 0 and under 1.")
-    if validation and len(groups) < 4:
-        raise PairingError(
-            f"{len(groups)} labels with two different trees are too few to keep some for validation, "
-            "expected at least 4. Say validation 0, and make pairs of other trees for validation."
+    if len(groups) < (4 if validation else 2):
+        found = (
+            f"{len(groups)} label(s) have two different trees, expected at least 2, 4 with validation"
         )
+        raise PairingError(f"{found}. Add trees, or labels that say more, or set validation to 0.")
     order, held_out, enough = sorted(groups), set[str](), validation * sum(map(len, groups.values()))
     Random(f"treelstm pairs {seed}").shuffle(order)
     for label in order[: len(order) - 2 if validation else 0]:

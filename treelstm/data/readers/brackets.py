@@ -68,8 +68,9 @@ def _trees(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Tree]:
 
 def _closed(source: Source, parts: list[Any], nodes: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The node of a pair of brackets, added to `nodes`; None for a trace, and where nothing else is."""
-    label, inside = (parts[0], [part for part in parts[1:] if part is not None]) if parts else (None, [])
-    if label == _TRACE or (not inside and len(parts) > 1):
+    label, *below = parts or [None]
+    inside = [part for part in below if part is not None]
+    if label == _TRACE or (below and not inside):
         source.left_out["traces"] += label == _TRACE
         return None
     if label is None and len(inside) == 1 and isinstance(inside[0], dict):

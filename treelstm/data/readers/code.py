@@ -162,10 +162,10 @@ def read_tree_sitter(source: Source) -> Iterator[Tree]:
 
 
 def _parser(ending: str) -> Any:
-    module, _, function = GRAMMARS.get(ending, "").partition(":")
-    if not module:
+    if ending not in GRAMMARS:
         known = ", ".join(sorted(GRAMMARS))
         raise NoGrammar(f"No grammar is known for the ending {ending!r}, but for {known}. Rename it.")
+    module, _, function = GRAMMARS[ending].partition(":")
     try:
         from tree_sitter import Language, Parser
 
@@ -248,11 +248,11 @@ def _text(node: Node) -> str:
 
 def _leave_out(source: Source, node: Node) -> None:
     """Counts it, with the line of the first place of all that does not fit."""
-    what = "functions and files that do not fit their grammar, for macros or mistakes"
     while wrong := [child for child in node.children if child.has_error or child.is_missing]:
         node = wrong[0]
-    first = f"{what}; the first: {source.path}:{node.start_point.row + 1}"
-    source.left_out[next((key for key in source.left_out if key.startswith(what)), first)] += 1
+    what = "functions and files that do not fit their grammar, for macros or mistakes; the first: "
+    known = (key for key in source.left_out if key.startswith(what))
+    source.left_out[next(known, f"{what}{source.path}:{node.start_point.row + 1}")] += 1
 
 
 def _whole(source: Source, tree: dict[str, Any]) -> Tree:
