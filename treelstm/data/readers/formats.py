@@ -81,9 +81,9 @@ def iterate_trees(
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
     tops = [path.absolute() if path.is_dir() else path.absolute().parent for path in paths]
+    begin = os.path.commonpath(tops)  # ids begin with the path below it
     for path in chain.from_iterable(_files(path, format, problems) for path in paths):
-        # Ids begin with the path below the directory that holds all.
-        name = path.absolute().relative_to(os.path.commonpath(tops)).as_posix()
+        name = path.absolute().relative_to(begin).as_posix()
         source = Source(path, shown(name), problems, left_out, labels, each)
         before = problems.count + left_out.total()
         told = format or _told(source)
@@ -139,9 +139,8 @@ def _told(source: Source) -> str | None:
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
     """Writes one JSON object a line; how many. Raises as `write_lines`."""
     keys = ("id", "sentence", "label", "source_file", "ast")
-    rows = ({key: getattr(tree, key) for key in keys} for tree in trees)
-    given = ({key: value for key, value in row.items() if value is not None} for row in rows)
-    return write_lines(path, map(as_json, given))
+    rows = ({k: v for k in keys if (v := getattr(tree, k)) is not None} for tree in trees)
+    return write_lines(path, map(as_json, rows))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
