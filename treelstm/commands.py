@@ -10,7 +10,7 @@ import dataclasses
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +23,8 @@ from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, EncoderSetting
 from treelstm.data.load import Needed, load_corpus, load_pairs
 from treelstm.data.pairing import make_pairs
 from treelstm.data.pairs import Pairs
-from treelstm.data.readers.drawing import drawing
 from treelstm.data.readers.formats import FORMATS, iterate_trees, write_trees
-from treelstm.data.readers.source import Source, Tree
+from treelstm.data.readers.source import Tree, drawing
 from treelstm.data.sample import write_sample
 from treelstm.errors import UserError
 from treelstm.evaluation import (
@@ -47,8 +46,6 @@ from treelstm.run.status import NoCommitYet, run_status
 from treelstm.signals import stop_signals
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
-
-_OF_EVALUATION = {"output_dir", "checkpoint", "data_dir", "validation_dir", "device"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,47 +148,36 @@ def _status(directory: Path | str) -> int:
     return 0
 
 
-def _sample(data_dir: str, unlike: str | None, **numbers: int) -> int:
-    write_sample(data_dir, unlike=unlike, **numbers)
-    print(f"{numbers['positives'] + numbers['negatives']:,} pairs written to {data_dir}")
+def _sample(data_dir: str, positives: int, negatives: int, **options: Any) -> int:
+    write_sample(data_dir, positives, negatives, **options)
+    print(f"{positives + negatives:,} pairs written to {data_dir}")
     return 0
 
 
 def _trees(
     inputs: list[str],
-    to: str | None,
-    format: str | None,
-    show: int,
-    labels: bool,
-    each: str,
-    ignored_keys: list[str],
+    to: str | None = None,
+    show: int = 0,
+    ignored_keys: Iterable[str] = EncoderSettings.ignored_keys,
+    **options: Any,
 ) -> int:
     """Reads trees, draws the first ones, and writes them all. A signal leaves no part of a file."""
     left_out = Counter[str]()
 
     def drawn() -> Iterator[Tree]:
-        trees = iterate_trees(map(Path, inputs), format, labels, each, left_out)
+        trees = iterate_trees([*map(Path, inputs)], left_out=left_out, **options)
         for number, tree in enumerate(tqdm(trees, unit=" trees", disable=None, leave=False)):
             if number < show:
-                tqdm.write(
-                    f"{tree.id}: {shown(tree.sentence or '')}\n{drawing(tree.ast, ignored_keys)}\n"
-                )
+                says = f"{tree.id}: {shown(tree.sentence or '')}"
+                tqdm.write(f"{says}\n{drawing(tree.ast, ignored_keys)}\n")
             yield tree
 
     with stop_signals(_leave):
-        count = sum(1 for _ in drawn()) if to is None else write_trees(Path(to), drawn())
+        count = write_trees(Path(to), drawn()) if to else sum(1 for _ in drawn())
     print(f"{count:,} tree{'s' * (count != 1)}" + (f" written to {to}" if to else ""))
     for what, times in sorted(left_out.items()):
         if times:
             print(f"left out: {what} ({times:,})")
-    return 0
-
-
-def _pairs(inputs: list[str], to: str, **options: Any) -> int:
-    for directory, about in make_pairs(inputs, to, **options).items():
-        print(
-            f"{directory}:", *(f"  {what.replace('_', ' ')}: {n}" for what, n in about.items()), sep="\n"
-        )
     return 0
 
 
@@ -200,76 +186,79 @@ def _leave(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _pairs(inputs: list[str], to: str, **options: Any) -> int:
+    for directory, about in make_pairs(inputs, to, **options).items():
+        print(f"{directory}:")
+        for what, number in about.items():
+            print(f"  {what.replace('_', ' ')}: {number}")
+    return 0
+
+
 _PATHS = "data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m treelstm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    every = {setting.name for setting in dataclasses.fields(Config)}
-    for name, run, settings, help in (
-        ("preflight", _preflight, every - NOT_OF_TRAINING, "find every problem before training"),
-        ("train", _train, every - NOT_OF_TRAINING, "train, or resume training"),
-        ("evaluate", _evaluate, _OF_EVALUATION, "metrics of a checkpoint on unseen pairs"),
-    ):
+
+    def add(name: str, run: Callable[..., int], help: str, arguments: dict[str, Any]) -> None:
+        """`arguments`: what argparse makes of each; what is not given has the default of `run`."""
         options: dict[str, Any] = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         command = commands.add_parser(name, help=help, **options)
-        fields = (field for field in dataclasses.fields(Config) if field.name in settings)
-        command.set_defaults(run=run, flags=[_add_flag(command, field) for field in fields])
-    status = commands.add_parser("status", help="how a run stands, from its files", allow_abbrev=False)
-    status.add_argument("directory", nargs="?", default=Config().output_path, help="its output_dir")
-    status.set_defaults(run=_status, flags=[])
-    sample = commands.add_parser("sample", help="write a sample corpus", allow_abbrev=False)
-    sample.add_argument("--data-dir", default=Config().data_dir, help="directory to write to")
-    sample.add_argument("--positives", type=int, default=495, help="similar pairs")
-    sample.add_argument(
-        "--negatives", type=int, default=5000, help="dissimilar pairs, half of them hard"
-    )
-    sample.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
-    sample.add_argument("--unlike", help="directory of a sample whose sentences to avoid")
-    flags = "--data-dir --positives --negatives --seed --unlike".split()
-    sample.set_defaults(run=_sample, flags=flags)
-    trees = commands.add_parser("trees", help="trees from what parsers write", allow_abbrev=False)
-    trees.add_argument("inputs", nargs="+", metavar="INPUT", help="a file, or a directory of files")
-    trees.add_argument("--to", metavar="FILE", help="file to write, such as trees.jsonl.gz")
-    trees.add_argument("--format", help=f"told by name and content, or one of {', '.join(FORMATS)}")
-    trees.add_argument(
-        "--show", type=int, default=0, help="draw so many trees, as the encoder sees them"
-    )
-    trees.add_argument("--labels", action="store_true", help="leave gold labels inside the trees")
-    trees.add_argument("--each", default=Source.each, help="function or file: what of code is a tree")
-    default = EncoderSettings.ignored_keys
-    trees.add_argument("--ignored-keys", nargs="*", default=default, help="keys that are not drawn")
-    flags = "--to --format --show --labels --each --ignored-keys".split()
-    trees.set_defaults(run=_trees, flags=flags)
-    pairs = commands.add_parser("pairs", help="pairs from labelled or judged trees", allow_abbrev=False)
-    add = pairs.add_argument
-    add("inputs", nargs="+", metavar="TREES", help="what `trees` reads or has written")
-    add("--to", metavar="DIR", required=True, help="directory to write")
-    way = pairs.add_mutually_exclusive_group(required=True)
-    way.add_argument("--by", choices=["label"], help="two trees of one label are similar")
-    way.add_argument("--scores", metavar="FILE", help="table: two ids or sentences and a score a row")
-    add("--columns", nargs="*", default=(), help="of the table, if its header is not known")
-    add("--positives", type=int, help="similar pairs in all; default: as many as trees")
-    add("--negatives", type=int, help="dissimilar pairs in all; default: as many as similar ones")
-    add("--neighbours", action="store_true", help="dissimilar pairs within one source file")
-    add("--seed", type=int, default=0, help="another seed, other pairs")
-    add("--validation", type=float, default=0.1, help="share of the trees, by label, to keep apart")
-    add("--validation-to", metavar="DIR", help="directory for them; default: DIR-validation")
-    names = "to by scores columns positives negatives neighbours seed validation validation-to"
-    pairs.set_defaults(run=_pairs, flags=[f"--{name}" for name in names.split()])
+        for argument, form in arguments.items():
+            command.add_argument(argument, **({"help": form} if isinstance(form, str) else form))
+        command.set_defaults(run=run, flags=[each for each in arguments if each.startswith("--")])
+
+    settings = {field.name: field for field in dataclasses.fields(Config)}
+
+    def flags_of(names: Collection[str]) -> dict[str, Any]:
+        return {f"--{n.replace('_', '-')}": _flag(field) for n, field in settings.items() if n in names}
+
+    of_training = flags_of(settings.keys() - NOT_OF_TRAINING)
+    add("preflight", _preflight, "find every problem before training", of_training)
+    add("train", _train, "train, or resume training", of_training)
+    evaluated = flags_of({"output_dir", "checkpoint", "data_dir", "validation_dir", "device"})
+    add("evaluate", _evaluate, "metrics of a checkpoint on unseen pairs", evaluated)
+    run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}
+    add("status", _status, "how a run stands, from its files", {"directory": run_dir})
+    add("sample", _sample, "write a sample corpus", {
+        "--data-dir": {"default": Config().data_dir, "help": "directory to write to"},
+        "--positives": {"type": int, "default": 495, "help": "similar pairs"},
+        "--negatives": {"type": int, "default": 5000, "help": "dissimilar pairs, half of them hard"},
+        "--seed": {"type": int, "help": "another seed, another corpus"},
+        "--unlike": "directory of a sample whose sentences to avoid",
+    })  # fmt: skip
+    add("trees", _trees, "trees from what parsers write", {
+        "inputs": {"nargs": "+", "metavar": "INPUT", "help": "a file, or a directory of files"},
+        "--to": {"metavar": "FILE", "help": "file to write, such as trees.jsonl.gz"},
+        "--format": f"told by name and content, or one of {', '.join(FORMATS)}",
+        "--show": {"type": int, "help": "draw so many trees, as the encoder sees them"},
+        "--labels": {"action": "store_true", "help": "leave gold labels inside the trees"},
+        "--each": "function or file: what of code is a tree",
+        "--ignored-keys": {"nargs": "*", "help": "keys that are not drawn"},
+    })  # fmt: skip
+    add("pairs", _pairs, "pairs from labelled or judged trees", {
+        "inputs": {"nargs": "+", "metavar": "TREES", "help": "what `trees` reads or has written"},
+        "--to": {"metavar": "DIR", "required": True, "help": "directory to write"},
+        "--by": {"choices": ["label"], "help": "two trees of one label are similar"},
+        "--scores": {"metavar": "FILE", "help": "table: two ids or sentences and a score a row"},
+        "--columns": {"nargs": "*", "help": "of the table, if its header is not known"},
+        "--positives": {"type": int, "help": "similar pairs in all; default: as many as trees"},
+        "--negatives": {"type": int, "help": "dissimilar ones in all; default: as many as similar"},
+        "--neighbours": {"action": "store_true", "help": "dissimilar pairs within one source file"},
+        "--seed": {"type": int, "help": "another seed, other pairs"},
+        "--validation": {"type": float, "help": "share of the trees, by label, to keep apart (0.1)"},
+        "--validation-to": {"metavar": "DIR", "help": "directory for them; default: DIR-validation"},
+    })  # fmt: skip
     return parser
 
 
-def _add_flag(command: argparse.ArgumentParser, setting: dataclasses.Field[Any]) -> str:
-    """Adds the flag of a setting; returns its name."""
-    flag = f"--{setting.name.replace('_', '-')}"
+def _flag(setting: dataclasses.Field[Any]) -> dict[str, Any]:
+    """What argparse makes of a setting."""
     shown = f"{setting.metadata['help']} (default: {setting.default})".replace("%", "%%")
-    form: dict[str, Any] = {"nargs": "*"} if str(setting.type).startswith("tuple") else {}
     if setting.type == "bool":
-        form = {"action": argparse.BooleanOptionalAction}
-    command.add_argument(flag, help=shown, **form)
-    return flag
+        return {"help": shown, "action": argparse.BooleanOptionalAction}
+    return {"help": shown, **({"nargs": "*"} if str(setting.type).startswith("tuple") else {})}
 
 
 def _value(name: str, text: Any) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from treelstm.config import did_you_mean
 from treelstm.data.pairs import DataError, Problems, data_error
-from treelstm.data.readers.source import Malformed, Source
+from treelstm.data.readers.source import Source
 from treelstm.errors import UserError
 
 # Names of columns that are known, without capitals and signs: first, second, similarity, label.
@@ -28,8 +27,7 @@ class PairingError(UserError, ValueError):
     """These trees give no such pairs, or there are pairs already."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """A tree to make pairs of."""
 
     id: str
@@ -51,7 +49,7 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
         DataError: rows that no tree or number is found for, by line, or no rows.
         PairingError: there are no such columns.
     """
-    problems, found = Problems(), list[tuple[Known, Known, list[float]]]()
+    problems, pairs = Problems(), list[tuple[Known, Known, list[float]]]()
     lines = [f"{text}\n" for _, text in Source(path, path.name, problems, Counter()).lines()]
     tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # there, quotes are text
     reader = csv.reader(lines, **(tabs if "\t" in "".join(lines[:1]) else {}))
@@ -59,35 +57,35 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
         rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise data_error(path, f"line {reader.line_num}: {error}", _REMEDY) from None
-    places = _places(path, rows[0][1], columns) if rows else [0]
-    named: dict[str, list[Known]] = defaultdict(list)
+    places = _places(path, rows[0][1], columns) if rows else []
+    named = defaultdict[str, list[Known]](list)
     for tree in sorted(trees, key=lambda tree: tree.id):
-        for name in {tree.id, " ".join(tree.sentence.split())}:
+        for name in {tree.id, " ".join(tree.sentence.split())} - {""}:
             named[name].append(tree)
     for number, (line, cells) in enumerate(rows):
-        names = {" ".join(cells[place].split()) for place in places[:2] if place < len(cells)}
-        if number == 0 and not (columns and (_numeric(cells, places[2:]) or names & named.keys())):
+        first, second = (" ".join("".join(cells[n : n + 1]).split()) for n in places[:2])
+        values = _numbers(cells, places[2:])
+        if number == 0 and not (values or first in named or second in named):
             continue  # the header
-        try:
-            if max(places) >= len(cells):
-                raise Malformed(line, f"{len(cells)} column(s), {max(places) + 1} needed", _REMEDY)
-            if not _numeric(cells, places[2:]):
-                raise Malformed(line, f"{cells[places[2]][:40]!r} is not a number", _REMEDY)
-            first, second = (_tree(named, cells[place], line) for place in places[:2])
-            found.append((first, second, [float(cells[place]) for place in places[2:]]))
-        except Malformed as error:
-            problems.add(path, error.line, str(error), error.remedy)
-    if not (found or problems.count):
+        if not values:
+            found = f"a column is missing, or is not a number: {', '.join(cells)[:80]}"
+            problems.add(path, line, found, _REMEDY)
+        for name in (first, second):
+            count = len({tree.digest for tree in named[name]})
+            if count != 1:
+                found = f"{name[:80]!r} is the id or sentence of {count or 'no'} tree(s), expected one"
+                problems.add(path, line, found, "Parse the sentence, or remove the row")
+        if not problems.count:
+            pairs.append((named[first][0], named[second][0], values))
+    if not (pairs or problems.count):
         problems.add(path, 0, "holds no rows", "Write a header, and a row for each pair")
     if problems.count:
         raise DataError(problems)
-    kinds = [
-        "label" if {*each} <= {0, 1} else "similarity"
-        for each in zip(*(v for *_, v in found), strict=True)
-    ]
+    values_of = zip(*(values for *_, values in pairs), strict=True)
+    kinds = ["label" if {*column} <= {0, 1} else "similarity" for column in values_of]
     if len({*kinds}) < len(kinds):
         raise PairingError(f"{path}: two columns of {kinds[0]}s. Name one of them in columns.")
-    return [(a, b, dict(zip(kinds, values, strict=True))) for a, b, values in found]
+    return [(a, b, dict(zip(kinds, values, strict=True))) for a, b, values in pairs]
 
 
 def _places(path: Path, header: list[str], columns: list[str]) -> list[int]:
@@ -108,17 +106,10 @@ def _places(path: Path, header: list[str], columns: list[str]) -> list[int]:
     return places
 
 
-def _numeric(cells: list[str], places: list[int]) -> bool:
-    """Whether these are there and hold finite numbers."""
+def _numbers(cells: list[str], places: list[int]) -> list[float]:
+    """The finite numbers that are there; none if one is missing or is another text."""
     try:
-        return all(math.isfinite(float(cells[place])) for place in places)
+        values = [float(cells[place]) for place in places]
     except (ValueError, IndexError):
-        return False
-
-
-def _tree(named: dict[str, list[Known]], name: str, line: int) -> Known:
-    there = named.get(" ".join(name.split()), [])
-    if len({tree.digest for tree in there}) != 1:
-        found = f"{name[:80]!r} is the id or sentence of {len(there) or 'no'} tree(s), expected one"
-        raise Malformed(line, found, "Parse the sentence, or remove the row")
-    return there[0]
+        return []
+    return values if all(map(math.isfinite, values)) else []

@@ -6,8 +6,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +16,6 @@ from tqdm import tqdm
 from treelstm.data.judgements import Known, PairingError, Row, judged
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.formats import as_json, iterate_trees, write_lines
-from treelstm.data.readers.source import Tree
 from treelstm.files import listed, make_directory, write_whole
 from treelstm.trees.builder import ForestBuilder, TreeError
 
@@ -74,10 +72,8 @@ def make_pairs(
 
 
 def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[Known]:
-    problems, builder, trees, parts = Problems(), ForestBuilder(), list[Tree](), list[bytes]()
-    left_out = Counter[str]()
-    read = iterate_trees(paths, left_out=left_out)
-    for tree in tqdm(read, unit=" trees", disable=None, leave=False):
+    problems, builder, found, left_out = Problems(), ForestBuilder(), list[Known](), Counter[str]()
+    for tree in tqdm(iterate_trees(paths, left_out=left_out), unit=" trees", disable=None, leave=False):
         try:
             builder.add(tree.ast)
         except TreeError as error:
@@ -85,43 +81,32 @@ def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[K
         if needs_label and tree.label is None:
             remedy = "Add it; of code it is the name of a function, in CoNLL-U a comment: # label = ..."
             problems.add(tree.file, tree.line, f"the tree {tree.id} has no label", remedy)
-        part = {"sentence": tree.sentence, "source_file": tree.source_file, "sentence_id": tree.id}
-        parts.append(as_json({k: v for k, v in part.items() if v is not None} | {"ast": tree.ast}))
-        trees.append(replace(tree, ast={}))
+        said = {"sentence": tree.sentence, "source_file": tree.source_file, "sentence_id": tree.id}
+        part = as_json({k: v for k, v in said.items() if v is not None} | {"ast": tree.ast})
+        label, sentence = tree.label or "", tree.sentence or ""
+        found.append(Known(tree.id, label, sentence, tree.source_file, b"", part))
     if problems.count:
         raise DataError(problems)
-    about |= {"trees": len(trees), **{f"left out: {what}": n for what, n in left_out.items() if n}}
+    about |= {"trees": len(found), **{f"left out: {what}": n for what, n in left_out.items() if n}}
     digests = builder.forest().tree_digest.tolist()
-    return [
-        Known(t.id, t.label or "", t.sentence or "", t.source_file, digest, part)
-        for t, digest, part in zip(trees, digests, parts, strict=True)
-    ]
+    return [tree._replace(digest=digest) for tree, digest in zip(found, digests, strict=True)]
 
 
 def _groups(trees: list[Known], about: dict[str, Any]) -> dict[str, list[Known]]:
     """The trees of each label that has two or more, as `make_pairs` says, in an order of their own."""
-    labels_of: dict[bytes, set[str]] = defaultdict(set)
+    labels_of = defaultdict[bytes, set[str]](set)
     for tree in trees:
         labels_of[tree.digest].add(tree.label)
-    groups: dict[str, dict[bytes, Known]] = defaultdict(dict)
+    groups = defaultdict[str, dict[bytes, Known]](dict)
     for tree in sorted(trees, key=lambda tree: (tree.label, tree.digest, tree.id)):
         if len(labels_of[tree.digest]) == 1:
             groups[tree.label].setdefault(tree.digest, tree)
     several = {label: [*group.values()] for label, group in groups.items() if len(group) > 1}
-    other = sum(len(labels_of[tree.digest]) > 1 for tree in trees)
-    about |= {
-        "labels": len(several),
-        "left out: trees equal to one of another label": other,
-        "left out: trees equal to one of their label": len(trees)
-        - other
-        - sum(map(len, groups.values())),
-        "left out: trees alone with their label": len(groups) - len(several),
-    }
-    if len(several) < 2:
-        raise PairingError(
-            f"{len(several)} label(s) have two different trees, of {len({t.label for t in trees})} in "
-            f"{len(trees):,} trees; expected at least two. Add trees, or labels that say more."
-        )
+    other, kept = sum(len(labels_of[t.digest]) > 1 for t in trees), sum(map(len, groups.values()))
+    about["labels"] = len(several)
+    about["left out: trees equal to one of another label"] = other
+    about["left out: trees equal to one of their label"] = len(trees) - other - kept
+    about["left out: trees alone with their label"] = len(groups) - len(several)
     return several
 
 
@@ -129,11 +114,11 @@ def _held_out(groups: dict[str, list[Known]], validation: float, seed: int) -> s
     """Labels, in random order, until they have that share of the trees; at least two, if any."""
     if not 0 <= validation < 1:
         raise PairingError(f"validation is {validation}, expected at least 0 and under 1.")
-    if validation and len(groups) < 4:
-        raise PairingError(
-            f"{len(groups)} labels with two different trees are too few to keep some for validation, "
-            "expected at least 4. Say validation 0, and make pairs of other trees for validation."
+    if len(groups) < (4 if validation else 2):
+        found = (
+            f"{len(groups)} label(s) have two different trees, expected at least 2, 4 with validation"
         )
+        raise PairingError(f"{found}. Add trees, or labels that say more, or set validation to 0.")
     order, held_out, enough = sorted(groups), set[str](), validation * sum(map(len, groups.values()))
     Random(f"treelstm pairs {seed}").shuffle(order)
     for label in order[: len(order) - 2 if validation else 0]:
@@ -162,8 +147,8 @@ def _dissimilar(
     groups: dict[str, list[Known]], wanted: int | None, usual: int, neighbours: bool, draw: Random
 ) -> list[Row]:
     """Pairs across groups; each tree with some tree of another label in its pool is as likely first."""
-    pools: dict[str, list[Known]] = defaultdict(list)
-    for tree in (tree for group in groups.values() for tree in group):
+    pools = defaultdict[str, list[Known]](list)
+    for tree in chain.from_iterable(groups.values()):
         pools[tree.source if neighbours else ""].append(tree)
     several = [pool for pool in pools.values() if len({tree.label for tree in pool}) > 1]
     within = [n for pool in several for n in Counter(tree.label for tree in pool).values()]

@@ -32,7 +32,7 @@ def of_brackets(source: Source, line: int, value: str) -> Iterator[Tree]:
 def _trees(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Tree]:
     """The trees in these lines, of which one may hold several, and one tree several lines."""
     stack = list[list[Any]]()  # of each open bracket: its label, which may be None, and what follows
-    nodes, words, begins, stray = list[dict[str, Any]](), list[str](), 0, 0
+    nodes, words, begins = list[dict[str, Any]](), list[str](), 0
     for line, text in lines:
         if not stack and _COMMENT.match(text):
             source.left_out["comment lines"] += 1
@@ -45,16 +45,13 @@ def _trees(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Tree]:
                     stack[-1].append(None)
                 stack.append([])
             elif not stack:
-                if stray != line:
-                    found = f"{part[:40]} stands outside of any brackets"
-                    source.problem(line, found, "Balance the brackets or remove the line")
-                stray = line
+                found = f"{part[:40]} stands outside of any brackets"
+                source.problem(line, found, "Balance the brackets or remove the line")
+                break
             elif part != ")":
                 if stack[-1] and stack[-1][0] != _TRACE:
-                    words.append(
-                        _ESCAPED.get(part.upper(), part).replace("\\/", "/").replace("\\*", "*")
-                    )
-                    part = words[-1]
+                    part = re.sub(r"\\([/*])", r"\1", _ESCAPED.get(part.upper(), part))
+                    words.append(part)
                 stack[-1].append(part)
             else:
                 if not (parts := stack.pop()):
@@ -71,8 +68,9 @@ def _trees(source: Source, lines: Iterable[tuple[int, str]]) -> Iterator[Tree]:
 
 def _closed(source: Source, parts: list[Any], nodes: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The node of a pair of brackets, added to `nodes`; None for a trace, and where nothing else is."""
-    label, inside = (parts[0], [part for part in parts[1:] if part is not None]) if parts else (None, [])
-    if label == _TRACE or (not inside and len(parts) > 1):
+    label, *below = parts or [None]
+    inside = [part for part in below if part is not None]
+    if label == _TRACE or (below and not inside):
         source.left_out["traces"] += label == _TRACE
         return None
     if label is None and len(inside) == 1 and isinstance(inside[0], dict):

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treelstm.data.readers.source import Source, Tree
-from treelstm.data.reading import read_lines
 from treelstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ class NoGrammar(UserError, ImportError):
 
 def read_python(source: Source) -> Iterator[Tree]:
     """Trees by the standard library's `ast`: the syntax of the Python that runs this."""
-    if (raw := _bytes(source)) is None:
-        return
+    raw = source.whole(_MOST_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the code that is read: "\d" in a text, say
@@ -63,32 +61,32 @@ def read_python(source: Source) -> Iterator[Tree]:
         if source.each == "file":
             return (yield _whole(source, _python_tree(module)))
         named = [(name, node.lineno, _python_tree(node)) for name, node in _python_functions(module)]
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:  # the latter: a NUL
+        found = f"not Python {_VERSION} ({getattr(error, 'msg', error)})"
         remedy = f'{_REPAIR}; --format "tree-sitter" reads other versions of Python'
-        return source.problem(error.lineno or 0, f"not Python {_VERSION} ({error.msg})", remedy)
+        return source.problem(getattr(error, "lineno", 0) or 0, found, remedy)
     except (RecursionError, MemoryError):
         return source.problem(0, "nested deeper than Python's parser can read", _REPAIR)
-    except ValueError as error:  # a NUL, or a number of too many digits
-        return source.problem(0, f"not Python {_VERSION} ({error})", _REPAIR)
-    for _, _, tree in named:
-        del tree["name"]
     yield from _functions(source, named)
 
 
-def _python_functions(module: ast.Module) -> Iterator[tuple[str, Any]]:
-    pending: list[tuple[str, ast.AST]] = [("", module)]
-    while pending:
-        within, node = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield within + node.name, node
-            continue
-        within += f"{node.name}." if isinstance(node, ast.ClassDef) else ""
-        inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, _WITH_STATEMENTS)]
-        pending += [(within, each) for each in reversed(inner)]
+def _python_functions(module: ast.Module) -> list[tuple[str, Any]]:
+    """With their qualified names, in the order of the file."""
+    found, pending = list[tuple[str, Any]](), list[tuple[str, ast.AST]]([("", module)])
+    for within, node in pending:  # it grows during the loop
+        for each in ast.iter_child_nodes(node):
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.append((within + each.name, each))
+            elif isinstance(each, ast.stmt | ast.excepthandler | ast.match_case):
+                name = f"{each.name}." if isinstance(each, ast.ClassDef) else ""
+                pending.append((within + name, each))
+    return sorted(found, key=lambda each: each[1].lineno)
 
 
 def _python_tree(root: ast.AST) -> dict[str, Any]:
-    """A node for each node of Python's AST, `node` its class. Not recursive: only memory limits it."""
+    """A node for each node of Python's AST, `node` its class, without the name of a function that is the
+    root. Not recursive: only memory limits it.
+    """
     tree: dict[str, Any] = {}
     pending: list[tuple[Any, dict[str, Any]]] = [(root, tree)]
     for node, made in pending:  # it grows during the loop
@@ -104,11 +102,11 @@ def _python_tree(root: ast.AST) -> dict[str, Any]:
                     found.append(item)
             if found:
                 made[key] = found if isinstance(value, list) else found[0]
+    tree.pop("name", None)
     return tree
 
 
 _VERSION = ".".join(map(str, sys.version_info[:2]))
-_WITH_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _OPERATORS = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 _LEFT_OUT = ("ctx", "type_comment", "type_ignores")  # ctx: the role says it
@@ -126,7 +124,9 @@ def _fields(node: ast.AST) -> Iterable[tuple[str, Any]]:
     for name in _LEFT_OUT:
         fields.pop(name, None)
     if isinstance(node, ast.Constant):
-        fields |= {"kind": type(node.value).__name__, "value": _spelled(node.value)}
+        text = node.value if isinstance(node.value, str) else repr(node.value)
+        text = text.encode(errors="backslashreplace").decode()  # JSON cannot hold half a character
+        fields |= {"kind": type(node.value).__name__, "value": text}
     elif names := _IN_STEP.get(type(node)):
         lists = [fields.pop(name) for name in names]
         fields["pairs"] = [dict(zip(names, pair, strict=True)) for pair in zip(*lists, strict=True)]
@@ -141,21 +141,10 @@ def _fields(node: ast.AST) -> Iterable[tuple[str, Any]]:
     return fields.items()
 
 
-def _spelled(value: Any) -> str:
-    """A constant as text; a text with half a character, which JSON cannot hold, as Python writes it."""
-    text = value if isinstance(value, str) else repr(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return ascii(text)
-    return text
-
-
 def read_tree_sitter(source: Source) -> Iterator[Tree]:
     """Trees by the grammar for the file's ending."""
     parser = _parser(Path(source.path.name.removesuffix(".gz")).suffix.lower())
-    if (raw := _bytes(source)) is None:
-        return
+    raw = source.whole(_MOST_BYTES)
     try:
         raw.decode()
     except UnicodeDecodeError as error:
@@ -173,10 +162,10 @@ def read_tree_sitter(source: Source) -> Iterator[Tree]:
 
 
 def _parser(ending: str) -> Any:
-    module, _, function = GRAMMARS.get(ending, "").partition(":")
-    if not module:
+    if ending not in GRAMMARS:
         known = ", ".join(sorted(GRAMMARS))
         raise NoGrammar(f"No grammar is known for the ending {ending!r}, but for {known}. Rename it.")
+    module, _, function = GRAMMARS[ending].partition(":")
     try:
         from tree_sitter import Language, Parser
 
@@ -215,9 +204,7 @@ def _name_in(node: Node, *fields: str) -> Node | None:
 
 def _name_of(function: Node) -> Node | None:
     """Its name; in C, the innermost of its declarators: `f` in `int *f(void)`."""
-    if name := function.child_by_field_name("name"):
-        return name
-    node, inner = None, function.child_by_field_name("declarator")
+    node, inner = function.child_by_field_name("name"), function.child_by_field_name("declarator")
     while inner and not inner.type.startswith("abstract"):
         within = [child for child in inner.named_children if child.type.endswith("declarator")]
         node, inner = inner, inner.child_by_field_name("declarator") or next(iter(within), None)
@@ -243,14 +230,10 @@ def _syntax_tree(root: Node, name: Node | None = None) -> dict[str, Any]:
             if child == name or "comment" in child.type:
                 continue
             if child.is_named:
-                item: Any = {"node": child.type}
-                pending.append((child, item))
+                pending.append((child, {"node": child.type}))
+                made.setdefault(field or "children", []).append(pending[-1][1])
             elif field or (child.type not in _PUNCTUATION and child.type not in node.type.split("_")):
-                item = child.type
-            else:
-                continue
-            key = field or ("children" if child.is_named else "token")
-            made.setdefault(key, []).append(item)
+                made.setdefault(field or "token", []).append(child.type)
         if node.type == "update_expression":  # i++ or ++i
             made["form"] = "postfix" if node.child(0).is_named else "prefix"
     return tree
@@ -265,23 +248,11 @@ def _text(node: Node) -> str:
 
 def _leave_out(source: Source, node: Node) -> None:
     """Counts it, with the line of the first place of all that does not fit."""
-    what = "functions and files that do not fit their grammar, for macros or mistakes"
     while wrong := [child for child in node.children if child.has_error or child.is_missing]:
         node = wrong[0]
-    first = f"{what}; the first: {source.path}:{node.start_point.row + 1}"
-    source.left_out[next((key for key in source.left_out if key.startswith(what)), first)] += 1
-
-
-def _bytes(source: Source) -> bytes | None:
-    """The whole file; None, and a problem, where that cannot be."""
-    before, parts, size = source.problems.count, list[bytes](), 0
-    for _, raw in read_lines(source.path, source.problems, {}):
-        parts.append(raw)
-        size += len(raw)
-        if size > _MOST_BYTES:
-            source.problem(0, f"longer than {_MOST_BYTES:,} bytes", "Split it or leave it out")
-            return None
-    return b"".join(parts) if source.problems.count == before else None
+    what = "functions and files that do not fit their grammar, for macros or mistakes; the first: "
+    known = (key for key in source.left_out if key.startswith(what))
+    source.left_out[next(known, f"{what}{source.path}:{node.start_point.row + 1}")] += 1
 
 
 def _whole(source: Source, tree: dict[str, Any]) -> Tree:

@@ -16,11 +16,11 @@ from treelstm.data.readers.source import Malformed, Source, Tree
 from treelstm.data.readers.words import Word, nested, node_of
 
 _COLUMNS = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC".split()
+_CORRECT = "Correct the line or remove the sentence"
 
 
 def read_conllu(source: Source) -> Iterator[Tree]:
-    """One tree a sentence; its id is `sent_id`, its sentence `text`,
-    its label `label`. At most one problem a sentence."""
+    """A tree or a problem a sentence; its id is `sent_id`, its sentence `text`, its label `label`."""
     about, words, begins, readable = dict[str, str | None](), list[Word](), 0, True
     for line, text in chain(source.lines(), [(0, "")]):
         try:
@@ -29,7 +29,7 @@ def read_conllu(source: Source) -> Iterator[Tree]:
                 if text.startswith("#"):
                     about |= parse_comment_line(text)
                 elif readable:
-                    words += _word(source, line, text, len(words) + 1, about.get("text") or "")
+                    words += _word(source, line, text, len(words) + 1)
                 continue
             if begins and readable:
                 if not words:
@@ -38,38 +38,35 @@ def read_conllu(source: Source) -> Iterator[Tree]:
                 yield source.tree(begins, nested(words), *said)
             about, words, begins, readable = {}, [], 0, True
         except Malformed as error:
-            source.problem(error.line, str(error), error.remedy)
+            source.malformed(error)
             readable = False
 
 
-def _word(source: Source, line: int, text: str, expected: int, sentence: str) -> list[Word]:
+def _word(source: Source, line: int, text: str, expected: int) -> list[Word]:
     """The word on a line; none if it is no word of the basic tree."""
     values = text.split("\t")
-    if len(values) != len(_COLUMNS):
-        found = f"{len(values)} columns, expected {len(_COLUMNS)} with a tab between"
+    if len(values) != len(_COLUMNS) or not all(value.strip(" ") for value in values):
+        found = f"{len(values)} columns, expected {len(_COLUMNS)} with a tab between, none of them empty"
         raise Malformed(line, found, "Write _ in a column that has no value")
     row = dict(zip(_COLUMNS, values, strict=True))
-    if empty := [name for name in _COLUMNS if not row[name].strip(" ")]:
-        raise Malformed(line, f"{empty[0]} is empty", "Write _ in a column that has no value")
     try:
         number, head = parse_id_value(row["ID"]), parse_int_value(row["HEAD"])
     except (ParseException, ValueError) as error:  # the latter: a number of thousands of digits
-        raise Malformed(line, str(error)[:200], "Correct the line or remove the sentence") from None
+        raise Malformed(line, str(error)[:200], _CORRECT) from None
     source.left_out["enhanced dependencies"] += row["DEPS"] != "_"
-    if isinstance(number, tuple):  # before the first of its words, or behind the word that it follows
-        if number[0] != expected - (number[1] == "."):
-            found = f"ID is {row['ID']}, but {expected} is the next word"
-            raise Malformed(line, found, "Put the line where its words are")
+    # Two numbers stand before the first of their words, or behind the word that they follow.
+    next_word = number[0] + (number[1] == ".") if isinstance(number, tuple) else number
+    if number is None or next_word != expected:
+        found = f"ID is {row['ID']}, but {expected} is the next word"
+        raise Malformed(line, found, "Number the words from 1; a blank line ends a sentence")
+    if not isinstance(number, int):
         source.left_out["empty nodes" if number[1] == "." else "forms of multiword tokens"] += 1
         return []
-    if number != expected:
-        found = f"ID is {row['ID']}, expected {expected}"
-        raise Malformed(line, found, "Number the words from 1; a blank line ends a sentence")
     if head is None or head < 0 or row["DEPREL"] == "_":
         found = f"HEAD is {row['HEAD']} and DEPREL is {row['DEPREL']}, but a word needs both"
         raise Malformed(line, found, "Parse the sentence, or write 0 and root")
     given = {name: None if value == "_" else value for name, value in row.items()}
-    if row["FORM"] == row["LEMMA"] == "_" and (row["UPOS"] in ("PUNCT", "SYM") or "_" in sentence):
-        given |= {"FORM": "_", "LEMMA": "_"}  # the word is an underscore
+    if row["FORM"] == row["LEMMA"] == "_":  # the word is an underscore
+        given |= {"FORM": "_", "LEMMA": "_"}
     node = node_of(line, *(given[name] for name in ("FORM", "LEMMA", "UPOS", "XPOS", "FEATS")))
     return [Word(number, head, row["DEPREL"], node, line)]

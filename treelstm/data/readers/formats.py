@@ -7,10 +7,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.brackets import read_brackets
@@ -24,32 +25,22 @@ from treelstm.errors import UserError
 from treelstm.files import whole_file
 from treelstm.plain import shown
 
-
-class Format(NamedTuple):
-    """How one format is read, and the endings of names that tell it."""
-
-    read: Callable[[Source], Iterator[Tree]]
-    endings: tuple[str, ...] = ()
-
-
-# A new format is a reader and its line here.
-FORMATS = {
-    "conllu": Format(read_conllu, (".conllu", ".conll")),
-    "brackets": Format(read_brackets, (".mrg", ".ptb", ".tree", ".trees", ".prd")),
-    "json": Format(read_json, (".jsonl", ".json")),  # each value is what its keys tell
-    "trees": Format(partial(read_json, reader=of_tree)),
-    "spacy": Format(partial(read_json, reader=of_spacy)),
-    "docbin": Format(read_docbin, (".spacy",)),
-    "stanza": Format(partial(read_json, reader=of_stanza)),
-    "corenlp": Format(partial(read_json, reader=of_corenlp)),
-    "corenlp-parse": Format(partial(read_json, reader=partial(of_corenlp, parse=True))),
-    "nodes": Format(partial(read_json, reader=of_nodes)),
-    "parents": Format(read_parents, (".parents", ".cparents", "parents.txt")),
-    "python": Format(read_python, (".py", ".pyi")),
-    "tree-sitter": Format(read_tree_sitter, tuple(GRAMMARS)),
+# A new format is a reader and its line here, with the endings of names that tell it.
+FORMATS: dict[str, tuple[Callable[[Source], Iterator[Tree]], tuple[str, ...]]] = {
+    "conllu": (read_conllu, (".conllu", ".conll")),
+    "brackets": (read_brackets, (".mrg", ".ptb", ".tree", ".trees", ".prd")),
+    "json": (read_json, (".jsonl", ".json")),  # each value is what its keys tell
+    "trees": (partial(read_json, reader=of_tree), ()),
+    "spacy": (partial(read_json, reader=of_spacy), ()),
+    "docbin": (read_docbin, (".spacy",)),
+    "stanza": (partial(read_json, reader=of_stanza), ()),
+    "corenlp": (partial(read_json, reader=of_corenlp), ()),
+    "corenlp-parse": (partial(read_json, reader=partial(of_corenlp, parse=True)), ()),
+    "nodes": (partial(read_json, reader=of_nodes), ()),
+    "parents": (read_parents, (".parents", ".cparents", "parents.txt")),
+    "python": (read_python, (".py", ".pyi")),
+    "tree-sitter": (read_tree_sitter, tuple(GRAMMARS)),
 }
-
-
 _FIRST_LINES = {"brackets": r"\s*\(", "json": r"\s*[\[{\"]", "conllu": r"#|(?:[^\t]+\t){9}"}
 
 
@@ -73,7 +64,7 @@ def read_trees(
 
 
 def iterate_trees(
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     format: str | None = None,
     labels: bool = False,
     each: str = Source.each,
@@ -89,11 +80,14 @@ def iterate_trees(
         raise FormatError(f'each is {each!r}, expected "function" or "file".')
     problems, seen = Problems(), set[str]()
     left_out = Counter() if left_out is None else left_out
-    for path, name in _files([*paths], format, problems):
+    tops = [path.absolute() if path.is_dir() else path.absolute().parent for path in paths]
+    begin = os.path.commonpath(tops)  # ids begin with the path below it
+    for path in chain.from_iterable(_files(path, format, problems) for path in paths):
+        name = path.absolute().relative_to(begin).as_posix()
         source = Source(path, shown(name), problems, left_out, labels, each)
         before = problems.count + left_out.total()
-        reader = FORMATS.get(format or _told(source) or "")
-        for tree in reader.read(source) if reader else ():
+        told = format or _told(source)
+        for tree in FORMATS[told][0](source) if told else ():
             if not tree.ast:
                 source.problem(tree.line, "a tree without symbols and children", "Leave it out")
             if tree.id in seen:
@@ -105,35 +99,28 @@ def iterate_trees(
             source.problem(0, "holds no trees", "Add some, or leave the file out")
     if not seen and not problems.count:
         found = "; ".join(["no trees in all", *(f"left out: {what}" for what in left_out)])
-        problems.add(path, 0, found, "Name files that hold some")
+        source.problem(0, found, "Name files that hold some")
     if problems.count:
         raise DataError(problems)
 
 
-def _files(paths: list[Path], format: str | None, problems: Problems) -> Iterator[tuple[Path, str]]:
-    """Each file, and what its trees' ids begin with: its path below the directory that holds all. In a
-    directory, files of known endings count.
-    """
-    tops = [path.absolute() if path.is_dir() else path.absolute().parent for path in paths]
-    begin = os.path.commonpath(tops)
-    for path in paths:
-        if not path.is_dir():
-            if not path.exists():
-                problems.add(path, 0, "no such file", "Correct the path")
-            else:
-                yield path, path.absolute().relative_to(begin).as_posix()
-            continue
-        files = sorted(each for each in path.rglob("*") if each.is_file())
-        inside = [each for each in files if _known(each, format)] or (files if format else [])
-        if not inside:
-            problems.add(path, 0, "no file in it has a known ending", "Name files, or set the format")
-        yield from ((each, each.absolute().relative_to(begin).as_posix()) for each in inside)
+def _files(path: Path, format: str | None, problems: Problems) -> list[Path]:
+    """The file; of a directory, the files of known endings, or all if none has that of the format."""
+    is_directory = path.is_dir()
+    if not is_directory and path.exists():
+        return [path]
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    inside = [each for each in files if _known(each, format)] or (files if format else [])
+    if not inside:
+        found = "no file in it has a known ending" if is_directory else "no such file"
+        problems.add(path, 0, found, "Correct the path, or set the format")
+    return inside
 
 
 def _known(path: Path, format: str | None = None) -> str | None:
     """The format that a name tells, of all or of one."""
     name, formats = path.name.removesuffix(".gz"), [format] if format else FORMATS
-    return next((each for each in formats if name.endswith(FORMATS[each].endings)), None)
+    return next((each for each in formats if name.endswith(FORMATS[each][1])), None)
 
 
 def _told(source: Source) -> str | None:
@@ -152,9 +139,8 @@ def _told(source: Source) -> str | None:
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
     """Writes one JSON object a line; how many. Raises as `write_lines`."""
     keys = ("id", "sentence", "label", "source_file", "ast")
-    rows = ({key: getattr(tree, key) for key in keys} for tree in trees)
-    given = ({key: value for key, value in row.items() if value is not None} for row in rows)
-    return write_lines(path, map(as_json, given))
+    rows = ({k: v for k in keys if (v := getattr(tree, k)) is not None} for tree in trees)
+    return write_lines(path, map(as_json, rows))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
@@ -163,10 +149,9 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     with whole_file(path) as raw:
         # No name and no time: equal lines are equal bytes.
         packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else None
-        file: BinaryIO | gzip.GzipFile = packed or raw
         for line in lines:
             count += 1
-            file.write(line + b"\n")
+            (packed or raw).write(line + b"\n")
         if packed:
             packed.close()
     return count
@@ -177,27 +162,31 @@ def as_json(value: Any) -> bytes:
     try:
         return _dumps(value).encode()
     except RecursionError:
-        pass
-    parts, pending = list[str](), [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, _Text):
-            parts.append(item)
-        elif isinstance(item, dict | list) and item:
-            if named := isinstance(item, dict):
-                rows = [(f"{_dumps(key)}: ", below) for key, below in item.items()]
+        parts, inside = list[str](), [_pieces(value)]
+        while inside:
+            if (piece := next(inside[-1], None)) is None:
+                inside.pop()
+            elif isinstance(piece, str):
+                parts.append(piece)
             else:
-                rows = [("", below) for below in item]
-            inside = [each for begin, below in rows for each in (_Text(", " + begin), below)]
-            inside[0] = _Text("[{"[named] + rows[0][0])
-            pending += [_Text("]}"[named]), *reversed(inside)]
-        else:
-            parts.append(_dumps(item))
-    return "".join(parts).encode()
+                inside.append(piece)
+        return "".join(parts).encode()
+
+
+def _pieces(value: Any) -> Iterator[str | Iterator[Any]]:
+    """Texts, and pieces of what is inside."""
+    if isinstance(value, dict) and value:
+        for before, (key, item) in zip(chain("{", repeat(", ")), value.items(), strict=False):
+            yield f"{before}{_dumps(key)}: "
+            yield _pieces(item)
+        yield "}"
+    elif isinstance(value, list) and value:
+        for before, item in zip(chain("[", repeat(", ")), value, strict=False):
+            yield before
+            yield _pieces(item)
+        yield "]"
+    else:
+        yield _dumps(value)
 
 
 _dumps = partial(json.dumps, ensure_ascii=False)
-
-
-class _Text(str):
-    """JSON that is written as it is."""

@@ -8,21 +8,25 @@ from importlib import import_module
 from typing import Any
 
 import msgspec
-from conllu.exceptions import ParseException
-from conllu.parser import parse_id_value
 
 from treelstm.data.readers.brackets import of_brackets
 from treelstm.data.readers.source import Malformed, Source, Tree
 from treelstm.data.readers.words import Word, nested, node_of
 
 PARSE = "Parse the text with heads and relations, or correct the value"
-# spaCy's names, and those of lists made by hand -> Stanza's and CoNLL-U's
-_NAMES = {"text": "form", "word": "form", "pos": "upos", "tag": "xpos", "morph": "feats"}
-_NAMES["dep"] = "deprel"
+# Names of spaCy, of CoreNLP and of lists made by hand -> Stanza's and CoNLL-U's
+_NAMES = {
+    "text": "form",
+    "word": "form",
+    "pos": "upos",
+    "tag": "xpos",
+    "morph": "feats",
+    "dep": "deprel",
+}
 
 
 class _Word(msgspec.Struct):
-    id: int | str | list[int] | None = None  # two numbers: a multiword token, or an empty node
+    id: int | list[int] | None = None  # two numbers: a multiword token, or an empty node
     start: int = 0  # offsets in spaCy's text
     end: int = 0
     form: str = ""
@@ -32,6 +36,8 @@ class _Word(msgspec.Struct):
     feats: str | None = None
     head: int | None = None
     deprel: str | None = None
+    originalText: str = ""  # noqa: N815, as CoreNLP names it
+    after: str = " "
 
 
 class _Span(msgspec.Struct):
@@ -45,16 +51,10 @@ class _Relation(msgspec.Struct):
     dependent: int
 
 
-class _CoreWord(msgspec.Struct):
-    word: str
-    originalText: str = ""  # noqa: N815, as CoreNLP names it
-    after: str = " "
-    lemma: str | None = None
-    pos: str | None = None
+class _Sentence(msgspec.Struct):
+    """Of CoreNLP."""
 
-
-class _CoreSentence(msgspec.Struct):
-    tokens: list[_CoreWord]
+    tokens: list[dict[str, Any]]
     basicDependencies: list[_Relation] = []  # noqa: N815
     parse: str = ""
 
@@ -77,9 +77,7 @@ def of_spacy(source: Source, line: int, value: Any) -> Iterator[Tree]:
 
 def of_stanza(source: Source, line: int, value: Any) -> Iterator[Tree]:
     """Of `Document.to_dict`: a list of sentences, or one; words count from 1, a root's head is 0."""
-    sentences = [value] if keys_of(value) else value
-    if not isinstance(sentences, list):
-        raise Malformed(line, "not a list of sentences", PARSE)
+    sentences = msgspec.convert([value] if keys_of(value) else value, list[Any])
     yield from _sentences(source, line, ((_convert(each), None) for each in sentences))
 
 
@@ -90,17 +88,15 @@ def keys_of(value: Any) -> set[str]:
 
 
 def _convert(words: Any) -> list[_Word]:
-    renamed = [
-        {_NAMES.get(key, key): value for key, value in word.items()} if isinstance(word, dict) else word
-        for word in (words if isinstance(words, list) else [words])
-    ]
+    given = msgspec.convert(words, list[dict[str, Any]])
+    renamed = [{_NAMES.get(key, key): value for key, value in word.items()} for word in given]
     return msgspec.convert(renamed, list[_Word])
 
 
 def of_corenlp(source: Source, line: int, value: Any, parse: bool = False) -> Iterator[Tree]:
     """The basic dependencies of each sentence; its `parse` if asked, or if none has dependencies."""
     given = value.get("sentences") if isinstance(value, dict) else None
-    sentences = msgspec.convert(given, list[_CoreSentence])
+    sentences = msgspec.convert(given, list[_Sentence])
     if not parse and any(each.basicDependencies for each in sentences):
         return (yield from _sentences(source, line, (_related(source, each) for each in sentences)))
     for number, each in enumerate(sentences, 1):
@@ -110,17 +106,17 @@ def of_corenlp(source: Source, line: int, value: Any, parse: bool = False) -> It
         yield from of_brackets(source, line, each.parse)
 
 
-def _related(source: Source, sentence: _CoreSentence) -> tuple[list[_Word], str]:
+def _related(source: Source, sentence: _Sentence) -> tuple[list[_Word], str]:
     """The words that have a relation: some versions give none to punctuation."""
     relations = {relation.dependent: relation for relation in sentence.basicDependencies}
-    words = list[_Word]()
-    for number, word in enumerate(sentence.tokens, 1):
+    tokens = _convert(sentence.tokens)
+    for number, word in enumerate(tokens, 1):
+        word.id, word.xpos, word.upos = number, word.upos, None  # its tags are the language's own
         if relation := relations.get(number):
-            given: dict[str, Any] = {"form": word.word, "lemma": word.lemma, "xpos": word.pos}
-            words.append(_Word(number, **given, head=relation.governor, deprel=relation.dep))
-    source.left_out["words without a relation"] += len(sentence.tokens) - len(words)
-    text = "".join((word.originalText or word.word) + word.after for word in sentence.tokens)
-    return words, text.strip()
+            word.head, word.deprel = relation.governor, relation.dep
+    words = [word for word in tokens if word.id in relations]
+    source.left_out["words without a relation"] += len(tokens) - len(words)
+    return words, "".join((word.originalText or word.form) + word.after for word in tokens).strip()
 
 
 def _sentences(
@@ -140,15 +136,10 @@ def _sentences(
 
 def _words(line: int, given: list[_Word], first: int) -> Iterator[Word]:
     for place, word in enumerate(given):
-        number: Any = place if word.id is None else word.id
-        try:
-            number = parse_id_value(number) if isinstance(number, str) else number
-        except (ParseException, ValueError) as error:
-            raise Malformed(line, str(error)[:200], PARSE) from None
-        if isinstance(number, list) and len(number) == 1:
-            (number,) = number
-        if not isinstance(number, int):
+        ids = word.id if isinstance(word.id, list) else [place if word.id is None else word.id]
+        if len(ids) != 1:
             continue
+        (number,) = ids
         if not word.form or word.head is None:
             raise Malformed(line, f"word {number} has no {'head' if word.form else 'text'}", PARSE)
         root = word.head in (-1, 0 if first else number)
@@ -161,12 +152,11 @@ def read_docbin(source: Source) -> Iterator[Tree]:
     """The documents in a binary file of spaCy, which only spaCy reads; a tree's line is its document."""
     try:
         spacy, tokens = import_module("spacy"), import_module("spacy.tokens")
-    except ImportError:
-        remedy = "Install spaCy, or write json.dumps(doc.to_json()) on a line each of a .jsonl file"
-        return source.problem(0, "only spaCy can read it, which is not installed", remedy)
-    try:
         docs = tokens.DocBin().from_disk(source.path).get_docs(spacy.blank("xx").vocab)
         for number, doc in enumerate(docs, 1):
             yield from of_spacy(source, number, doc.to_json())
+    except ImportError:
+        remedy = "Install spaCy, or write json.dumps(doc.to_json()) on a line each of a .jsonl file"
+        source.problem(0, "only spaCy can read it, which is not installed", remedy)
     except Exception as error:  # of zlib, of msgpack, of spaCy
         source.problem(0, f"spaCy cannot read it ({error})", "Write the file again with DocBin.to_disk")

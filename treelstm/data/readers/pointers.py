@@ -40,7 +40,7 @@ def read_parents(source: Source) -> Iterator[Tree]:
         try:
             yield _tree(source, line, {kind: text for kind, (_, text) in zip(files, rows, strict=True)})
         except Malformed as error:
-            source.problem(error.line, str(error), error.remedy)
+            source.malformed(error)
 
 
 def _tree(source: Source, line: int, texts: dict[str, str]) -> Tree:

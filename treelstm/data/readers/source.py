@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from treelstm.config import EncoderSettings
 from treelstm.data.pairs import Problems
-from treelstm.data.readers.drawing import drawing
 from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines
+from treelstm.plain import shown
+from treelstm.trees.builder import TreeError, compile_forest
+from treelstm.trees.vocabulary import ROLE
 
-_DOCUMENT_BYTES = 4 * LINE_BYTES  # a JSON document is read whole; one value on each line is not
-_SAVE = "Save the file as UTF-8 text"
+_DRAWN, _LEVELS = 60, 40  # of a drawing: the most nodes, and levels that are indented further
 
 
 class Malformed(Unreadable):
@@ -70,43 +72,69 @@ class Source:
     def problem(self, line: int, found: str, remedy: str) -> None:
         self.problems.add(self.path, line, found, remedy)
 
+    def malformed(self, error: Malformed) -> None:
+        self.problem(error.line, str(error), error.remedy)
+
     def lines(self, path: Path | None = None) -> Iterator[tuple[int, str]]:
-        """Number and text of each line, without its end; bytes that are no text become problems."""
+        """Number and text of each line, without its end; what is no text becomes a problem."""
         path = path or self.path
         for line, raw in read_lines(path, self.problems, {}):
-            text = raw.decode(errors="replace").removesuffix("\n").removesuffix("\r")
-            if "\0" in text or "\r" in text:
-                found = "holds a NUL, or a carriage return inside the line"
-                self.problems.add(path, line, found, _SAVE)
-            try:
-                raw.decode()
-            except UnicodeDecodeError as error:
-                found = f"not UTF-8 (byte {error.start + 1} of the line is 0x{raw[error.start]:02x})"
-                self.problems.add(path, line, found, _SAVE)
+            text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
+            if odd := re.search("[\0\r\udc80-\udcff]", text):
+                byte = odd[0].encode(errors="surrogateescape").hex()
+                found = f"not UTF-8 text (character {odd.start() + 1} of the line is 0x{byte})"
+                self.problems.add(path, line, found, "Save the file as UTF-8 text")
+                text = shown(text)
             yield line, text
+
+    def whole(self, most_bytes: int = 4 * LINE_BYTES) -> bytes:
+        """All bytes; none, and a problem, where they cannot be read or are too many."""
+        before, parts, size = self.problems.count, list[bytes](), 0
+        for _, raw in read_lines(self.path, self.problems, {}):
+            parts.append(raw)
+            size += len(raw)
+            if size > most_bytes:
+                self.problem(0, f"longer than {most_bytes:,} bytes", "Split it or leave it out")
+                break
+        return b"".join(parts) if self.problems.count == before else b""
 
     def values(self) -> Iterator[tuple[int, Any]]:
         """The JSON values of a file, one on each line or one document, with the line each begins on."""
-        document, begins, size, single = list[bytes](), 0, 0, ".jsonl" in self.path.suffixes
+        by_line = ".jsonl" in self.path.suffixes
         for line, raw in read_lines(self.path, self.problems, {}):
-            if document:
-                document.append(raw)
-                size += len(raw)
-                if size > _DOCUMENT_BYTES:
-                    found = f"begins a JSON document of more than {_DOCUMENT_BYTES:,} bytes"
-                    return self.problem(begins, found, "Write one value on each line (JSON Lines)")
-            elif raw.strip():
-                try:
-                    yield line, parse(raw)
-                    single = True
-                except Unreadable as error:
-                    if single:
-                        self.problem(line, str(error), error.remedy)
-                    else:
-                        document, begins = [raw], line
-        if document:
+            if raw.isspace():
+                continue
             try:
-                yield begins, parse(b"".join(document))
+                yield line, parse(raw)
+                by_line = True
+            except Unreadable as error:
+                if not by_line:
+                    break
+                self.problem(line, str(error), error.remedy)
+        else:
+            return
+        if raw := self.whole():
+            try:
+                yield line, parse(raw)
             except Unreadable as error:
                 at = re.search(r"line (\d+) column", str(error))
-                self.problem(begins + int(at[1]) - 1 if at else begins, str(error), error.remedy)
+                self.problem(int(at[1]) if at else line, str(error), error.remedy)
+
+
+def drawing(ast: dict[str, Any], ignored_keys: Iterable[str] = EncoderSettings.ignored_keys) -> str:
+    """A tree as the encoder sees it: the symbols of each node, its role first, under its parent."""
+    try:
+        graph = compile_forest([ast], ignored_keys).graph(0)
+    except TreeError as error:
+        return str(error)
+    below: list[list[int]] = [[] for _ in graph.symbols]
+    for parent, child in graph.edge_index.t().tolist():
+        below[parent].append(child)
+    drawn, pending = list[str](), [(0, 0)]
+    while pending and len(drawn) < _DRAWN:
+        node, depth = pending.pop()
+        symbols = sorted(graph.symbols[node], key=lambda symbol: not symbol.startswith(ROLE))
+        drawn.append("  " * min(depth, _LEVELS) + shown("  ".join(symbols) or "·").replace("\n", " "))
+        pending += [(child, depth + 1) for child in reversed(below[node])]
+    more = len(graph.symbols) - len(drawn)
+    return "\n".join([*drawn, f"... {more:,} more nodes"] if more else drawn)

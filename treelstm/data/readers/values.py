@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from treelstm.data.readers.brackets import of_brackets
-from treelstm.data.readers.nodes import linked
 from treelstm.data.readers.parsers import PARSE, keys_of, of_corenlp, of_spacy, of_stanza
 from treelstm.data.readers.source import Malformed, Source, Tree
+from treelstm.data.readers.words import Word, nested
 
 _Reader = Callable[[Source, int, Any], Iterator[Tree]]
 _OF_RECORD = {"id", "sentence", "label", "ast", "path", "source_file", "sentence_id"}
-_REMEDY = "Write a JSON object, or set --format"
+_CORRECT = "Correct the ids or remove the tree"
 
 
 def read_json(source: Source, reader: _Reader | None = None) -> Iterator[Tree]:
@@ -35,7 +35,7 @@ def read_json(source: Source, reader: _Reader | None = None) -> Iterator[Tree]:
             if before == (source.count, source.problems.count):
                 raise Malformed(line, "holds no tree")
         except Malformed as error:
-            source.problem(error.line, str(error), error.remedy)
+            source.malformed(error)
         except msgspec.ValidationError as error:
             source.problem(line, str(error), PARSE)
 
@@ -49,12 +49,11 @@ def _parts(value: Any, reader: _Reader | None) -> list[Any]:
 
 
 def _own(source: Source, line: int, record: dict[str, Any]) -> dict[str, Any]:
-    """The id, sentence and label that a record gives its tree."""
+    """The id, sentence, label and source file that a record gives its tree."""
+    given = {"id": record.get("sentence_id"), "source_file": record.get("path"), **record}
     for key in record.keys() - _OF_RECORD:
         source.left_out[f'values of "{key[:40]}" beside "ast"'] += 1
-    own = {key: record.get(key) for key in ("sentence", "label")}
-    own["source_file"] = record.get("source_file", record.get("path"))
-    own["id"] = record.get("id", record.get("sentence_id"))
+    own = {key: given.get(key) for key in ("id", "sentence", "label", "source_file")}
     if any(isinstance(value, dict | list) for value in own.values()):
         raise Malformed(line, "id, sentence or label is no text", "Write a text or a number")
     return {key: str(value) for key, value in own.items() if value not in (None, "")}
@@ -82,12 +81,42 @@ def _reader_of(value: Any) -> _Reader | None:
 def of_tree(source: Source, line: int, value: Any) -> Iterator[Tree]:
     """An AST as it is."""
     if not isinstance(value, dict):
-        raise Malformed(line, "neither a tree nor a parser's output", _REMEDY)
+        raise Malformed(line, "neither a tree nor a parser's output", "Write JSON objects")
     yield source.tree(line, value)
 
 
+class _Node(msgspec.Struct):
+    id: int | str | None = None  # None: its place in the list, from 0
+    children: list[int | str] | None = None
+    parent: int | str | None = None
+
+
 def of_nodes(source: Source, line: int, value: Any) -> Iterator[Tree]:
-    nodes = value.get("nodes", value.get("ast")) if isinstance(value, dict) else value
-    if not isinstance(nodes, list):
-        raise Malformed(line, "not a list of nodes", "Write a list of nodes, or set --format")
-    yield source.tree(line, linked(line, nodes))
+    """Of a flat list, as in py150 and astminer: `children` are ids, or `parent` is one. Ids stay out."""
+    given: Any = value.get("nodes") if isinstance(value, dict) else value
+    if isinstance(given, list) and given[-1:] == [0]:  # how the lists of js150 and py150 end
+        given = given[:-1]
+    nodes = msgspec.convert(given, list[_Node])
+    ids = [place if node.id is None else node.id for place, node in enumerate(nodes)]
+    places = {own: place for place, own in enumerate(ids)}
+    if len(places) < len(nodes):
+        raise Malformed(line, "two nodes have one id", _CORRECT)
+    parents = dict[int | str, int | str]()  # in the order in which children are named
+    for own, node in zip(ids, nodes, strict=True):
+        links = [(child, own) for child in node.children or ()]
+        if node.parent not in (None, -1):
+            links.append((own, node.parent))
+        for child, parent in links:
+            if child not in places or parent not in places:
+                raise Malformed(line, f"node {own} names a node that does not exist", _CORRECT)
+            if parents.setdefault(child, parent) != parent:
+                raise Malformed(line, f"node {child} has two parents", _CORRECT)
+    roots = [own for own in ids if own not in parents]
+    if len(roots) != 1:
+        raise Malformed(line, f"a list of nodes with {len(roots)} roots, expected one", _CORRECT)
+    words = list[Word]()
+    for own in (*roots, *parents):
+        head = places[parents[own]] + 1 if own in parents else 0
+        symbols = {k: v for k, v in given[places[own]].items() if k not in ("id", "children", "parent")}
+        words.append(Word(places[own] + 1, head, "children", symbols, line))
+    yield source.tree(line, nested(words))

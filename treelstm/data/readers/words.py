@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from treelstm.data.readers.source import Malformed
 
+_CORRECT = "Correct the heads or remove the tree; the head of a root is 0"
 
-@dataclass
-class Word:
+
+class Word(NamedTuple):
     """One word of a sentence; words are numbered from 1, and a root has the head 0."""
 
     id: int
@@ -33,19 +33,19 @@ def node_of(
     Raises:
         Malformed: `feats` is not written so.
     """
-    tag = ("upos", upos) if upos else ("xpos", xpos)
-    node: dict[str, Any] = {k: value for k, value in (("form", form), ("lemma", lemma), tag) if value}
+    given = {"form": form, "lemma": lemma, "upos": upos, "xpos": None if upos else xpos}
+    node: dict[str, Any] = {key: value for key, value in given.items() if value}
     for feature in feats.split("|") if feats else ():
         name, _, values = feature.partition("=")
         if not name or not values:
             found = f"the features are {(feats or '')[:80]}"
             raise Malformed(line, found, "Write Name=Value|Name=Value, or nothing")
         for value in values.split(","):
-            attach(node, name, value)
+            _attach(node, name, value)
     return node
 
 
-def attach(node: dict[str, Any], key: str, value: Any) -> None:
+def _attach(node: dict[str, Any], key: str, value: Any) -> None:
     """Adds a symbol or a child under `key`, beside what is there."""
     if key not in node:
         node[key] = value
@@ -61,29 +61,19 @@ def nested(words: Sequence[Word]) -> dict[str, Any]:
     Raises:
         Malformed: the heads do not make a tree.
     """
-    known, below = {word.id for word in words}, defaultdict[int, list[Word]](list)
-    if len(known) < len(words):
+    if len({word.id for word in words}) < len(words):
         raise Malformed(words[0].line, "two nodes have one number", _CORRECT)
+    below = defaultdict[int, list[Word]](list)
     for word in words:
-        if word.head == word.id:
-            raise Malformed(word.line, f"node {word.id} is its own head", _CORRECT)
-        if word.head and word.head not in known:
-            found = f"node {word.id} has the head {word.head}, which is not there"
-            raise Malformed(word.line, found, _CORRECT)
         below[word.head].append(word)
-    reached = list(below[0])
+    roots, top = below[0], dict[str, Any]()
+    reached = [Word(0, 0, "", top, 0)]
     for word in reached:  # it grows during the loop
-        reached += below[word.id]
-    if len(reached) < len(words):
-        among = {word.id for word in reached}
-        lost = next(word for word in words if word.id not in among)
-        found = f"node {lost.id} does not lead to a root: its heads form a circle"
-        raise Malformed(lost.line, found, _CORRECT)
-    roots = Word(0, 0, "", {}, 0)
-    for word in (roots, *reached):
-        for child in below[word.id]:
-            attach(word.node, child.relation, child.node)
-    return below[0][0].node if len(below[0]) == 1 else roots.node
-
-
-_CORRECT = "Correct the heads or remove the sentence; the head of a root is 0"
+        for child in below.pop(word.id, ()):
+            _attach(word.node, child.relation, child.node)
+            reached.append(child)
+    for word in words:
+        if word.head in below:
+            found = f"node {word.id} has the head {word.head}, which does not lead to a root"
+            raise Malformed(word.line, found, _CORRECT)
+    return roots[0].node if len(roots) == 1 else top
