@@ -60,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         guess = did_you_mean(unknown[0].partition("=")[0], flags)
         kind = "flag" if unknown[0].startswith("-") else "argument"
         parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
+    if command == "pairs" and ("by" in options) == ("scores" in options):
+        parser.error("pairs: say either --by label or --scores FILE")
     if command in ("preflight", "train", "evaluate"):
         try:
             options = {name: _value(name, text) for name, text in options.items()}
