@@ -22,7 +22,6 @@ _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Mapping, lambda value: dict(value.items())),
     (Sequence, list),
 )
-_Place = tuple[Any, str]  # the place of the holder, or None, and the step from there
 
 
 class NotJson(ValueError):
@@ -40,9 +39,8 @@ def as_json(value: Any) -> Any:
             if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
                 return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
-        raise NotJson(
-            f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
-        ) from error
+        found = f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
+        raise NotJson(found) from error
     raise NotJson(f"{kind(value)}, for which JSON has no word")
 
 
@@ -75,32 +73,33 @@ def first_problem(ast: Any, ignored: Container[str]) -> str | None:
 
     The place comes first, as in ".body[0] is a set". Each object is visited once.
     """
-    waiting: list[tuple[Any, _Place | None]] = [(ast, (None, ""))]
+    waiting: list[tuple[Any, str | None]] = [(ast, "")]
     seen: dict[int, Any] = {}  # by id; as long as an object is here, no other one has its id
     above = set[int]()  # ids of the objects that hold the next one
     while waiting:
-        value, place = waiting.pop()
-        if place is None:  # all that it holds has been visited
+        value, path = waiting.pop()
+        if path is None:  # all that it holds has been visited
             above.remove(id(value))
             continue
+        if len(path) > _PATH:
+            path = f"{path[: _PATH // 2]} ... {path[-_PATH // 2 :]}"
         if id(value) in above:
-            return f"{_path(place)} is one of the objects that hold it, a tree without end"
+            return f"{path} is one of the objects that hold it, a tree without end"
+        items = list[tuple[Any, str]]()
         try:
             found = as_json(value)
-            items = list[tuple[str, Any]]()
             if isinstance(found, list):
-                items = [(f"[{i}]", item) for i, item in enumerate(found)]
+                items = [(item, f"{path}[{i}]") for i, item in enumerate(found)]
             elif isinstance(found, dict):
-                items = [(_step(key), item) for key, item in found.items() if key not in ignored]
-            elif found is not None and not isinstance(found, str):
+                items = [(item, path + _step(key)) for key, item in found.items() if key not in ignored]
+            elif isinstance(found, int | float):
                 written(found)
         except NotJson as error:
-            return f"{_path(place)} is {error}"
-        if isinstance(found, dict | list) and id(value) not in seen:
+            return f"{path} is {error}"
+        if items and id(value) not in seen:
             seen[id(value)] = value
             above.add(id(value))
-            waiting.append((value, None))
-            waiting += [(item, (place, step)) for step, item in reversed(items)]
+            waiting += [(value, None), *reversed(items)]
     return None
 
 
@@ -108,12 +107,3 @@ def _step(key: Any) -> str:
     if not isinstance(key, str):
         raise NotJson(f"a mapping with a key that is {kind(key)}, expected texts as keys")
     return f".{key}" if key.isidentifier() else f"[{key!r:.40}]"
-
-
-def _path(place: _Place | None) -> str:
-    steps = list[str]()
-    while place is not None:
-        place, step = place
-        steps.append(step)
-    path = "".join(reversed(steps))
-    return path if len(path) <= _PATH else f"{path[: _PATH // 2]} ... {path[-_PATH // 2 :]}"
