@@ -15,7 +15,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -148,7 +147,7 @@ def _decoded(text: str) -> Any:
     while True:
         if closings and closings[-1] == "}":
             _next(text, at, '"')
-            key, at = scanstring(text, at + 1)
+            key, at = _DECODER.raw_decode(text, at)
             held[-1].append(key)
             at = _next(text, _next(text, at), ":")
         if text.startswith(("{", "["), at):
@@ -158,10 +157,7 @@ def _decoded(text: str) -> Any:
             if not text.startswith(closings[-1], at):
                 continue
         else:
-            try:
-                value, at = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]
-            except StopIteration as stop:
-                raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+            value, at = _DECODER.raw_decode(text, at)
             held[-1].append(value)
             at = _next(text, at)
         while closings and text.startswith(closings[-1], at):

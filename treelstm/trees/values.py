@@ -14,14 +14,8 @@ import numpy as np
 OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
-_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (bool, bool),
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (Mapping, lambda value: dict(value.items())),
-    (Sequence, list),
-)
+_KINDS: dict[type, Callable[[Any], Any]] = {bool: bool, str: str.__str__, int: int.__int__}
+_KINDS |= {float: float.__float__, Mapping: lambda value: dict(value.items()), Sequence: list}
 
 
 class NotJson(ValueError):
@@ -35,7 +29,7 @@ def as_json(value: Any) -> Any:
     try:
         if isinstance(value, np.generic) and value.dtype.kind in "biuf":
             value = value.item()  # a bool, an int or a float
-        for one_kind, converted in _KINDS:
+        for one_kind, converted in _KINDS.items():
             if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
                 return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
