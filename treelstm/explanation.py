@@ -15,7 +15,6 @@ from treelstm.trees.forest import Array, Forest, entries
 
 _MOST_NODES = 500  # of each tree, from the root on, in the order of `Forest.graph`
 _MOST_WORK = 250_000  # nodes that are encoded for a tree: of one over 500 nodes, fewer are left out
-_NODES_PER_CALL = 65_536  # bounds the memory
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,8 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
     (NaN). The first 500 nodes of each tree are explained, of a larger tree fewer.
     """
     variants, nodes = _variants(forest, trees)
-    counts, sizes = [len(each) for each in nodes], forest.tree_nodes[np.asarray(trees)].tolist()
-    calls = np.array_split(np.arange(sum(counts)), 1 + sum(counts) * max(sizes) // _NODES_PER_CALL)
-    own, other = torch.cat([encoder.encode_trees(variants, some) for some in calls]).split(counts)
+    counts = [len(each) for each in nodes]
+    own, other = encoder.encode_trees(variants, np.arange(len(variants))).split(counts)
     distance = float(distances(own[:1], other[:1]))
     without = [
         np.append(np.nan, (distances(part[1:], whole) - distance).cpu().numpy())
