@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-OF_JSON = {dict, list, str, int, float, bool, type(None)}
+_OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
 _KINDS: dict[type, Callable[[Any], Any]] = {bool: bool, str: str.__str__, int: int.__int__}
@@ -24,7 +24,7 @@ class NotJson(ValueError):
 
 def as_json(value: Any) -> Any:
     """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
-    if type(value) in OF_JSON:
+    if type(value) in _OF_JSON:
         return value
     try:
         if isinstance(value, np.generic) and value.dtype.kind in "biuf":
