@@ -46,7 +46,7 @@ def state(encoder: TreeEncoder, node: Any, role: str | None, bag: set[str]) -> t
     u_f = encoder.forget_weight
 
     size = encoder.settings.hidden_dim
-    w = torch.linspace(math.pi, 0, size).to(x)
+    w = torch.linspace(math.pi, 0, size, dtype=torch.float64).to(x)
     h_sum = sum((torch.cos(place * w) * h for place, h, _ in children), x.new_zeros(size))  # eq. 2
     i = torch.sigmoid(w_i @ x + u_i @ h_sum + b_i)  # eq. 3
     o = torch.sigmoid(w_o @ x + u_o @ h_sum + b_o)  # eq. 5

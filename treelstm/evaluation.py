@@ -16,7 +16,7 @@ from treelstm.config import ConfigError
 from treelstm.data.pairs import Pairs
 from treelstm.history import IN_EVALUATION, OF_GRADED_PAIRS
 from treelstm.model.encoder import TreeEncoder, distances
-from treelstm.trees.forest import Array, entries
+from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import UNKNOWN, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval
@@ -124,18 +124,14 @@ def not_told_apart(encoder: TreeEncoder, pairs: Pairs) -> tuple[int, int]:
     """
     forest, (trees, first, second) = pairs.forest, distinct_trees(pairs)
     ids, embedding = encoder.reading(forest)
-    seen = (
-        np.unique(embedding.detach().cpu().numpy(), axis=0, return_inverse=True)[1].ravel()[ids].tolist()
-    )
-    subtrees = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]])
-    symbol, child = forest.symbol.tolist(), forest.child.tolist()
-    known, number = dict[tuple[tuple[int, ...], ...], int](), dict[int, int]()
-    for subtree in subtrees.tolist():  # children before parents
-        own = symbol[forest.symbol_ptr[subtree] : forest.symbol_ptr[subtree + 1]]
-        below = child[forest.child_ptr[subtree] : forest.child_ptr[subtree + 1]]
-        content = tuple(sorted(seen[s] for s in own)), tuple(sorted(number[c] for c in below))
+    _, rows = np.unique(embedding.detach().cpu().numpy(), axis=0, return_inverse=True)
+    symbols = np.split(rows.ravel()[ids][forest.symbol], forest.symbol_ptr[1:-1])
+    children = np.split(forest.child, forest.child_ptr[1:-1])
+    known, number = dict[tuple[bytes, bytes], int](), np.zeros(len(forest.height), np.int64)
+    for subtree, (own, below) in enumerate(zip(symbols, children, strict=True)):  # children first
+        content = np.sort(own).tobytes(), np.sort(number[below]).tobytes()
         number[subtree] = known.setdefault(content, len(known))
-    tree = np.array([number[root] for root in forest.root[trees].tolist()])
+    tree = number[forest.root[trees]]
     alike = np.bincount(tree)[tree] > 1
     return int(alike.sum()), int(((first != second) & (tree[first] == tree[second])).sum())
 
@@ -248,9 +244,8 @@ class Retrieval:
 
 def can_retrieve(pairs: Pairs) -> bool:
     """Whether some tree has another that is labelled similar to it."""
-    return bool(
-        ((pairs.label == 1) & (pairs.forest.root[pairs.first] != pairs.forest.root[pairs.second])).any()
-    )
+    _, first, second = distinct_trees(pairs)
+    return bool(((pairs.label == 1) & (first != second)).any())
 
 
 def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) -> Retrieval:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from treelstm.model.encoder import GAIN_SCALE, TreeEncoder, distances
 from treelstm.neutral import neutral_torch
-from treelstm.trees.forest import Array, Forest, entries, pointers_of
+from treelstm.trees.builder import ForestBuilder, Node
+from treelstm.trees.forest import Array, Forest, entries
 
 _MOST_NODES = 500  # of each tree, from the root on, in the order of `Forest.graph`
 _MOST_WORK = 250_000  # nodes that are encoded for a tree: of one over 500 nodes, fewer are left out
-_NODES_PER_CALL = 65_536  # bounds the memory
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
     (NaN). The first 500 nodes of each tree are explained, of a larger tree fewer.
     """
     variants, nodes = _variants(forest, trees)
-    counts, sizes = [len(each) for each in nodes], forest.tree_nodes[np.asarray(trees)].tolist()
-    calls = np.array_split(np.arange(sum(counts)), 1 + sum(counts) * max(sizes) // _NODES_PER_CALL)
-    own, other = torch.cat([encoder.encode_trees(variants, some) for some in calls]).split(counts)
+    counts = [len(each) for each in nodes]
+    own, other = encoder.encode_trees(variants, np.arange(len(variants))).split(counts)
     distance = float(distances(own[:1], other[:1]))
     without = [
         np.append(np.nan, (distances(part[1:], whole) - distance).cpu().numpy())
@@ -68,59 +67,22 @@ def explain(encoder: TreeEncoder, forest: Forest, trees: Sequence[int]) -> Expla
 def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[list[str]]]]:
     """For each tree: itself, then without each of its first nodes but the root; these nodes' symbols.
     Siblings of a node that is left out keep their places, as if null stood there.
-
-    All share the trees' own subtrees: only the nodes from a gap up to the root are new.
     """
-    base = np.unique(forest.tree_subtrees[entries(forest.tree_ptr, np.asarray(trees))[0]])
-    like = base.tolist()  # the subtree of `forest` whose symbols each subtree here has
-    height = forest.height[base].tolist()
-    number_of = {subtree: number for number, subtree in enumerate(like)}
-    children = [[(number_of[each], place) for each, place in forest.children(of)] for of in like]
-    roots, rows, bags, symbols = list[int](), list[Array](), list[Array](), list[list[list[str]]]()
+    builder, symbols = ForestBuilder(child_order=len(forest.place) > 0), list[list[list[str]]]()
     for tree in trees:
         graph = forest.graph(tree)
-        subtree, parents = graph.subtree.numpy(), [-1, *graph.edge_index[0].tolist()]
-        places = graph.place.tolist()
-        own = np.searchsorted(base, subtree)
-        count = min(len(own), _MOST_NODES, max(_MOST_WORK // len(own), 2))
+        parents = [-1, *graph.edge_index[0].tolist()]
+        nodes = [*zip(parents, graph.place.tolist(), graph.symbols, strict=True)]
+        count = min(len(nodes), _MOST_NODES, max(_MOST_WORK // len(nodes), 2))
         for gap in range(count):  # a gap at the root: the whole tree
-            there = np.ones(len(own), bool)
-            for node in range(gap, len(own) if gap else 0):
-                there[node] = node != gap and there[parents[node]]
-            bags.append(np.unique(forest.symbol[entries(forest.symbol_ptr, subtree[there])[0]]))
-            node, path = gap, list[int]()
-            while node:
-                parent = parents[node]
-                siblings = children[own[parent]].copy()
-                siblings.remove((own[node], places[node]))
-                siblings += [(each, places[node]) for each in path[-1:]]
-                path.append(len(like))
-                like.append(int(subtree[parent]))
-                children.append(siblings)
-                height.append(1 + max((height[child] for child, _ in siblings), default=-1))
-                there[parent], node = False, parent
-            roots.append(path[-1] if path else int(own[0]))
-            rows.append(np.append(np.unique(own[there]), np.array(path, np.int64)))
+            position, kept = {-1: -1}, list[Node]()
+            for node, (parent, place, own) in enumerate(nodes):
+                if parent in position and (node != gap or not gap):
+                    position[node] = len(kept)
+                    kept.append((position[parent], place, own, []))
+            builder.add_nodes(kept)
         symbols.append(graph.symbols[:count])
-    order = np.argsort(height, kind="stable")  # children before parents
-    number = np.argsort(order)
-    positions, symbols_each = entries(forest.symbol_ptr, np.array(like)[order])
-    edges = np.array([edge for each in order for edge in children[each]], np.int64).reshape(-1, 2)
-    variants = replace(
-        forest,
-        symbol_ptr=pointers_of(symbols_each),
-        symbol=forest.symbol[positions],
-        child_ptr=pointers_of(np.array([len(children[each]) for each in order])),
-        child=number[edges[:, 0]],
-        place=edges[:, 1] if len(forest.place) else forest.place,
-        height=np.array(height)[order],
-        root=number[roots],
-        tree_ptr=pointers_of(np.array([len(row) for row in rows])),
-        tree_subtrees=number[np.concatenate(rows)],
-        bag_ptr=pointers_of(np.array([len(bag) for bag in bags])),
-        bag=np.concatenate(bags),
-    )
-    return variants, symbols
+    return builder.forest(), symbols
 
 
 def _of_symbols(

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from treelstm.config import Config, require_config
@@ -95,11 +96,9 @@ class OneDistance(Listener):
         self._first = math.ceil(200 / run.steps_per_epoch)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        losses, said = [each["train_loss"] for each in self._run.history[self._first :]], -5
-        for epoch in range(1, len(losses)):
-            stays = losses[epoch] > 0.95 * max(self._bound, losses[epoch - 1])
-            said = epoch if stays and self._bound and epoch - said >= 5 else said
-        if said == len(losses) - 1:
+        losses = [each["train_loss"] for each in self._run.history[self._first :]]
+        stays = [after > 0.95 * max(self._bound, before) for before, after in pairwise(losses)]
+        if self._bound and len([*takewhile(bool, reversed(stays))]) % 5 == 1:
             remedies = ["more epochs"]
             if self._run.config.objective == "contrastive" and self._run.config.margin < 3:
                 remedies += ["in another run margin=3 with positive_margin=2.25"]

@@ -1,5 +1,6 @@
 """The tables of the notebooks, as HTML."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,11 +79,7 @@ def explanation_table(why: Explanation, label_keys: Sequence[str] = ()) -> HTML:
 
 def without_nan(value: Any) -> Any:
     """Nested results with None for NaN, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return None if value != value else value
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

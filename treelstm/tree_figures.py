@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -25,6 +25,8 @@ _POINTS, _SMALL, _ROW = 8, 7, 0.2  # font sizes; inches from row to row
 _ROWS, _LEVELS, _ROLE, _NAME = 42, 1.8, 1.1, 2.1  # at most: rows of a tree; inches of indents, of texts
 _TOP, _NEAR = 16, 5  # levels that are drawn of a longer path: 16 at its start, 4 at its end
 _APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
+# A node, -1 for what is left out; the row that it hangs on; its level; how many are left out there.
+_Row = tuple[int, int, int, int]
 _FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
 
 
@@ -86,8 +88,8 @@ class _Drawing:
     def __init__(self, graph: Data, effect: Array, keys: Sequence[str], marked: set[str]) -> None:
         """`effect`: of the first nodes, from -1 to 1, colours them; else `marked` symbols do."""
         rows = _folded([-1, *graph.edge_index[0].tolist()], effect)
-        self.drawn, self.nodes = sum(row.node >= 0 for row in rows), int(graph.num_nodes)
-        indent = min(0.2, _LEVELS / max(1, *(row.level for row in rows)))
+        self.drawn, self.nodes = sum(node >= 0 for node, *_ in rows), int(graph.num_nodes)
+        indent = min(0.2, _LEVELS / max(1, *(level for _, _, level, _ in rows)))
         self.texts, self.lines = list[tuple[float, int, str, Any]](), list[list[tuple[float, float]]]()
         self.rows, self.width = len(rows), 4.0
         for y, (node, above, level, left_out) in enumerate(rows):
@@ -126,26 +128,19 @@ class _Drawing:
         return x + (1.1 * width + 0.1 if text else 0)  # pixels are wider than measured
 
 
-class _Row(NamedTuple):
-    node: int  # -1: nodes that are left out, between two that are drawn or after them
-    above: int  # the row that it hangs on
-    level: int  # 0: the root
-    left_out: int  # how many nodes it stands for, beside its own
-
-
 def _folded(parents: Sequence[int], effect: Array) -> list[_Row]:
     """What is drawn of a tree: the nodes with the strongest `effect`, then those nearest to the root."""
-    depth, strength = [0] * len(parents), np.zeros(len(parents))
-    strength[: len(effect)] = np.abs(effect)
-    wanted = np.argsort(-strength, kind="stable").tolist()
-    for node in range(1, len(parents)):
+    depth, nodes = [0] * len(parents), range(1, len(parents))
+    for node in nodes:
         depth[node] = depth[parents[node]] + 1
+    strength = np.pad(np.abs(effect), (0, len(parents) - len(effect)))
+    wanted = np.argsort(-strength, kind="stable").tolist()
 
     def rows(count: int) -> list[_Row]:
-        near = [1] + [0] * (len(parents) - 1)  # 1: on a path to a wanted node; more: near its end
+        near = [1] + [0] * len(nodes)  # 1: on a path to a wanted node; more: near its end
         for node in wanted[:count]:
             near[node] = _NEAR
-        for node in range(len(parents) - 1, 0, -1):
+        for node in reversed(nodes):
             near[parents[node]] = max(near[parents[node]], min(near[node], 1), near[node] - 1)
         return _rows(parents, [n > 1 or (n == 1 and d < _TOP) for n, d in zip(near, depth, strict=True)])
 
@@ -154,31 +149,25 @@ def _folded(parents: Sequence[int], effect: Array) -> list[_Row]:
 
 
 def _rows(parents: Sequence[int], drawn: Sequence[bool]) -> list[_Row]:
-    """The rows, if these nodes are drawn; ~node stands for that node and others that are left out."""
-    top = [0] * len(parents)  # of a node left out: the first on its path; 0: it is drawn
-    for node in range(1, len(parents)):
-        top[node] = 0 if drawn[node] else top[parents[node]] or node
-    between = {top[parents[node]] for node in range(1, len(parents)) if drawn[node]}
-    first: dict[int, int] = {}  # by parent, of the children left out with all below them
+    """The rows, if these nodes are drawn. What is left out between a node and others below it has one
+    row, after those of its children, and before those of the others, which hang on it.
+    """
+    nearest = [0] * len(parents)  # the node itself, or the one above it that is drawn
     below, left_out = defaultdict[int, list[int]](list), Counter[int]()
-    for node in range(1, len(parents)):
-        above = top[node] or top[parents[node]]
+    for node, parent in enumerate(parents[1:], 1):
+        nearest[node] = node if drawn[node] else nearest[parent]
         if drawn[node]:
-            below[~above if above else parents[node]].append(node)
+            below[parent if drawn[parent] else ~nearest[parent]].append(node)
         else:
-            left_out[~(above if above in between else first.setdefault(parents[above], above))] += 1
-    for stub in left_out:
-        below[parents[~stub]].append(stub)
+            left_out[nearest[parent]] += 1
     rows, stack = list[_Row](), [(0, -1, 0)]
     while stack:
         node, above, level = stack.pop()
-        own = below[node]
-        if left_out[node] == 1:  # needs no more room itself
-            node = ~node
-        elif node >= 0 and len(own) == 1 and own[0] < 0 and not below[own[0]]:
-            left_out[node], own = left_out[own[0]], []  # said in the node's row
+        count, own = left_out[max(node, ~node)], [*below[node]]
+        if node >= 0 and count and (own or below[~node]):
+            own, count = [*own, ~node], 0  # else said in the node's row
         stack += [(each, len(rows), level + 1) for each in reversed(own)]
-        rows.append(_Row(max(node, -1), above, level, left_out[node]))
+        rows.append((max(node, -1), above, level, count))
     return rows
 
 

@@ -8,12 +8,13 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from json.decoder import scanstring  # type: ignore[attr-defined]
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -24,9 +25,7 @@ from treelstm.files import open_file
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
 _SPACE = re.compile(r"[ \t\n\r]*")
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)"
-)  # 1: half a character
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)")  # 1: half of one
 REPAIR = "Repair or remove the line"
 
 
@@ -38,26 +37,18 @@ class Unreadable(UserError, ValueError):
         self.remedy = remedy
 
 
-class Hashed(io.RawIOBase):
-    """A file that is read once, from its start; `digest` is the SHA-256 of the bytes read so far."""
+class Hashed(io.FileIO):
+    """A file that is read once, from its start; `sha256` is that of the bytes read so far."""
 
     def __init__(self, path: Path) -> None:
-        self._file, self._sha = open_file(path), hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
+        self.sha256 = hashlib.sha256()
+        with open_file(path) as file:
+            super().__init__(os.dup(file.fileno()))
 
     def readinto(self, buffer: Any, /) -> int:
-        count = self._file.readinto(buffer) or 0
-        self._sha.update(memoryview(buffer)[:count])
+        count = super().readinto(buffer) or 0
+        self.sha256.update(memoryview(buffer)[:count])
         return count
-
-    def digest(self) -> str:
-        return self._sha.hexdigest()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def digest_of(path: Path) -> str:
@@ -76,7 +67,10 @@ def read_jsonl(
     for line, raw in read_lines(path, problems, digests):
         try:
             if raw and not raw.isspace() and (wanted is None or line in wanted):
-                yield line, _record(raw)
+                record = parse(raw)
+                if not isinstance(record, dict):
+                    raise Unreadable("not a JSON object, expected one with ast1, ast2 and label")
+                yield line, record
         except Unreadable as error:
             problems.add(path, line, str(error), error.remedy)
 
@@ -94,7 +88,7 @@ def read_lines(path: Path, problems: Problems, digests: dict[str, str]) -> Itera
                 yield line, raw
             while raw_file.read(_CHUNK):
                 pass  # what gzip may leave unread at the end belongs to the digest
-            digests[path.name] = source.digest()
+            digests[path.name] = source.sha256.hexdigest()
     except Unreadable as error:
         problems.add(path, line + 1, str(error), error.remedy)
     except (EOFError, OSError, zlib.error) as error:
@@ -106,23 +100,14 @@ def read_lines(path: Path, problems: Problems, digests: dict[str, str]) -> Itera
 def _lines(path: Path, raw_file: BinaryIO) -> Iterator[bytes]:
     """Raises Unreadable where a line is too long, or if the file is not UTF-8 but UTF-16 or UTF-32."""
     file = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
-    first = True
-    while raw := file.readline(LINE_BYTES + 1):
+    for number, raw in enumerate(iter(partial(file.readline, LINE_BYTES + 1), b"")):
         if len(raw) > LINE_BYTES:
             found = f"longer than {LINE_BYTES:,} bytes, which no pair of trees should be"
             raise Unreadable(found, "Write one pair on each line, with smaller trees")
-        encoding = json.detect_encoding(raw) if first and raw[:4].strip(b"\0") else "utf-8"
+        encoding = "utf-8" if number or not raw[:4].strip(b"\0") else json.detect_encoding(raw)
         if encoding.startswith(("utf-16", "utf-32")):
             raise Unreadable(f"saved as {encoding[:6].upper()}, expected UTF-8", "Save it as UTF-8")
-        first = False
         yield raw.removeprefix(codecs.BOM_UTF8)  # also inside: files with a mark, joined by `cat`
-
-
-def _record(raw: bytes) -> dict[str, Any]:
-    record = parse(raw)
-    if not isinstance(record, dict):
-        raise Unreadable("not a JSON object, expected one with ast1, ast2 and label")
-    return record
 
 
 def parse(raw: bytes) -> Any:
@@ -162,7 +147,7 @@ def _decoded(text: str) -> Any:
     while True:
         if closings and closings[-1] == "}":
             _next(text, at, '"')
-            key, at = scanstring(text, at + 1)
+            key, at = _DECODER.raw_decode(text, at)
             held[-1].append(key)
             at = _next(text, _next(text, at), ":")
         if text.startswith(("{", "["), at):
@@ -172,10 +157,7 @@ def _decoded(text: str) -> Any:
             if not text.startswith(closings[-1], at):
                 continue
         else:
-            try:
-                value, at = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]
-            except StopIteration as stop:
-                raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+            value, at = _DECODER.raw_decode(text, at)
             held[-1].append(value)
             at = _next(text, at)
         while closings and text.startswith(closings[-1], at):

@@ -231,7 +231,7 @@ class TreeEncoder(nn.Module):
         Raises:
             TreeError: an AST is empty or not what JSON can say (names the place); `asts` is no list.
         """
-        if isinstance(asts, Mapping | str):
+        if isinstance(asts, Mapping | str) or not np.iterable(asts):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
         of = self.settings
         forest = compile_forest(asts, of.ignored_keys, child_order=of.child_order)

@@ -1,8 +1,9 @@
 """Pretrained vectors of words, such as GloVe's or word2vec's: read from a file, found by symbol."""
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -67,7 +68,7 @@ def read_vectors(path: Path) -> Vectors:
     """
     try:
         if path.suffix == ".npy":
-            words = _words(path.with_suffix(".txt"))
+            words = [word for _, word in _lines(path.with_suffix(".txt"))]
             with open_file(path) as file:
                 table = np.lib.format.read_array(file, allow_pickle=False)
         else:
@@ -88,10 +89,8 @@ def read_vectors(path: Path) -> Vectors:
     if len(bad):
         found = f"the vector of {words[bad[0]]!r} holds a number that is not finite"
         raise VectorsError(f"{path}: {found}. Correct or remove it.")
-    text = "\n".join(words).encode()
-    return Vectors(
-        torch.from_numpy(_evened(table)), torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    )
+    text = torch.frombuffer(bytearray("\n".join(words).encode()), dtype=torch.uint8)
+    return Vectors(torch.from_numpy(_evened(table)), text)
 
 
 def _evened(table: Array) -> Array:
@@ -108,19 +107,13 @@ def _evened(table: Array) -> Array:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers, from 1; at most a million bytes of each."""
-    with open_file(path) as raw, open(raw.fileno(), "rb", closefd=False) as file:
-        number = 0
-        while line := file.readline(_LINE_BYTES):
-            number += 1
+    with io.BufferedReader(open_file(path)) as file:
+        for number, line in enumerate(iter(partial(file.readline, _LINE_BYTES), b""), 1):
             try:
                 yield number, line.decode().strip("\r\n")
             except UnicodeDecodeError as error:
                 remedy = "Write the file in UTF-8"
                 raise VectorsError(f"{path}:{number}: not UTF-8 ({error.reason}). {remedy}.") from error
-
-
-def _words(path: Path) -> list[str]:
-    return [line for _, line in _lines(path)]
 
 
 def _text(path: Path) -> tuple[list[str], Array]:

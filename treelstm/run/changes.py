@@ -17,9 +17,8 @@ from treelstm.run.directory import list_checkpoints
 # They decide which pairs a batch holds, so the steps done in an epoch would lose their meaning.
 _BETWEEN_EPOCHS = {"batch_size", "seed", "validation_fraction", "data", "objective"}
 # They decide what a validation loss means, or by which number epochs are compared.
-_BEST_ANEW = set(
-    "margin positive_margin objective temperature similarity_low similarity_high best_by".split()
-)
+_BEST_ANEW = {"margin", "positive_margin", "objective", "temperature", "best_by"}
+_BEST_ANEW |= {"similarity_low", "similarity_high"}
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,8 @@ def refusals(config: Config, corpus: Corpus, content: Commit, path: Path) -> lis
     same = foreign or content["vocabulary"] == list(corpus.vocabulary.symbols)
     same &= content.get("content_digest", corpus.content_digest) == corpus.content_digest
     if not found and not same:
-        text = (
-            f"{name} was trained on other trees than these files give now: another version of treelstm "
-        )
-        text += "wrote it, which spells some symbols (numbers, lists in lists) in another way"
+        text = f"{name} was trained on other trees than these files give: another version of treelstm "
+        text += "wrote it, with another spelling of symbols"
         remedy = "Use that version, or choose a new output_dir (start_from keeps the weights)"
         reasons.append((text, remedy))
     return reasons

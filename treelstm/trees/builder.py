@@ -24,7 +24,7 @@ import numpy as np
 
 from treelstm.errors import UserError
 from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
-from treelstm.trees.values import OF_JSON, NotJson, as_json, first_problem, kind, written
+from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
 # Position of the parent, an earlier node, or -1; place in its list; symbols; empty list for children.
@@ -32,7 +32,6 @@ Node = tuple[int, int, list[str], list[int]]
 
 _PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
 
-_OF_NODES = {dict, list}
 _MANY = 10_000  # nodes after which a tree is looked through for cycles
 
 
@@ -52,56 +51,13 @@ class _Texts(dict[str, str]):
 
 
 class _Keys(dict[str, _Texts | None]):
-    """What begins a symbol, by key; None for an ignored one."""
-
-    def __init__(self, ignored: Iterable[str]) -> None:
-        self.ignored, self.roles = frozenset(ignored), _Texts(ROLE)
-        super().__init__(dict.fromkeys(self.ignored))
+    """The symbols of each key; None for an ignored one."""
 
     def __missing__(self, key: object) -> _Texts:
         if not isinstance(key, str):
             raise NotJson
         self[key] = texts = _Texts(spelled_key(key))
         return texts
-
-
-def _nodes(ast: dict[str, Any], keys: _Keys, child_order: bool) -> list[Node]:
-    """The nodes of one AST; raises NotJson.
-
-    Not recursive, so that only memory limits the depth of a tree.
-    """
-    pending: list[tuple[Any, str | None, int, int]] = [(ast, None, -1, 0)]
-    nodes: list[Node] = []
-    roles = keys.roles
-    for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
-        symbols = [] if role is None else [roles[role]]
-        if type(node) is list:  # it is an item of a list
-            symbols.append(LIST)
-            node = {role: node}
-        for key, value in node.items():
-            if (texts := keys[key]) is None or value is None:
-                continue
-            if type(value) is str:  # by far the most frequent
-                symbols.append(texts[value])
-                continue
-            if type(value) not in OF_JSON:
-                value = as_json(value)
-            in_order = child_order and type(value) is list and len(value) > 1
-            for index, item in enumerate(value if type(value) is list else (value,)):
-                if type(item) not in OF_JSON:
-                    item = as_json(item)
-                if type(item) in _OF_NODES:
-                    pending.append((item, key, position, index * in_order))
-                elif in_order and item is not None:
-                    pending.append(({key: item}, None, position, index))
-                elif type(item) is str:
-                    symbols.append(texts[item])
-                elif item is not None:
-                    symbols.append(f"{texts.start}\\{written(item)}")
-        nodes.append((parent, place, symbols, []))
-        if position == _MANY and first_problem(ast, keys.ignored):  # a cycle would never end
-            raise NotJson
-    return nodes
 
 
 class ForestBuilder:
@@ -113,7 +69,8 @@ class ForestBuilder:
     def __init__(
         self, ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
     ) -> None:
-        self._keys, self._child_order = _Keys(ignored_keys), child_order
+        self._ignored, self._child_order = frozenset(ignored_keys), child_order
+        self._keys, self._roles = _Keys.fromkeys(self._ignored), _Texts(ROLE)
         self._unshared = None if share else count()
         self._symbol_of: defaultdict[str, int] = defaultdict()
         self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
@@ -131,17 +88,53 @@ class ForestBuilder:
             TreeError: `ast` is no JSON object, is empty, or holds what JSON has no word for; says where.
         """
         try:
-            root = ast if type(ast) is dict else as_json(ast)
-            if not isinstance(root, dict):
+            root = as_json(ast)
+            if type(root) is not dict:
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
-            nodes = _nodes(root, self._keys, self._child_order)
+            nodes = self._nodes(root)
         except NotJson:
-            found = first_problem(ast, self._keys.ignored) or " changes while it is read"
+            found = first_problem(ast, self._ignored) or " changes while it is read"
             raise TreeError(f"{name}{found}") from None
         if len(nodes) == 1 and not nodes[0][2]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")
         self.add_nodes(nodes)
+
+    def _nodes(self, root: dict[str, Any]) -> list[Node]:
+        """The nodes of one AST; raises NotJson.
+
+        Not recursive, so that only memory limits the depth of a tree.
+        """
+        pending: list[tuple[Any, str | None, int, int]] = [(root, None, -1, 0)]
+        nodes: list[Node] = []
+        keys, roles = self._keys, self._roles
+        for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
+            symbols = [] if role is None else [roles[role]]
+            if type(node) is list:  # it is an item of a list
+                symbols.append(LIST)
+                node = {role: node}
+            for key, value in node.items():
+                if (texts := keys[key]) is None or value is None:
+                    continue
+                if type(value) is str:  # by far the most frequent
+                    symbols.append(texts[value])
+                    continue
+                value = as_json(value)
+                in_order = self._child_order and type(value) is list and len(value) > 1
+                for index, item in enumerate(value if type(value) is list else (value,)):
+                    item = as_json(item)
+                    if type(item) in (dict, list):
+                        pending.append((item, key, position, index * in_order))
+                    elif in_order and item is not None:
+                        pending.append(({key: item}, None, position, index))
+                    elif type(item) is str:
+                        symbols.append(texts[item])
+                    elif item is not None:
+                        symbols.append(f"{texts.start}\\{written(item)}")
+            nodes.append((parent, place, symbols, []))
+            if position == _MANY and first_problem(root, self._ignored):  # a cycle would never end
+                raise NotJson
+        return nodes
 
     def add_nodes(self, nodes: list[Node]) -> None:
         """Adds the tree of these nodes, which it changes."""
@@ -226,11 +219,7 @@ def compile_forest(
         TreeError: an AST is no JSON object, is empty, or holds what JSON has no word for; says where.
     """
     builder = ForestBuilder(ignored_keys, share, child_order)
-    try:
-        each = iter(asts)
-    except TypeError:
-        raise TreeError(f"asts is {kind(asts)}, expected a list of trees.") from None
-    for number, ast in enumerate(each):
+    for number, ast in enumerate(asts):
         try:
             builder.add(ast, f"asts[{number}]")
         except TreeError as error:

@@ -6,6 +6,7 @@ Shapes: N distinct subtrees, T trees, S symbols, E child-parent edges, B trees i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,11 @@ class Forest:
         """
         subtree, place, parents = [int(self.root[tree])], [0], []
         for position, node in enumerate(subtree):  # it grows during the loop
-            children = self.children(node)
+            edges = slice(self.child_ptr[node], self.child_ptr[node + 1])
+            child, places = self.child[edges].tolist(), self.place[edges].tolist()
+            children = [*zip_longest(child, places, fillvalue=0)]
+            if places:  # list by list
+                children.sort(key=lambda edge: (self._role(edge[0]), edge[1]))
             parents += [position] * len(children)
             subtree += [child for child, _ in children]
             place += [where for _, where in children]
@@ -170,15 +175,6 @@ class Forest:
             symbols=[self.symbols_of(node) for node in subtree],
             num_nodes=len(subtree),
         )
-
-    def children(self, subtree: int) -> list[tuple[int, int]]:
-        """Children, each with its place in its list: with `child_order` list by list, else all at 0."""
-        edges = slice(self.child_ptr[subtree], self.child_ptr[subtree + 1])
-        child = self.child[edges].tolist()
-        if not len(self.place):
-            return [(each, 0) for each in child]
-        both = zip(child, self.place[edges].tolist(), strict=True)
-        return sorted(both, key=lambda edge: (self._role(edge[0]), edge[1]))
 
     def _role(self, subtree: int) -> str:
         """The key that a subtree hangs under; a scalar of a list has it in its only symbol."""

@@ -1,11 +1,12 @@
 """Which keys of the ASTs name a node in figures and tables."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from treelstm.config import ConfigError, did_you_mean
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import LIST, ROLE, key_of, value_of
 
 LONGEST_NAME = 60  # characters; figures cut it to what fits
@@ -29,48 +30,44 @@ def label_keys(forest: Forest, given: Sequence[str] | None = None) -> tuple[str,
             words = f"label_keys names {key!r}, which no node of these trees has"
             raise ConfigError(f"{words}. {did_you_mean(key, known)}Their keys are {', '.join(known)}.")
         return tuple(given)
-    found, nodes = _values_by_key(forest)
+    subtrees = range(0, len(forest.height), 1 + len(forest.height) // _SUBTREES)
+    found = _values_by_key(forest, subtrees)
     if not found:
         return ()
-    most = max(len(having) for having, _ in found.values())
-    different = {k: len(np.unique(v)) for k, (having, v) in found.items() if len(having) > 0.95 * most}
+    most = max(map(len, found.values()))
+    different = {key: len({*of.values()}) for key, of in found.items() if len(of) > 0.95 * most}
     kind = min(different, key=lambda key: (different[key] < 4, different[key]))
-    kinds = np.full(nodes, -1)
-    kinds[found[kind][0]] = found[kind][1]
-    tells = {key: _entropy(values) - _entropy(kinds[having]) for key, (having, values) in found.items()}
-    named, chosen = np.zeros(nodes, bool), list[str]()
+    kinds = found[kind]
+    tells = {k: _entropy(of.values()) - _entropy(map(kinds.get, of)) for k, of in found.items()}
+    named, chosen = set[int](), list[str]()
     for key in sorted(found, key=lambda key: (-tells[key], key != kind)):
-        having = found[key][0]
-        if key == kind or np.sum(~named[having]) * 1000 >= nodes:
+        if key == kind or len(found[key].keys() - named) * 1000 >= len(subtrees):
             chosen.append(key)
-            named[having] = True
+            named |= found[key].keys()
     return tuple(chosen)
 
 
-def _values_by_key(forest: Forest) -> tuple[dict[str, tuple[Array, Array]], int]:
-    """For each key that can name nodes: nodes that have it, and a value of each; the number of nodes."""
-    subtrees = np.arange(0, len(forest.height), 1 + len(forest.height) // _SUBTREES)
-    uses = np.maximum(np.bincount(forest.child, minlength=len(forest.height))[subtrees], 1)
-    positions, each = entries(forest.symbol_ptr, subtrees)
-    node = np.repeat(np.arange(len(subtrees)), each)
-    symbols, value = np.unique(forest.symbol[positions], return_inverse=True)
-    texts = [forest.symbols[symbol] for symbol in symbols.tolist()]
-    values = list(map(value_of, texts))
-    numbers: dict[str | None, int] = {}
-    keys = [None if _is_place(text) else key_of(text) for text in texts]
-    key = np.array([numbers.setdefault(each, len(numbers)) for each in keys], np.int64)[value]
-    is_name = np.array(list(map(_is_name, values)), bool)[value]
-    digits = np.array([2 * sum(map(str.isdigit, text)) >= len(text) for text in values], bool)[value]
-    parts = np.split(np.argsort(key, kind="stable"), np.cumsum(np.bincount(key))[:-1])
+def _values_by_key(forest: Forest, subtrees: Sequence[int]) -> dict[str, dict[int, str]]:
+    """For each key that can name nodes, the nodes that have it, each with a value."""
+    uses = np.maximum(np.bincount(forest.child, minlength=len(forest.height)), 1)
+    keys = [None if _is_place(symbol) else key_of(symbol) for symbol in forest.symbols]
+    values = [value_of(symbol) for symbol in forest.symbols]
+    is_name = [_is_name(value) for value in values]
+    digits = [2 * sum(map(str.isdigit, value)) >= len(value) for value in values]
+    occurrences = defaultdict[str, list[tuple[int, int]]](list)  # nodes and symbols
+    for node in subtrees:
+        for symbol in forest.symbol[forest.symbol_ptr[node] : forest.symbol_ptr[node + 1]].tolist():
+            if (key := keys[symbol]) is not None:
+                occurrences[key].append((node, symbol))
     found = {}
-    for name, part in zip(numbers, parts, strict=True):
-        having, first = np.unique(node[part], return_index=True)
-        different = len(np.unique(value[part]))
-        ids = digits[part].mean() > 0.5 and different > 0.8 * uses[having].sum()
-        fits = is_name[part].mean() > 0.05 and len(part) <= 2 * len(having)
-        if name is not None and fits and not ids and different > 1:
-            found[name] = (having, value[part][first])
-    return found, len(subtrees)
+    for key, each in occurrences.items():
+        symbols, of = [symbol for _, symbol in each], dict(reversed(each))
+        different = len({*symbols})
+        ids = np.mean([digits[s] for s in symbols]) > 0.5 and different > 0.8 * uses[[*of]].sum()
+        fits = np.mean([is_name[s] for s in symbols]) > 0.05 and len(each) <= 2 * len(of)
+        if fits and not ids and different > 1:
+            found[key] = {node: values[symbol] for node, symbol in of.items()}
+    return found
 
 
 def _is_place(symbol: str) -> bool:
@@ -84,7 +81,8 @@ def _is_name(value: str) -> bool:
     return 0 < len(value) <= LONGEST_NAME and value not in ("true", "false") and not number
 
 
-def _entropy(values: Array) -> float:
+def _entropy(values: Iterable[str | None]) -> float:
     """Bits that a value tells."""
-    share = np.unique(values, return_counts=True)[1] / len(values)
+    share = np.sort([*Counter(values).values()])
+    share = share / share.sum()
     return float(-(share * np.log2(share)).sum())

@@ -11,18 +11,11 @@ from typing import Any
 
 import numpy as np
 
-OF_JSON = {dict, list, str, int, float, bool, type(None)}
+_OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
-_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (bool, bool),
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (Mapping, lambda value: dict(value.items())),
-    (Sequence, list),
-)
-_Place = tuple[Any, str]  # the place of the holder, or None, and the step from there
+_KINDS: dict[type, Callable[[Any], Any]] = {bool: bool, str: str.__str__, int: int.__int__}
+_KINDS |= {float: float.__float__, Mapping: lambda value: dict(value.items()), Sequence: list}
 
 
 class NotJson(ValueError):
@@ -31,18 +24,17 @@ class NotJson(ValueError):
 
 def as_json(value: Any) -> Any:
     """The value as a dict, a list, str, int, float, bool or None, of that type, or raises NotJson."""
-    if type(value) in OF_JSON:
+    if type(value) in _OF_JSON:
         return value
     try:
         if isinstance(value, np.generic) and value.dtype.kind in "biuf":
             value = value.item()  # a bool, an int or a float
-        for one_kind, converted in _KINDS:
+        for one_kind, converted in _KINDS.items():
             if isinstance(value, one_kind) and not isinstance(value, _NO_LISTS):
                 return converted(value)
     except Exception as error:  # whatever the methods of a user's own class raise
-        raise NotJson(
-            f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
-        ) from error
+        found = f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
+        raise NotJson(found) from error
     raise NotJson(f"{kind(value)}, for which JSON has no word")
 
 
@@ -75,32 +67,33 @@ def first_problem(ast: Any, ignored: Container[str]) -> str | None:
 
     The place comes first, as in ".body[0] is a set". Each object is visited once.
     """
-    waiting: list[tuple[Any, _Place | None]] = [(ast, (None, ""))]
+    waiting: list[tuple[Any, str | None]] = [(ast, "")]
     seen: dict[int, Any] = {}  # by id; as long as an object is here, no other one has its id
     above = set[int]()  # ids of the objects that hold the next one
     while waiting:
-        value, place = waiting.pop()
-        if place is None:  # all that it holds has been visited
+        value, path = waiting.pop()
+        if path is None:  # all that it holds has been visited
             above.remove(id(value))
             continue
+        if len(path) > _PATH:
+            path = f"{path[: _PATH // 2]} ... {path[-_PATH // 2 :]}"
         if id(value) in above:
-            return f"{_path(place)} is one of the objects that hold it, a tree without end"
+            return f"{path} is one of the objects that hold it, a tree without end"
+        items = list[tuple[Any, str]]()
         try:
             found = as_json(value)
-            items = list[tuple[str, Any]]()
             if isinstance(found, list):
-                items = [(f"[{i}]", item) for i, item in enumerate(found)]
+                items = [(item, f"{path}[{i}]") for i, item in enumerate(found)]
             elif isinstance(found, dict):
-                items = [(_step(key), item) for key, item in found.items() if key not in ignored]
-            elif found is not None and not isinstance(found, str):
+                items = [(item, path + _step(key)) for key, item in found.items() if key not in ignored]
+            elif isinstance(found, int | float):
                 written(found)
         except NotJson as error:
-            return f"{_path(place)} is {error}"
-        if isinstance(found, dict | list) and id(value) not in seen:
+            return f"{path} is {error}"
+        if items and id(value) not in seen:
             seen[id(value)] = value
             above.add(id(value))
-            waiting.append((value, None))
-            waiting += [(item, (place, step)) for step, item in reversed(items)]
+            waiting += [(value, None), *reversed(items)]
     return None
 
 
@@ -108,12 +101,3 @@ def _step(key: Any) -> str:
     if not isinstance(key, str):
         raise NotJson(f"a mapping with a key that is {kind(key)}, expected texts as keys")
     return f".{key}" if key.isidentifier() else f"[{key!r:.40}]"
-
-
-def _path(place: _Place | None) -> str:
-    steps = list[str]()
-    while place is not None:
-        place, step = place
-        steps.append(step)
-    path = "".join(reversed(steps))
-    return path if len(path) <= _PATH else f"{path[: _PATH // 2]} ... {path[-_PATH // 2 :]}"

@@ -33,6 +33,8 @@ def spelled_text(text: str) -> str:
 
 
 def _key_part(symbol: str) -> str:
+    if "\\" not in symbol:  # nearly all: four times faster
+        return symbol.partition("=")[0]
     return _KEY.match(symbol)[0]  # type: ignore[index]  # it matches anything
 
 
@@ -64,6 +66,7 @@ class Vocabulary:
     def __init__(self, symbols: Sequence[str], typed: bool = True) -> None:
         self.symbols, self.typed = tuple(symbols), typed
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self._known = len(self.symbols) - 1 - len(set(map(_key_part, self.symbols[:-1])))
 
     @classmethod
     def of(cls, forest: Forest, trees: Array) -> Vocabulary:
@@ -90,15 +93,11 @@ class Vocabulary:
         """[len(symbols)] id of each symbol, or of its key's unknown symbol if it is not known."""
         last, get = len(self.symbols) - 1, self._ids.get
         ids = (
-            get(symbol) if symbol in self._ids else get(f"{self._key(symbol)}={UNKNOWN}", last)
+            get(symbol) if symbol in self._ids else get(f"{_key_part(symbol)}={UNKNOWN}", last)
             for symbol in self.spelled(symbols)
         )
         return np.fromiter(ids, np.int64, len(symbols))
 
     def is_unknown(self, ids: Array) -> Array:
         """True for the ids of unknown symbols."""
-        keys = len({self._key(symbol) for symbol in self.symbols[:-1]})
-        return ids >= len(self.symbols) - 1 - keys
-
-    def _key(self, symbol: str) -> str:
-        return _key_part(symbol) if self.typed else symbol.partition("=")[0]
+        return ids >= self._known
