@@ -114,10 +114,14 @@ class _Drawing:
     def title(self, text: str) -> str:
         """The text in at most three lines; below it, how many nodes are drawn if not all are."""
         text = drawable(" ".join(text[:1000].split()))
-        fit = int(0.95 * self.width * len(text) / (_inches(text, 9) or 1))  # characters
-        lines = textwrap.fill(text, max(fit, 5), max_lines=3, placeholder=" …")
+        fit = max(6, 1 + int(self.width * len(text) / (_inches(text, 9) or 1)))  # characters
+        while fit > 5:
+            fit -= 1
+            lines = textwrap.wrap(text, fit, max_lines=3, placeholder=" …")
+            if all(1.1 * _inches(line, 9) < self.width for line in lines):
+                break
         said = f"{self.drawn} of {self.nodes:,} nodes shown" if self.drawn < self.nodes else ""
-        return "\n".join(filter(None, (lines, said)))
+        return "\n".join(filter(None, (*lines, said)))
 
     def _write(self, x: float, y: int, text: str, inches: float, **looks: Any) -> float:
         """Adds a text, cut to so many inches; returns where the next one can begin."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from treelstm.errors import UserError
+
 _OF_JSON = {dict, list, str, int, float, bool, type(None)}
 _PATH = 200  # the most characters of a path that are shown
 _NO_LISTS = bytes, bytearray, memoryview, UserString  # though they are sequences
@@ -18,7 +20,7 @@ _KINDS: dict[type, Callable[[Any], Any]] = {bool: bool, str: str.__str__, int: i
 _KINDS |= {float: float.__float__, Mapping: lambda value: dict(value.items()), Sequence: list}
 
 
-class NotJson(ValueError):
+class NotJson(UserError, ValueError):
     """A value for which JSON has no word; says what it is."""
 
 
