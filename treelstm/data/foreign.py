@@ -66,10 +66,8 @@ def links(items: list[Any]) -> tuple[str, ...]:
         for name, ids in unique.items():
             if name != key and _are_links(ids, column, named):
                 return name, key
-        of_children = any(isinstance(link, list) for link in column)
-        if of_children and _are_links(range(len(column)), column, named):
-            return (key,)
-        if named and not of_children and _are_parents(column):
+        children = any(isinstance(link, list) for link in column)
+        if _are_links(range(len(column)), column, named) if children else named and _are_parents(column):
             return (key,)
     return ()
 
