@@ -395,8 +395,8 @@ def _converted(setting: dataclasses.Field[Any], value: Any) -> Any:
 def _expanded(keys: tuple[str, ...]) -> tuple[str, ...]:
     """The keys, with those of a list in the place of its name."""
     for key in set(keys) - KEY_LISTS.keys():
-        lists = [name for name in KEY_LISTS if len(name) > 2 or key.lower() == name]  # "uid" is not "ud"
-        if close := difflib.get_close_matches(key.lower().replace("_", "-"), lists, cutoff=0.8):
+        name = key.lower().replace("_", "-")
+        if close := difflib.get_close_matches(name, KEY_LISTS, cutoff=0.81):  # "uid" is not "ud"
             known = ", ".join(KEY_LISTS)
             text = f'ignored_keys names "{key}". Did you mean "{close[0]}"? The lists are {known}; '
             raise ConfigError(text + "others are keys of your own.")

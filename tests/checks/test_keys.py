@@ -295,6 +295,11 @@ def test_lists_that_name_heads_or_children_are_pointed_out_with_the_command_that
     assert "python -m treelstm trees FILE --to trees.jsonl.gz" in finding.remedy
 
 
+def test_a_key_that_holds_now_a_list_now_a_number_links_nothing(tmp_path):
+    tree = {"kids": [{"id": 1, "v": [3]}, {"id": 2, "v": 5}, {"id": 3, "v": 7}]}
+    assert not warned(tmp_path, [tree | {"text": str(k)} for k in range(8)])
+
+
 ROOTS: dict[str, Any] = {
     r"a token list with heads \(id, head\)": FLAT["id, head"]["tokens"],
     r"a token list with heads \(head\)": FLAT["head"]["sentences"],

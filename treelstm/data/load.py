@@ -27,7 +27,7 @@ from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
 from treelstm.trees.builder import ForestBuilder, TreeError
 from treelstm.trees.forest import Array
-from treelstm.trees.values import brief
+from treelstm.trees.values import brief, kind
 from treelstm.trees.vocabulary import Vocabulary
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
@@ -274,9 +274,8 @@ def _record_problems(
             if not isinstance(part.get("sentence"), str | None):
                 yield f"{side}.sentence is not a string", "Correct or remove it"
             if isinstance(root := part["ast"], str | list):
-                kind = "a string" if isinstance(root, str) else "a list" if root else "an empty list"
                 what, remedy = looks_like(root)
-                yield f"{side}.ast is {kind}, {_LOOKS} {what}", remedy
+                yield f"{side}.ast is {kind(root)}, {_LOOKS} {what}", remedy
                 break  # the other side is like it
             try:
                 builder.add(part["ast"], f"{side}.ast")
