@@ -23,6 +23,7 @@ from treelstm import (
     load_corpus,
     load_encoder,
     load_pairs,
+    preflight,
     train,
     write_sample,
 )
@@ -293,6 +294,13 @@ def test_lists_that_name_heads_or_children_are_pointed_out_with_the_command_that
         rf"looks like a token list .*\(\w+: {linked}\): it is read as a flat bag", finding.found
     )
     assert "python -m treelstm trees FILE --to trees.jsonl.gz" in finding.remedy
+
+
+def test_they_are_pointed_out_also_where_there_are_too_few_pairs_to_split(tmp_path):
+    data = write(tmp_path / "pairs", [FLAT["id, head"] | {"text": str(k)} for k in range(4)])
+    report = preflight(Config(data_dir=str(data), output_dir=str(tmp_path / "run")))
+    found = [each.found for each in report.findings["Data content"]]
+    assert len(found) == 2 and "too few to hold out" in found[0] and "a token list" in found[1]
 
 
 def test_a_key_that_holds_now_a_list_now_a_number_links_nothing(tmp_path):

@@ -6,11 +6,12 @@ Each check is a function from the settings (and what earlier groups loaded) to f
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from treelstm.checks import data, directory, environment, trial
+from treelstm.checks import data, directory, environment, keys, trial
 from treelstm.checks.report import ERROR, Finding, Report
 from treelstm.config import Config, require_config
-from treelstm.data.load import load_corpus
+from treelstm.data.load import TooFewPairs, load_corpus, load_pairs
 from treelstm.data.pairs import Corpus, DataError
+from treelstm.data.survey import survey
 from treelstm.errors import UserError
 from treelstm.neutral import neutral_torch
 from treelstm.process import memory_errors_explained, set_for_training
@@ -59,6 +60,9 @@ def _check(report: Report, quick: bool) -> None:
             corpus = load_corpus(config)
         except DataError as error:
             yield from data.problems(error)
+            if isinstance(error, TooFewPairs):  # what their trees look like can be said all the same
+                of = config.data_path, config.ignored_keys, config.objective, config.child_order
+                yield from keys.token_lists(survey(load_pairs(*of)))
 
     add("Dependencies", environment.dependencies(config))
     add("Data files", data.data_files(config))

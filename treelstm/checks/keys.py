@@ -24,13 +24,9 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     pairs = corpus.training
     found = survey(pairs)
     read = f"in the {len(found.asts):,} trees read"
-    in_trees = {(n.tree, said) for n in found.nodes for said in flat_trees(n.content, found.ignored)}
-    flat = Counter(said for _, said in in_trees)
-    usual = [said for said, count in sorted(flat.items()) if 2 * count >= len(found.asts)]
-    if usual:
-        text = "most trees hold what looks like a token list with heads, or nodes with ids of children"
-        yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
-    else:
+    flat = list(token_lists(found))
+    yield from flat
+    if not flat:
         positions = bookkeeping(found)
         yield from _ignored(found, positions, pairs, read)
         if positions:
@@ -38,6 +34,16 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
         yield from _numbers(found, positions, read)
     yield from _forms({*pairs.forest.symbols, *corpus.validation.forest.symbols})
     yield from _constant(pairs)
+
+
+def token_lists(found: Survey) -> Iterator[Finding]:
+    """What is no tree yet, though it is a JSON object."""
+    in_trees = {(n.tree, said) for n in found.nodes for said in flat_trees(n.content, found.ignored)}
+    flat = Counter(said for _, said in in_trees)
+    usual = [said for said, count in sorted(flat.items()) if 2 * count >= len(found.asts)]
+    if usual:
+        text = "most trees hold what looks like a token list with heads, or nodes with ids of children"
+        yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
 
 
 def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Iterator[Finding]:

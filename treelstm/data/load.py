@@ -35,6 +35,10 @@ _LOOKS = "expected a JSON object: it looks like"
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
+class TooFewPairs(DataError):
+    """The files can be used, but not be split."""
+
+
 def load_corpus(config: Config) -> Corpus:
     """Training and validation pairs of a run, and the vocabulary of the training trees.
 
@@ -68,7 +72,7 @@ def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:
             text = f"holds {len(members)} pair(s), too few to hold out validation_fraction="
             text += f"{config.validation_fraction} and train on the rest"
             path = pairs.paths[pairs.file[members[0]]]
-            raise data_error(path, text, "Add pairs or set validation_dir")
+            raise TooFewPairs(data_error(path, text, "Add pairs or set validation_dir").problems)
         order = torch.randperm(len(members), generator=generator(config.seed, SPLIT, label % 3))
         held_out[members[order[:take].numpy()]] = True
     return pairs[np.flatnonzero(~held_out)], pairs[np.flatnonzero(held_out)]
