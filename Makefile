@@ -32,7 +32,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 3
 
 # Speed of compiling and training, also beside busy processes; cost of commits and of resuming.
 bench: $(READY)
@@ -66,7 +66,7 @@ fuzz: $(READY)
 # makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
-	$(BIN)/pytest -m long --numprocesses 2
+	$(BIN)/pytest -m long --numprocesses 3
 
 # An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, beside its
 # undisturbed twin: about 70 minutes on two cores. make soak MINUTES=6 is a trial.
