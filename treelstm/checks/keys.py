@@ -6,7 +6,6 @@ Words are never called bookkeeping, however rare they are: what counts is how nu
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -59,15 +58,12 @@ def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> It
         count, numbers = texts.total(), sum(n for t, n in texts.items() if any(map(str.isdigit, t)))
         if count < 10 or numbers > 0.9 * count or not 1 < len(texts) <= count / 2:
             continue
-        alone, told = (
-            0,
-            defaultdict[tuple[Any, ...], Counter[str]](Counter),
-        )  # what else is said -> texts
+        alone, told = 0, defaultdict[tuple[str, ...], Counter[str]](Counter)
         for node, text in ((n, v) for n, v in values if isinstance(v, str)):
-            kept = {k: v for k, v in node.content.items() if k not in found.ignored}
-            alone += not any(isinstance(v, str) for v in kept.values())
-            rest = ((k, str(v)) for k, v in kept.items() if isinstance(v, str | int | float))
-            told[(node.role, *sorted(each for each in rest if each[0] not in positions))][text] += 1
+            kept = [(k, v) for k, v in node.content.items() if k not in found.ignored]
+            alone += not any(isinstance(v, str) for _, v in kept)
+            plain = [(k, v) for k, v in kept if isinstance(v, str | int | float) and k not in positions]
+            told[(node.role, *sorted(f"{k}={v}" for k, v in plain))][text] += 1
         untold = 1 - sum(max(each.values()) for each in told.values()) / count
         if alone >= 0.2 * count or untold >= 0.3:
             common = ", ".join(text for text, _ in texts.most_common(4))

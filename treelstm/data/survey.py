@@ -14,7 +14,7 @@ import numpy as np
 from treelstm.data.pairs import Pairs, Problems
 from treelstm.data.reading import read_jsonl
 
-SURVEYED_NODES = 20_000  # in each file, about
+SURVEYED_NODES = 10_000  # in each file, about
 _FILES = {"file", "filename", "source", "path", "uri", "identifierName"}  # texts beside positions
 
 
@@ -46,10 +46,13 @@ class Survey:
             node, me, below = pending.pop(), len(self.nodes), list[Node]()
             self.nodes.append(node)
             for key, value in node.content.items():
-                if key in self.ignored:
+                if key in self.ignored or value is None:
+                    continue
+                if not isinstance(value, dict | list):  # by far the most frequent
+                    self.values[key].append((me, value))
                     continue
                 position = _position(value)
-                if isinstance(value, dict | list) and value != []:
+                if value != []:
                     self.values[key].append((me, position or ...))
                 items = [] if position else [value]
                 while items:
