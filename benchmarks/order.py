@@ -18,7 +18,6 @@ import ast
 import json
 import random
 import sys
-import time
 from collections import defaultdict
 from importlib.util import find_spec
 from itertools import pairwise
@@ -27,14 +26,13 @@ from typing import Any
 
 from corpus import REAL, workplace
 from treelstm import Config, Listener, evaluate, load_corpus, load_encoder, load_pairs
-from treelstm.process import set_for_training
-from treelstm.randomness import epoch_order
 from treelstm.run.directory import find_best_model
 from treelstm.run.state import new_run
-from treelstm.run.step import train_step
 from treelstm.run.training import train_heard_by
 
 import numpy as np
+
+from learning import step_ratios
 
 PACKAGES = "networkx numpy scipy sklearn sympy torch_geometric".split()
 EPOCHS = 6
@@ -234,20 +232,9 @@ def cost(work: Path) -> None:
 
 def _ratio(data: dict[str, str]) -> str:
     configs = [Config(**data, child_order=order, output_dir="none") for order in (True, False)]
-    runs, ratios = [new_run(config, load_corpus(config)) for config in configs], []
+    runs = [new_run(config, load_corpus(config)) for config in configs]
     forests = [run.corpus.training.forest for run in runs]
-    ids = [run.corpus.vocabulary.ids(forest.symbols) for run, forest in zip(runs, forests, strict=True)]
-    order = epoch_order(0, 1, len(runs[0].corpus.training))
-    with set_for_training(1):
-        for _ in range(ROUNDS + 1):
-            spent = []
-            for run, mine in zip(runs, ids, strict=True):
-                began, run.step = time.process_time(), 0
-                for _ in range(STEPS):
-                    train_step(run, order, mine)
-                spent.append(time.process_time() - began)
-            ratios.append(spent[0] / spent[1])
-    low, middle, high = np.percentile(ratios[1:], (5, 50, 95))
+    low, middle, high = step_ratios(runs, ROUNDS, STEPS)
     sizes = " against ".join(f"{len(forest.height):,}" for forest in forests)
     return f"{sizes} distinct subtrees, a step {middle:.2f} times as long ({low:.2f} to {high:.2f})"
 

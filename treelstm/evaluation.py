@@ -244,8 +244,7 @@ class Retrieval:
 
 def can_retrieve(pairs: Pairs) -> bool:
     """Whether some tree has another that is labelled similar to it."""
-    _, first, second = distinct_trees(pairs)
-    return bool(((pairs.label == 1) & (first != second)).any())
+    return bool(((pairs.label == 1) & pairs.of_two_trees).any())
 
 
 def retrieval(scorer: PairScorer, pairs: Pairs, at: Sequence[int] = (1, 5, 10)) -> Retrieval:

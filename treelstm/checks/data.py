@@ -10,7 +10,7 @@ import numpy as np
 from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data.load import Needed, load_pairs, pair_files
+from treelstm.data.load import Needed, every_pair, pair_files
 from treelstm.data.pairs import Corpus, DataError, Pairs
 from treelstm.data.reading import parse
 from treelstm.files import is_there, open_file
@@ -82,7 +82,7 @@ def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
     if config.objective == "ranking":
         text = f"{name}: {similar:,} similar pairs"
         if name == "training":
-            every = load_pairs(directory, config.ignored_keys, config.objective, config.child_order)
+            every = every_pair(directory, config)
             others = int((every.label != 1).sum())
             text += f"; the {others:,} others of {directory} are not trained on" if others else ""
         return Finding(OK, text)
@@ -154,7 +154,7 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
         return
     # Some of the pairs of the files are held out for validation, or are no pairs for this objective.
     if config.validation_path is None or config.objective == "ranking":
-        pairs = load_pairs(directory, config.ignored_keys, config.objective, config.child_order)
+        pairs = every_pair(directory, config)
     counts = [int((pairs.label == label).sum()) for label in (1, 0)]
     true = dict(zip(("num_positive_pairs", "num_negative_pairs"), counts, strict=True))
     true["total_pairs"] = len(pairs)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from treelstm.checks import data, directory, environment, keys, trial
 from treelstm.checks.report import ERROR, Finding, Report
 from treelstm.config import Config, require_config
-from treelstm.data.load import TooFewPairs, load_corpus, load_pairs
+from treelstm.data.load import TooFewPairs, every_pair, load_corpus
 from treelstm.data.pairs import Corpus, DataError
 from treelstm.data.survey import survey
 from treelstm.errors import UserError
@@ -61,8 +61,7 @@ def _check(report: Report, quick: bool) -> None:
         except DataError as error:
             yield from data.problems(error)
             if isinstance(error, TooFewPairs):  # what their trees look like can be said all the same
-                of = config.data_path, config.ignored_keys, config.objective, config.child_order
-                yield from keys.token_lists(survey(load_pairs(*of)))
+                yield from keys.token_lists(survey(every_pair(config.data_path, config)))
 
     add("Dependencies", environment.dependencies(config))
     add("Data files", data.data_files(config))

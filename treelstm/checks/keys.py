@@ -81,7 +81,7 @@ def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> It
 def _positions(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Finding:
     """What the forest would be without positions and ids, and the setting that makes it so."""
     complete = (*pairs.ignored_keys, *positions)
-    now, then = (compile_forest(found.asts, keys, True) for keys in (pairs.ignored_keys, complete))
+    now, then = (compile_forest(found.asts, without) for without in (pairs.ignored_keys, complete))
     counts = ((key, len({v for _, v in found.values[key]}), len(found.values[key])) for key in positions)
     listed = (f'"{key}" ({values:,} values on {nodes:,} nodes)' for key, values, nodes in counts)
     text = (

@@ -96,6 +96,11 @@ def load_pairs(
     return _load(Path(directory), settings, Needed(objective))
 
 
+def every_pair(directory: Path, config: Config) -> Pairs:
+    """All pairs of `directory`, held out or not, read as the run reads its own. Raises DataError."""
+    return load_pairs(directory, config.ignored_keys, config.objective, config.child_order)
+
+
 @dataclass(frozen=True)
 class Needed:
     """What an objective asks of pairs."""
@@ -154,8 +159,7 @@ class Needed:
             require_some(bool((pairs.label == 0).any()), "no dissimilar pairs", "some: add pairs")
         elif self.objective == "ranking":
             require_some(bool(similar.any()), "no similar pairs", "some: add pairs with label 1")
-            roots = pairs.forest.root
-            differ = (roots[pairs.first] != roots[pairs.second]) & similar
+            differ = pairs.of_two_trees & similar
             text = "no similar pair of two different trees"
             require_some(bool(differ.any()), text, "some: check that the pairs are the right ones")
         if problems.count:

@@ -133,6 +133,11 @@ class Pairs:
         return np.concatenate((self.first, self.second))
 
     @property
+    def of_two_trees(self) -> Array:
+        """[P] whether the trees of a pair differ."""
+        return np.asarray(self.forest.root[self.first] != self.forest.root[self.second])
+
+    @property
     def has_classes(self) -> bool:
         """Whether every pair is labelled, and both classes are there."""
         return bool((self.label >= 0).all()) and len(np.unique(self.label)) == 2
