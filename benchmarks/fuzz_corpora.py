@@ -47,10 +47,10 @@ def mutated_bytes(raw: bytes, draw: random.Random) -> bytes:
 
 
 def mutate_content(path: Path, draw: random.Random) -> None:
-    """Changes values, rows or lengths of one or two arrays, or the texts, and seals the file again."""
+    """Changes values, rows or types of one or two arrays, or the texts, and seals the file again."""
     about, arrays = taken_apart(path)
     for _ in range(draw.randint(1, 2)):
-        name = draw.choice([*arrays, "symbols", "sentences", "lengths", "key"])
+        name = draw.choice([*arrays, "symbols", "sentences", "key"])
         if name not in arrays:
             odd: list[Any] = [
                 None,
@@ -83,7 +83,7 @@ def mutate_content(path: Path, draw: random.Random) -> None:
                 arrays[name] = np.resize(
                     array, max(0, len(array) + draw.choice([-9, -1, 1, 9, -(10**6)]))
                 )
-    put_together(path, about, arrays, lengths=draw.random() < 0.9)
+    put_together(path, about, arrays)
 
 
 def child(work: Path, first: int, last: int) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load, save
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-NAME, DIGEST, LENGTH = 16, 48, 56  # where these end in a compiled corpus
+NAME, DIGEST, LENGTH = 16, 48, 56  # where these end in a compiled corpus: the last is of safetensors
 
 
 def seal(path: Path, body: bytes) -> None:
@@ -20,21 +21,11 @@ def seal(path: Path, body: bytes) -> None:
 
 
 def taken_apart(path: Path) -> tuple[dict[str, Any], Arrays]:
-    raw = path.read_bytes()
-    end = LENGTH + int.from_bytes(raw[DIGEST:LENGTH], "little")
-    about, arrays, place = json.loads(raw[LENGTH:end]), {}, end
-    for name, length in about["lengths"].items():
-        dtype = np.dtype({"similarity": "<f8", "tree_digest": "S32"}.get(name, "<i8"))
-        arrays[name] = np.frombuffer(raw, dtype, length, place).copy()
-        place += arrays[name].nbytes
-    return about, arrays
+    arrays = load(path.read_bytes()[DIGEST:])
+    return json.loads(arrays.pop("about").tobytes()), arrays
 
 
-def put_together(path: Path, about: Any, arrays: Arrays, lengths: bool = True) -> None:
-    """`lengths`: those of the arrays, whatever `about` says."""
-    if lengths:
-        about = about | {"lengths": {name: len(array) for name, array in arrays.items()}}
-    header = json.dumps(about).encode()
-    header += b" " * (-len(header) % 8)
-    body = len(header).to_bytes(8, "little") + header
-    seal(path, body + b"".join(array.tobytes() for array in arrays.values()))
+def put_together(path: Path, about: Any, arrays: Arrays) -> None:
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    seal(path, save({**whole, "about": text}))
