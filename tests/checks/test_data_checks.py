@@ -239,14 +239,6 @@ def test_key_that_numbers_the_nodes(base, config, patch):
     every_record(base, number)
 
 
-@fault("Data content", NOTE, r"keys with one value only: .*versio")
-def test_constant_key(base, config, patch):
-    def constant(record: Any, k: int) -> None:
-        record["ast1"]["ast"]["versio"] = record["ast2"]["ast"]["versio"] = 3
-
-    every_record(base, constant)
-
-
 @fault("Data content", WARNING, "No tree has a child: is the AST nested under ignored keys")
 def test_trees_without_children(base, config, patch):
     return remove_children(base, config)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import resource
 import shutil
-import time
 from collections import namedtuple
 from typing import Any
 
@@ -17,7 +14,7 @@ import torch
 from faults import fault, healthy_config, remove_children
 
 from treelstm import preflight, train
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, as_text
+from treelstm.checks.report import ERROR, WARNING, as_text
 
 
 @fault("Batches", WARNING, r"batch_size=500, but there are 100 training pairs: one step per epoch")
@@ -98,31 +95,6 @@ def test_the_disk_estimate_is_within_5_percent_and_time_within_reason(base, tmp_
     written = sum(path.stat().st_size for path in (tmp_path / "new").glob("*.pt"))
     assert report.disk_bytes == pytest.approx(written, rel=0.05)
     assert 0 < report.seconds_per_epoch < 60 and report.peak_memory_bytes > 1e8
-
-
-@pytest.mark.parametrize(("slow_at", "level"), [(2, NOTE), (1, OK)])
-def test_the_thread_count_that_was_fastest_is_proposed_and_never_taken(
-    base, tmp_path, monkeypatch, slow_at, level
-):
-    step = torch.optim.Adam.step
-
-    def slower(*args: Any) -> Any:
-        time.sleep(0.05 * (torch.get_num_threads() == slow_at))
-        return step(*args)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", slower)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    before = torch.get_num_threads()
-    report = preflight(healthy_config(base, tmp_path / "new", num_threads=2))
-    (finding,) = (f for f in report.findings["Resources"] if "pairs/s by number of threads" in f.found)
-    assert re.search(r"1: [\d,]+, 2: [\d,]+; this run uses 2", finding.found)
-    assert (finding.level, finding.remedy) == (level, "Set num_threads=1" if level == NOTE else "")
-    assert torch.get_num_threads() == before
-
-
-def test_a_resumed_run_keeps_its_thread_count_so_none_is_proposed(base):
-    report = preflight(healthy_config(base, base / "run", epochs=4))
-    assert not any("by number of threads" in finding.found for finding in report.findings["Resources"])
 
 
 # --- determinism -------------------------------------------------------------------------------

@@ -79,8 +79,6 @@ def _check(report: Report, quick: bool) -> None:
         add("Model", trial.model(trained, corpus))
         if not report.count(ERROR):
             add("Resources", trial.resources(trained, corpus, report))
-            if not resuming:  # a resumed run keeps its thread count
-                add("Resources", trial.thread_count(trained, corpus))
         add("Output directory", directory.output_directory(config, corpus))
         if not report.count(ERROR):
             add("Determinism", trial.determinism(trained, corpus))

@@ -4,10 +4,8 @@ Words are never called bookkeeping, however rare they are: what counts is how nu
 """
 
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
-
-import numpy as np
 
 from treelstm.checks.bookkeeping import bookkeeping
 from treelstm.checks.report import NOTE, OK, WARNING, Finding, judged
@@ -27,12 +25,11 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     yield from flat
     if not flat:
         positions = bookkeeping(found)
-        yield from _ignored(found, positions, pairs, read)
+        yield _ignored(found, pairs, read)
         if positions:
             yield _positions(found, positions, pairs, read)
         yield from _numbers(found, positions, read)
     yield from _forms({*pairs.forest.symbols, *corpus.validation.forest.symbols})
-    yield from _constant(pairs)
 
 
 def token_lists(found: Survey) -> Iterator[Finding]:
@@ -45,37 +42,19 @@ def token_lists(found: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
 
 
-def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Iterator[Finding]:
-    """What is left out, and whether it is what tells nodes apart."""
+def _ignored(found: Survey, pairs: Pairs, read: str) -> Finding:
+    """What is left out, so that one sees whether it is what the model should tell apart."""
     said, missing = list[str](), list[str]()
     for key in pairs.ignored_keys:
-        values = [(n, n.content[key]) for n in found.nodes if n.content.get(key) not in (None, [])]
-        texts = Counter(value for _, value in values if isinstance(value, str))
+        values = [value for node in found.nodes if (value := node.content.get(key)) not in (None, [])]
+        texts = Counter(value for value in values if isinstance(value, str))
         if values:
-            said.append(f'"{key}" ({len(values):,} nodes, {len(texts) or "no"} texts)')
+            common = ", ".join(text for text, _ in texts.most_common(3)) or "no texts"
+            said.append(f'"{key}" ({len(values):,} nodes, {len(texts):,} texts: {common})')
         else:
             missing.append(key)
-        count, numbers = texts.total(), sum(n for t, n in texts.items() if any(map(str.isdigit, t)))
-        if count < 10 or numbers > 0.9 * count or not 1 < len(texts) <= count / 2:
-            continue
-        alone, told = 0, defaultdict[tuple[str, ...], Counter[str]](Counter)
-        for node, text in ((n, v) for n, v in values if isinstance(v, str)):
-            kept = [(k, v) for k, v in node.content.items() if k not in found.ignored]
-            alone += not any(isinstance(v, str) for _, v in kept)
-            plain = [(k, v) for k, v in kept if isinstance(v, str | int | float) and k not in positions]
-            told[(node.role, *sorted(f"{k}={v}" for k, v in plain))][text] += 1
-        untold = 1 - sum(max(each.values()) for each in told.values()) / count
-        if alone >= 0.2 * count or untold >= 0.3:
-            common = ", ".join(text for text, _ in texts.most_common(4))
-            text = (
-                f'the ignored key "{key}" looks like content: {len(texts):,} texts on {count:,} nodes '
-                f"{read}, such as {common}; {alone / count:.0%} of these nodes have no other text, in "
-                f"{untold:.0%} it cannot be told from the rest"
-            )
-            left = tuple(each for each in pairs.ignored_keys if each != key)
-            yield Finding(WARNING, text, f"If the model should see it, set ignored_keys={left}")
-    text = f"ignored keys {read}: {', '.join(said) or 'none'}"
-    yield Finding(OK, text + (f"; not found: {', '.join(missing)}" if missing else ""))
+    text = f"ignored keys {read}: {'; '.join(said) or 'none'}"
+    return Finding(OK, text + (f"; not found: {', '.join(missing)}" if missing else ""))
 
 
 def _positions(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Finding:
@@ -124,14 +103,3 @@ def _forms(symbols: set[str]) -> Iterator[Finding]:
         text = f"{len(twice):,} texts occur composed (NFC) and decomposed (NFD), as different symbols: "
         remedy = 'Write all files in one form: unicodedata.normalize("NFC", text) in Python'
         yield Finding(WARNING, f"{text}{listed}, such as {twice[0]}", remedy)
-
-
-def _constant(pairs: Pairs) -> Iterator[Finding]:
-    """Keys with one value only."""
-    symbols = pairs.forest.symbols
-    values = Counter(map(key_of, symbols))
-    uses = np.bincount(pairs.forest.symbol, minlength=len(symbols)).tolist()
-    often = [key_of(symbol) for symbol, count in zip(symbols, uses, strict=True) if count >= 50]
-    constant = [key for key in often if values[key] == 1 and key != "role"]
-    if constant:
-        yield Finding(NOTE, f"keys with one value only: {', '.join(constant)}")

@@ -12,14 +12,14 @@ import numpy as np
 import psutil
 import torch
 
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, Level, Report, judged
+from treelstm.checks.report import ERROR, OK, WARNING, Finding, Level, Report, judged
 from treelstm.config import Config, ConfigError
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
 from treelstm.model.encoder import parameter_shapes
 from treelstm.model.objectives import Ranking, objective_of
-from treelstm.process import chosen_device, threads, usable_cores
+from treelstm.process import chosen_device
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, new_changes
@@ -31,7 +31,6 @@ from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of
 
 _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
-_THREAD_ROUNDS, _THREAD_STEPS = 3, 5
 
 
 def largest_batch(config: Config, pairs: Pairs) -> Array:
@@ -204,35 +203,6 @@ def _epochs_left(config: Config, corpus: Corpus) -> int:
     if start is None:
         return config.epochs
     return epochs_left(config, start.content, new_changes(config, corpus, start.content))[0]
-
-
-def thread_count(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Measures steps with 1, 2, 4, ... threads in turns, and proposes the fastest number.
-
-    Only proposes: the number changes the last bits of the results, so equal runs could differ if `train`
-    chose it by the clock.
-    """
-    run = new_run(config, corpus)
-    if run.device.type != "cpu":
-        return
-    cores, used = usable_cores(), torch.get_num_threads()
-    counts = sorted({used, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
-    order = epoch_order(config.seed, 1, len(corpus.training))
-    ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
-    spent: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(_THREAD_ROUNDS):
-        for count in counts:
-            with threads(count):
-                run.step = 0
-                for _ in range(min(_THREAD_STEPS, run.steps_per_epoch)):
-                    began = time.perf_counter()
-                    train_step(run, order, ids)
-                    spent[count].append(time.perf_counter() - began)
-    pace = {count: config.batch_size / float(np.median(spent[count])) for count in counts}
-    best = max(counts, key=pace.__getitem__)
-    rates = ", ".join(f"{count}: {pace[count]:,.0f}" for count in counts)
-    text = f"pairs/s by number of threads: {rates}; this run uses {used}"
-    yield judged(text, pace[best] > 1.1 * pace[used], NOTE, f"Set num_threads={best}")
 
 
 def _memory(report: Report, device: torch.device) -> Finding:
