@@ -24,7 +24,6 @@ from treelstm.files import open_file
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
-_SPACE = re.compile(r"[ \t\n\r]*")
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)")  # 1: half of one
 REPAIR = "Repair or remove the line"
 
@@ -118,10 +117,7 @@ def parse(raw: bytes) -> Any:
     """
     try:
         text = raw.decode()
-        try:
-            content = _DECODER.decode(text)
-        except RecursionError:  # at a depth that depends on the version of Python and on the caller
-            content = _decoded(text)
+        content = _DECODER.decode(text)
     except Unreadable:
         raise
     except UnicodeDecodeError as error:
@@ -129,6 +125,8 @@ def parse(raw: bytes) -> Any:
         raise Unreadable(found, "Save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise Unreadable(f"not JSON ({error})") from None
+    except RecursionError:
+        raise Unreadable("nested deeper than Python reads JSON") from None
     except ValueError:  # Python's limit for integers
         found = f"holds a number of more than {sys.get_int_max_str_digits():,} digits"
         raise Unreadable(found, "Write it as a text or remove the line") from None
@@ -138,44 +136,6 @@ def parse(raw: bytes) -> Any:
                 found = f"holds \\{half.lower()}, half of a character (a lone surrogate)"
                 raise Unreadable(found, "Cut texts between characters, or remove the line")
     return content
-
-
-def _decoded(text: str) -> Any:
-    """What `_DECODER` makes of a text, to any depth: what is open is held in lists, not on the stack."""
-    held, closings = [list[Any]()], list[str]()  # keys and values of what is open, and how it ends
-    at = _next(text, 0)
-    while True:
-        if closings and closings[-1] == "}":
-            _next(text, at, '"')
-            key, at = _DECODER.raw_decode(text, at)
-            held[-1].append(key)
-            at = _next(text, _next(text, at), ":")
-        if text.startswith(("{", "["), at):
-            held.append([])
-            closings.append("}" if text[at] == "{" else "]")
-            at = _next(text, at + 1)
-            if not text.startswith(closings[-1], at):
-                continue
-        else:
-            value, at = _DECODER.raw_decode(text, at)
-            held[-1].append(value)
-            at = _next(text, at)
-        while closings and text.startswith(closings[-1], at):
-            items, at = held.pop(), _next(text, at + 1)
-            is_list = closings.pop() == "]"
-            held[-1].append(items if is_list else _object([*zip(items[::2], items[1::2], strict=True)]))
-        if not closings:
-            if at < len(text):
-                raise json.JSONDecodeError("Extra data", text, at)
-            return held[0][0]
-        at = _next(text, at, ",")
-
-
-def _next(text: str, at: int, mark: str = "") -> int:
-    """The place behind `mark`, which must be at `at`, and behind spaces after it."""
-    if not text.startswith(mark, at):
-        raise json.JSONDecodeError(f"Expecting {mark!r} delimiter", text, at)
-    return _SPACE.match(text, at + len(mark)).end()  # type: ignore[union-attr]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from treelstm.data.pairs import DataError, Problems
+from treelstm.data.pairs import DataError, Problems, data_error
 from treelstm.data.readers.brackets import read_brackets
 from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu
-from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza, read_docbin
+from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza
 from treelstm.data.readers.pointers import read_parents
 from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
@@ -32,10 +32,8 @@ FORMATS: dict[str, tuple[Callable[[Source], Iterator[Tree]], tuple[str, ...]]] =
     "json": (read_json, (".jsonl", ".json")),  # each value is what its keys tell
     "trees": (partial(read_json, reader=of_tree), ()),
     "spacy": (partial(read_json, reader=of_spacy), ()),
-    "docbin": (read_docbin, (".spacy",)),
     "stanza": (partial(read_json, reader=of_stanza), ()),
     "corenlp": (partial(read_json, reader=of_corenlp), ()),
-    "corenlp-parse": (partial(read_json, reader=partial(of_corenlp, parse=True)), ()),
     "nodes": (partial(read_json, reader=of_nodes), ()),
     "parents": (read_parents, (".parents", ".cparents", "parents.txt")),
     "python": (read_python, (".py", ".pyi")),
@@ -137,10 +135,10 @@ def _told(source: Source) -> str | None:
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
-    """Writes one JSON object a line; how many. Raises as `write_lines`."""
+    """Writes one JSON object a line; how many. Raises as `write_lines`, and as `as_json`."""
     keys = ("id", "sentence", "label", "source_file", "ast")
-    rows = ({k: v for k in keys if (v := getattr(tree, k)) is not None} for tree in trees)
-    return write_lines(path, map(as_json, rows))
+    values = ((tree, {key: getattr(tree, key) for key in keys}) for tree in trees)
+    return write_lines(path, (as_json(tree, value) for tree, value in values))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
@@ -157,36 +155,11 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     return count
 
 
-def as_json(value: Any) -> bytes:
-    """JSON of an AST of any depth."""
+def as_json(tree: Tree, value: dict[str, Any]) -> bytes:
+    """JSON of what is said of a tree, without None; raises DataError where it is nested too deep."""
     try:
-        return _dumps(value).encode()
+        said = {key: each for key, each in value.items() if each is not None}
+        return json.dumps(said, ensure_ascii=False).encode()
     except RecursionError:
-        parts, inside = list[str](), [_pieces(value)]
-        while inside:
-            if (piece := next(inside[-1], None)) is None:
-                inside.pop()
-            elif isinstance(piece, str):
-                parts.append(piece)
-            else:
-                inside.append(piece)
-        return "".join(parts).encode()
-
-
-def _pieces(value: Any) -> Iterator[str | Iterator[Any]]:
-    """Texts, and pieces of what is inside."""
-    if isinstance(value, dict) and value:
-        for before, (key, item) in zip(chain("{", repeat(", ")), value.items(), strict=False):
-            yield f"{before}{_dumps(key)}: "
-            yield _pieces(item)
-        yield "}"
-    elif isinstance(value, list) and value:
-        for before, item in zip(chain("[", repeat(", ")), value, strict=False):
-            yield before
-            yield _pieces(item)
-        yield "]"
-    else:
-        yield _dumps(value)
-
-
-_dumps = partial(json.dumps, ensure_ascii=False)
+        found = f"line {tree.line}: the tree {tree.id} is nested deeper than Python writes JSON"
+        raise data_error(tree.file, found, "Leave it out") from None
