@@ -15,11 +15,9 @@ from tqdm.auto import tqdm
 from treelstm.files import unshare
 
 log = logging.getLogger("treelstm")
+log.setLevel(logging.INFO)
 
 _LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
-
-_lock = threading.Lock()
-_open_logs, _level_before = 0, log.level
 
 
 class _Lasting(logging.Handler):
@@ -110,7 +108,6 @@ def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[N
     """
     console = _Console()
     handlers = [LogFile(path, is_ours), console]
-    _count_logs(1)
     for handler in handlers:
         log.addHandler(handler)
     try:
@@ -123,14 +120,3 @@ def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[N
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
-        _count_logs(-1)
-
-
-def _count_logs(more: int) -> None:
-    """The first open log sets the level, the last one puts it back, in whatever order they end."""
-    global _open_logs, _level_before
-    with _lock:
-        if not _open_logs:
-            _level_before = log.level
-        _open_logs += more
-        log.setLevel(logging.INFO if _open_logs else _level_before)

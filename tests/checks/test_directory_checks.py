@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -16,11 +17,6 @@ from faults import fault, healthy_config, positive
 
 from treelstm import preflight
 from treelstm.checks.report import ERROR, NOTE, WARNING
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 @fault("Output directory", ERROR, r"file is a file, expected a directory")
@@ -46,7 +42,6 @@ def refuse_every_fsync(patch: pytest.MonkeyPatch, number: int) -> None:
     patch.setattr(os, "fsync", refuse)
 
 
-@pytest.mark.skipif(fcntl is None, reason="Windows has other locks")
 @fault("Output directory", ERROR, r"the disk of .*/run has no locks .*accept_weak_disk=True")
 def test_file_system_without_locks(base, config, patch):
     def refuse(*args: Any) -> None:

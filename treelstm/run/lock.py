@@ -1,6 +1,7 @@
 """At most one process writes to a run's directory; others are told which one."""
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -11,16 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 import filelock
+import psutil
 
 from treelstm.errors import UserError
 from treelstm.files import WriteFailed, clear_leftovers, directory_fsync_works, write_whole
 from treelstm.run.directory import is_file_of_run
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 _LOCK, _SOFT_LOCK, _HOLDER = ".lock", ".soft_lock", ".holder.json"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -156,8 +152,6 @@ ADVICE = "Choose an output_dir on another disk, or set accept_weak_disk=True to 
 
 
 def _locks_work(directory: Path) -> bool:
-    if fcntl is None:
-        return True
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -198,7 +192,7 @@ def holder(output_dir: Path) -> Holder | None:
         if record.pop("directory", here) != here and path.stat().st_nlink > 1:
             return None  # the lock, and this record, are those of the run that this is a snapshot of
         by = Holder(**record)
-        if soft and by.host == socket.gethostname() and not _runs(by.pid):
+        if soft and by.host == socket.gethostname() and not psutil.pid_exists(by.pid):
             return None  # it was killed
         return by
     except (OSError, ValueError, TypeError, AttributeError):
@@ -209,26 +203,13 @@ def _locked(path: Path) -> bool:
     """Whether a writer holds this lock. Tried with a shared lock, so that two readers never collide."""
     try:
         with path.open("rb") as file:
-            if fcntl is None:
-                with filelock.FileLock(path, timeout=0):
-                    return False
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (BlockingIOError, filelock.Timeout):
+    except BlockingIOError:
         return True
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
         raise
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import re
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,9 @@ def write_events(output_dir: Path, commit: Commit) -> None:
 
 
 def encoded(commit: Commit) -> bytes:
-    """The event file of a commit: a session's start, the settings as text, every epoch's scalars."""
+    """The event file of a commit: a session's start, every epoch's scalars."""
     timings = {timing["epoch"]: timing for timing in commit["timings"]}
-    parts = [_opening(tuple((name, repr(value)) for name, value in commit["config"].items()))]
+    parts = [_opening()]
     for record in commit["history"]:
         timing = timings[record["epoch"]]
         scalars = [(tag, value_of(record, key)) for key, tag in _TAGS.items() if key in record]
@@ -88,28 +88,12 @@ def encoded(commit: Commit) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=1)
-def _opening(settings: tuple[tuple[str, str], ...]) -> bytes:
+@cache
+def _opening() -> bytes:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-    rows = "".join(f"| {name} | {_as_text(value)} |\n" for name, value in settings)
-    table = f"| setting | value |\n|---|---|\n{rows}"
-    text = Summary.Value(
-        tag="settings/text_summary",
-        metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")),
-        tensor=TensorProto(dtype=DT_STRING, string_val=[table.encode()]),
-    )
     start = Event(session_log=SessionLog(status=SessionLog.START))
-    return _records(Event(file_version="brain.Event:2"), start, Event(summary=Summary(value=[text])))
-
-
-def _as_text(value: str) -> str:
-    """A value that Markdown, HTML and formulas leave as it is: all but plain characters as numbers."""
-    plain = " .,/'-+[]"
-    return "".join(c if c.isalnum() or c in plain else f"&#{ord(c)};" for c in value)
+    return _records(Event(file_version="brain.Event:2"), start)
 
 
 @cache
