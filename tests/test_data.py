@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import gc
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -23,8 +22,7 @@ from corpora import DIGEST, seal
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
 from treelstm.data.load import Needed, pair_files
-from treelstm.data.pairs import DataError, Problems
-from treelstm.data.reading import read_jsonl
+from treelstm.data.pairs import DataError
 from treelstm.errors import UserError
 
 
@@ -359,24 +357,6 @@ def test_a_file_that_changes_between_reads_is_never_cached_under_the_wrong_diges
     words = [sys.executable, "-c", CHANGED_WHILE_READ, str(path), str(other), *ways]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_digest_is_that_of_the_bytes_that_were_read(data):
-    path = data / "training" / "negative_pairs.jsonl"
-    path.write_bytes(path.read_bytes() * 30)  # more than is read at once
-    begun, replaced = path.read_bytes(), path.with_name("new")
-    problems, digests = Problems(), dict[str, str]()
-    lines = read_jsonl(path, problems, digests)
-    next(lines)
-    with path.open("ab") as file:
-        file.write(begun)
-    for _ in range(50):
-        next(lines)
-    replaced.write_bytes(b"")
-    replaced.replace(path)
-    read = 51 + sum(1 for _ in lines)
-    assert read == 2 * begun.count(b"\n") and not problems.count
-    assert digests == {path.name: hashlib.sha256(begun * 2).hexdigest()}
 
 
 def same(first: Any, second: Any) -> bool:

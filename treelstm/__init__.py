@@ -5,6 +5,7 @@ wait for torch. Nothing slow is imported here: `python -m treelstm` handles Ctrl
 """
 
 import os as _os
+import sys as _sys
 
 TYPE_CHECKING = False  # as type checkers read it; importing typing takes longer than all of this
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Beside busy processes, threads that
 # spin keep the core that the awaited thread needs: a step can take 20 times as long. On an idle machine,
 # sleeping costs 4%. Now, because OpenMP reads this when torch is loaded; the user's settings win.
+torch_came_first = "torch" in _sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & {*_os.environ}
 if "OMP_WAIT_POLICY" not in _os.environ:
     _os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 

@@ -6,7 +6,6 @@ import ctypes
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,24 +88,6 @@ def chosen_device(name: str) -> torch.device:
         count = torch.cuda.device_count() or "no"
         raise ConfigError(f'device is "{name}", but torch sees {count} GPU. Set device="cpu" or "auto".')
     return device
-
-
-def waiting_seconds() -> float:
-    """Processor seconds that torch's threads spend waiting after a parallel operation, measured.
-
-    At most 0.2 ms if treelstm was imported before torch, over 2 ms if they spin. A median, because busy
-    processes and other threads disturb single trials.
-    """
-    import torch
-
-    numbers = torch.zeros(1 << 20)
-    spent = []
-    for _ in range(5):
-        numbers.add_(1)  # large enough that all threads take part
-        began = time.process_time()
-        time.sleep(0.05)
-        spent.append(time.process_time() - began)
-    return sorted(spent)[2]
 
 
 @contextmanager

@@ -109,12 +109,11 @@ TORCH_FIRST, TREELSTM_FIRST = "import torch, treelstm", "import treelstm, torch"
     ("imports", "threads", "environment", "levels"),
     [
         (TORCH_FIRST, 2, {}, ["note"]),
-        (TREELSTM_FIRST, 2, {}, ["ok"]),
-        pytest.param(TORCH_FIRST, 2, {"GOMP_SPINCOUNT": "3000"}, ["ok"], marks=pytest.mark.long),
-        pytest.param(TREELSTM_FIRST, 2, {"OMP_WAIT_POLICY": "ACTIVE"}, ["note"], marks=pytest.mark.long),
+        (TREELSTM_FIRST, 2, {}, []),
+        pytest.param(TORCH_FIRST, 2, {"GOMP_SPINCOUNT": "3000"}, [], marks=pytest.mark.long),
         (TORCH_FIRST, 1, {}, []),
     ],
-    ids=["torch first", "treelstm first", "count set outside", "told to spin", "one thread"],
+    ids=["torch first", "treelstm first", "count set outside", "one thread"],
 )
 def test_threads_that_spin_while_they_wait_are_noted_with_the_remedy(
     tmp_path, imports, threads, environment, levels
@@ -127,7 +126,6 @@ def test_threads_that_spin_while_they_wait_are_noted_with_the_remedy(
         text=True,
         check=True,
     )
-    findings = [f for f in json.loads(done.stdout) if f["found"].startswith("waiting threads use")]
+    findings = [f for f in json.loads(done.stdout) if "threads spin while they wait" in f["found"]]
     assert [finding["level"] for finding in findings] == levels
-    for finding in findings:
-        assert ("GOMP_SPINCOUNT=3000" in finding["remedy"]) == (finding["level"] == "note")
+    assert all("GOMP_SPINCOUNT=3000" in finding["remedy"] for finding in findings)

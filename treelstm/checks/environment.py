@@ -11,11 +11,10 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import treelstm
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config, project_root
-from treelstm.process import threads, usable_cores, waiting_seconds
-
-_LONGEST_WAIT_SECONDS = 1e-3  # of processor time after an operation; threads that sleep take 0.1 ms
+from treelstm.process import usable_cores
 
 
 def dependencies(config: Config) -> Iterator[Finding]:
@@ -76,15 +75,10 @@ def _threads(config: Config) -> Iterator[Finding]:
     cores, count = usable_cores(), config.num_threads or torch.get_num_threads()
     text = f"{count} threads on {cores} cores" + (" slow each other down" if count > cores else "")
     yield judged(text, count > cores, WARNING, f"Set num_threads={cores}")
-    if sys.platform != "linux" or min(count, cores) == 1:
-        return
-    with threads(min(count, cores)):
-        seconds = waiting_seconds()
-    text = f"waiting threads use {1000 * seconds:.1f} ms of processor time after an operation"
-    if seconds >= _LONGEST_WAIT_SECONDS:
-        text += ": while other processes are busy, training can be 20 times slower"
-    remedy = "Set GOMP_SPINCOUNT=3000 in the environment, or import treelstm before torch"
-    yield judged(text, seconds >= _LONGEST_WAIT_SECONDS, NOTE, remedy)
+    if treelstm.torch_came_first and sys.platform == "linux" and min(count, cores) > 1:
+        text = "torch was imported before treelstm, so its threads spin while they wait: while other "
+        text += "processes are busy, training can be 20 times slower"
+        yield Finding(NOTE, text, "Import treelstm first, or set GOMP_SPINCOUNT=3000 in the environment")
 
 
 def _kernel() -> Finding:

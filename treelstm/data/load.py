@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,20 +167,29 @@ class Needed:
 
 
 def _load(directory: Path, settings: EncoderSettings, needed: Needed, setting: str = "") -> Pairs:
-    paths, fingerprint = pair_files(directory, needed, setting), {}
-    for path in paths:
-        try:
-            fingerprint[path.name] = digest_of(path)
-        except OSError as error:
-            raise _unreachable(path, error) from error
+    paths = pair_files(directory, needed, setting)
+    fingerprint = _digests(paths)
     source = {"paths": paths, "fingerprint": fingerprint}
     source |= {name: getattr(settings, name) for name in ("ignored_keys", "child_order")}
     pairs = read_store(directory, source)
     if pairs is None:
-        pairs = _compile(paths, settings)  # the files may have changed: it takes digests of its own
+        pairs = _compile(paths, settings)
+        while (now := _digests(paths)) != fingerprint:  # they have changed while they were read
+            fingerprint, pairs = now, _compile(paths, settings)
+        pairs = replace(pairs, fingerprint=fingerprint)
         write_store(directory, pairs)
     needed.check(pairs)
     return pairs
+
+
+def _digests(paths: Iterable[Path]) -> dict[str, str]:
+    found = dict[str, str]()
+    for path in paths:
+        try:
+            found[path.name] = digest_of(path)
+        except OSError as error:
+            raise _unreachable(path, error) from error
+    return found
 
 
 def _unreachable(path: Path, error: OSError) -> DataError:
@@ -226,14 +235,14 @@ def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tupl
 
 
 def _compile(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
-    problems, fingerprint = Problems(), dict[str, str]()
+    problems = Problems()
     builder = ForestBuilder(settings.ignored_keys, child_order=settings.child_order)
     rows: list[tuple[int, float | None, int, int]] = []  # label, similarity, file, line
     sentences: list[str | None] = []
     for number, path in enumerate(paths):
         before, label = (problems.count, len(rows)), label_of_file(path)
         no_trees: dict[tuple[str, str], list[int]] = {}  # what is there instead -> lines
-        for line, record in read_jsonl(path, problems, fingerprint):
+        for line, record in read_jsonl(path, problems):
             found = list(_record_problems(record, label, builder))
             for problem in found:
                 if _LOOKS in problem[0]:  # there may be thousands of one kind, which are said once
@@ -261,7 +270,7 @@ def _compile(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
         line=np.array(lines, np.int64),
         sentences=tuple(sentences),
         paths=paths,
-        fingerprint=fingerprint,
+        fingerprint={},
         ignored_keys=settings.ignored_keys,
         child_order=settings.child_order,
     )

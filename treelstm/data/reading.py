@@ -1,4 +1,4 @@
-"""The lines of a pair file: hashed while they are read, parsed strictly, of bounded size."""
+"""The lines of a pair file, parsed strictly, of bounded size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import sys
 import zlib
@@ -36,20 +35,6 @@ class Unreadable(UserError, ValueError):
         self.remedy = remedy
 
 
-class Hashed(io.FileIO):
-    """A file that is read once, from its start; `sha256` is that of the bytes read so far."""
-
-    def __init__(self, path: Path) -> None:
-        self.sha256 = hashlib.sha256()
-        with open_file(path) as file:
-            super().__init__(os.dup(file.fileno()))
-
-    def readinto(self, buffer: Any, /) -> int:
-        count = super().readinto(buffer) or 0
-        self.sha256.update(memoryview(buffer)[:count])
-        return count
-
-
 def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes; raises OSError if it is not a file that can be read."""
     with open_file(path) as file:
@@ -57,13 +42,13 @@ def digest_of(path: Path) -> str:
 
 
 def read_jsonl(
-    path: Path, problems: Problems, digests: dict[str, str], wanted: set[int] | None = None
+    path: Path, problems: Problems, wanted: set[int] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem.
 
     Lines that are not `wanted` are not parsed.
     """
-    for line, raw in read_lines(path, problems, digests):
+    for line, raw in read_lines(path, problems):
         try:
             if raw and not raw.isspace() and (wanted is None or line in wanted):
                 record = parse(raw)
@@ -74,20 +59,16 @@ def read_jsonl(
             problems.add(path, line, str(error), error.remedy)
 
 
-def read_lines(path: Path, problems: Problems, digests: dict[str, str]) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, which may be gzipped, with their numbers.
 
-    At the end, `digests` holds the SHA-256 of the very bytes that were read. A file that cannot be read
-    to its end, or whose next line is too long, becomes a problem.
+    A file that cannot be read to its end, or whose next line is too long, becomes a problem.
     """
     line = 0
     try:
-        with Hashed(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
+        with open_file(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
             for line, raw in enumerate(_lines(path, raw_file), 1):
                 yield line, raw
-            while raw_file.read(_CHUNK):
-                pass  # what gzip may leave unread at the end belongs to the digest
-            digests[path.name] = source.sha256.hexdigest()
     except Unreadable as error:
         problems.add(path, line + 1, str(error), error.remedy)
     except (EOFError, OSError, zlib.error) as error:

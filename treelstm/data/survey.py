@@ -94,7 +94,7 @@ def survey(pairs: Pairs) -> Survey:
         mine = mine[:: 1 + int(both[mine].sum()) // SURVEYED_NODES]
         sides = np.stack((roots[pairs.first[mine]], roots[pairs.second[mine]]), 1).tolist()
         wanted = dict(zip(pairs.line[mine].tolist(), sides, strict=True))
-        for line, record in read_jsonl(path, Problems(), {}, {*wanted}):
+        for line, record in read_jsonl(path, Problems(), {*wanted}):
             for side, root in zip(("ast1", "ast2"), wanted[line], strict=True):
                 if root not in seen:
                     seen.add(root)

@@ -78,7 +78,7 @@ class Source:
     def lines(self, path: Path | None = None) -> Iterator[tuple[int, str]]:
         """Number and text of each line, without its end; what is no text becomes a problem."""
         path = path or self.path
-        for line, raw in read_lines(path, self.problems, {}):
+        for line, raw in read_lines(path, self.problems):
             text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
             if odd := re.search("[\0\r\udc80-\udcff]", text):
                 byte = odd[0].encode(errors="surrogateescape").hex()
@@ -90,7 +90,7 @@ class Source:
     def whole(self, most_bytes: int = 4 * LINE_BYTES) -> bytes:
         """All bytes; none, and a problem, where they cannot be read or are too many."""
         before, parts, size = self.problems.count, list[bytes](), 0
-        for _, raw in read_lines(self.path, self.problems, {}):
+        for _, raw in read_lines(self.path, self.problems):
             parts.append(raw)
             size += len(raw)
             if size > most_bytes:
@@ -101,7 +101,7 @@ class Source:
     def values(self) -> Iterator[tuple[int, Any]]:
         """The JSON values of a file, one on each line or one document, with the line each begins on."""
         by_line = ".jsonl" in self.path.suffixes
-        for line, raw in read_lines(self.path, self.problems, {}):
+        for line, raw in read_lines(self.path, self.problems):
             if raw.isspace():
                 continue
             try:
