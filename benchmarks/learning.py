@@ -28,7 +28,7 @@ from typing import Any
 from corpus import REAL, REPOSITORY, workplace
 from treelstm import Config, Listener, load_corpus, load_encoder, load_pairs, write_sample
 from treelstm.data.pairs import Pairs
-from treelstm.evaluation import encoder_scorer, graded_correlation, retrieval, tfidf_scorer
+from treelstm.evaluation import encoder_scorer, graded_quality, retrieval, tfidf_scorer
 from treelstm.figures import distance_figure, history_figure
 from treelstm.history import best
 from treelstm.process import set_for_training
@@ -149,11 +149,11 @@ def sick(work: Path, directory: Path, seeds: list[int], vectors: str | None) -> 
     for name, settings in models.items():
         for seed in seeds:
             model = best_run(work, {**data, **settings, "seed": seed})
-            found = graded_correlation(
-                encoder_scorer(load_encoder(model), test).distance, test.similarity
+            distance = encoder_scorer(load_encoder(model), test).distance
+            found = graded_quality(distance, distance, test.similarity)
+            rows.setdefault(name, []).append(
+                [found[f"validation_{of}"] for of in ("pearson", "spearman")]
             )
-            assert found is not None
-            rows.setdefault(name, []).append([-found["pearson"], -found["spearman"]])
     table(["test Pearson", "test Spearman"], rows)
 
 

@@ -21,7 +21,7 @@ from treelstm.evaluation import (
     can_retrieve,
     distinct_trees,
     encoder_scorer,
-    graded_correlation,
+    graded_quality,
     interval,
     metrics_of,
     most_wrong,
@@ -248,10 +248,10 @@ def test_the_verdict_names_each_rival_by_what_the_intervals_say(pairs):
 
 def test_graded_similarity_is_correlated_where_it_is_given():
     distance, similarity = np.array([0.1, 0.5, 0.3, 0.9]), np.array([0.9, 0.2, np.nan, 0.1])
-    found = graded_correlation(distance, similarity)
-    assert found["spearman"] == spearmanr([0.1, 0.5, 0.9], [0.9, 0.2, 0.1])[0] == -1
-    assert -1 < found["pearson"] < -0.8
-    assert graded_correlation(distance, np.full(4, np.nan)) is None
+    found = graded_quality(distance, distance, similarity)
+    assert found["validation_spearman"] == -spearmanr([0.1, 0.5, 0.9], [0.9, 0.2, 0.1])[0] == 1
+    assert 0.8 < found["validation_pearson"] < 1
+    assert graded_quality(distance, distance, np.full(4, np.nan)).keys() == {"validation_mse"}
 
 
 KNOWN = [{"verb": "runs", "who": [{"name": "cat", "age": 1}, {"name": "dog", "age": 2}]}]

@@ -203,14 +203,15 @@ def metrics_of(scorer: PairScorer, pairs: Pairs) -> dict[str, float]:
     """The metrics of `history.IN_EVALUATION` if the pairs have both classes, and those of
     `history.OF_GRADED_PAIRS` if they have graded similarities, by name.
     """
-    found = scorer.metrics(pairs.label).to_dict() if pairs.has_classes else {}
-    names = [metric.name for metric in IN_EVALUATION] if pairs.has_classes else []
+    of_classes = scorer.metrics(pairs.label).to_dict() if pairs.has_classes else {}
+    found = {metric.name: of_classes[metric.name] for metric in IN_EVALUATION if of_classes}
     if pairs.has_grades:
         predicted = scorer.distance if scorer.similarity is None else scorer.similarity
         graded = graded_quality(scorer.distance, predicted, pairs.similarity)
-        found |= {metric.name: graded[metric.key] for metric in OF_GRADED_PAIRS}
-        names += [metric.name for metric in OF_GRADED_PAIRS][: 2 if scorer.similarity is None else 3]
-    return {name: found[name] for name in names}
+        if scorer.similarity is None:  # nothing says what the distances stand for
+            del graded["validation_mse"]
+        found |= {metric.name: graded[metric.key] for metric in OF_GRADED_PAIRS if metric.key in graded}
+    return found
 
 
 def interval(values: Array) -> tuple[float, float]:
@@ -316,22 +317,15 @@ def most_wrong(distance: Array, pairs: Pairs, count: int = 2) -> Array:
 
 def graded_quality(distance: Array, predicted: Array, similarity: Array) -> dict[str, float]:
     """How well distances [P] and the similarities that they stand for fit the pairs' own, by the keys of
-    an epoch's record; without correlations where all distances or all similarities are equal.
-    """
-    found = graded_correlation(distance, similarity) or {}
-    numbers = {f"validation_{name}": -found[name] for name in ("pearson", "spearman") if name in found}
-    return numbers | {"validation_mse": float(np.mean((predicted.astype(np.float64) - similarity) ** 2))}
-
-
-def graded_correlation(distance: Array, similarity: Array) -> dict[str, float] | None:
-    """Spearman's and Pearson's correlation of distance [P] with graded similarity [P]; -1 is perfect.
-
-    Pairs without a similarity (NaN) are left out. None if fewer than three remain, or all are equal.
+    an epoch's record. Correlations leave out pairs without a similarity (NaN); there are none where
+    fewer than three remain, or all distances or all similarities are equal.
     """
     from scipy.stats import pearsonr, spearmanr
 
-    given = ~np.isnan(similarity)
-    if given.sum() < 3 or np.ptp(similarity[given]) == 0 or np.ptp(distance[given]) == 0:
-        return None
+    given, found = ~np.isnan(similarity), dict[str, float]()
     both = distance[given].astype(np.float64), similarity[given]
-    return {"spearman": float(spearmanr(*both)[0]), "pearson": float(pearsonr(*both)[0])}
+    if given.sum() > 2 and all(np.ptp(each) for each in both):
+        found["validation_pearson"] = -float(pearsonr(*both)[0])
+        found["validation_spearman"] = -float(spearmanr(*both)[0])
+    found["validation_mse"] = float(np.mean((predicted.astype(np.float64) - similarity) ** 2))
+    return found

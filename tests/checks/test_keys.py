@@ -262,16 +262,16 @@ def test_ignored_keys_of_the_sample_get_no_warning(tmp_path):
 WORDS = ["a", "dog", "runs", "so", "fast"]
 HEADS = [2, 3, 0, 5, 3]
 FLAT: dict[str, Any] = {
-    "id, head": {"tokens": [{"id": k + 1, "word": w, "head": HEADS[k]} for k, w in enumerate(WORDS)]},
-    "nr, kapo": {"vortoj": [{"nr": k + 1, "vorto": w, "kapo": HEADS[k]} for k, w in enumerate(WORDS)]},
-    "id, parent": {
-        "nodes": [{"id": f"n{k + 1}", "parent": h and f"n{h}"} for k, h in enumerate(HEADS)]
+    "head": {"tokens": [{"id": k + 1, "word": w, "head": HEADS[k]} for k, w in enumerate(WORDS)]},
+    "kapo": {"vortoj": [{"nr": k + 1, "vorto": w, "kapo": HEADS[k]} for k, w in enumerate(WORDS)]},
+    "parentId": {
+        "nodes": [{"id": f"n{k + 1}", "parentId": h and f"n{h}"} for k, h in enumerate(HEADS)]
     },
-    "head": {"sentences": [[{"word": w, "head": h} for w, h in zip(WORDS, HEADS, strict=True)]]},
+    "HEAD": {"sentences": [[{"word": w, "HEAD": h} for w, h in zip(WORDS, HEADS, strict=True)]]},
     "children": {
         "nodes": [{"t": "M", "children": [1, 3]}, {"t": "E", "children": [2]}, {"v": "x"}, {"v": "y"}]
     },
-    "dependent, governor": {
+    "governor": {
         "dependencies": [{"dependent": k + 1, "governor": h, "dep": "x"} for k, h in enumerate(HEADS)]
     },
     "a list of parents": {"words": WORDS, "parents": HEADS},
@@ -290,7 +290,7 @@ def test_lists_that_name_heads_or_children_are_pointed_out_with_the_command_that
 
 
 def test_they_are_pointed_out_also_where_there_are_too_few_pairs_to_split(tmp_path):
-    data = write(tmp_path / "pairs", [FLAT["id, head"] | {"text": str(k)} for k in range(4)])
+    data = write(tmp_path / "pairs", [FLAT["head"] | {"text": str(k)} for k in range(4)])
     report = preflight(Config(data_dir=str(data), output_dir=str(tmp_path / "run")))
     found = [each.found for each in report.findings["Data content"]]
     assert len(found) == 2 and "too few to hold out" in found[0] and "a token list" in found[1]
@@ -302,8 +302,8 @@ def test_a_key_that_holds_now_a_list_now_a_number_links_nothing(tmp_path):
 
 
 ROOTS: dict[str, Any] = {
-    r"a token list with heads \(id, head\)": FLAT["id, head"]["tokens"],
-    r"a token list with heads \(head\)": FLAT["head"]["sentences"],
+    r"a token list with heads \(head\)": FLAT["head"]["tokens"],
+    r"a token list with heads \(HEAD\)": FLAT["HEAD"]["sentences"],
     r"a list of nodes with ids of children \(children\)": [*FLAT["children"]["nodes"], 0],
     "a tree in brackets": "(ROOT (S (NP dog)))",
     "a list of parents": "2 3 0 5 3",

@@ -30,7 +30,7 @@ def test_text_is_aligned_numbered_and_ends_with_the_next_command(base):
 
 def test_text_is_plain_ascii_where_the_terminal_has_no_utf8(base):
     text = as_text(preflight(healthy_config(base, base / "run", epochs=4)), "ascii")
-    assert text.isascii() and "  + ok " in text
+    assert text.isascii() and "  ? ok " in text
 
 
 def test_html_folds_passing_groups_and_opens_the_others(base):
@@ -63,7 +63,7 @@ def test_a_terminal_without_utf8_gets_ascii_from_the_real_command(base):
     words = [sys.executable, "-m", "treelstm", "preflight", "--data-dir", str(base / "nowhere")]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, capture_output=True, env=environment)
-    assert done.returncode == 3 and b"x error" in done.stdout and done.stdout.isascii()
+    assert done.returncode == 3 and b"? error" in done.stdout and done.stdout.isascii()
 
 
 def test_a_report_quotes_text_of_any_characters_and_needs_no_standard_output(base, monkeypatch):

@@ -18,7 +18,6 @@ WARNING: Final = "warning"  # the result may disappoint
 ERROR: Final = "error"  # training would fail
 
 _SYMBOLS: dict[Level, str] = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}  # least severe first
-_ASCII: dict[Level, str] = {OK: "+", NOTE: "-", WARNING: "!", ERROR: "x"}
 
 GROUPS = ("Dependencies", "Data files", "Data content", "Batches", "Model", "Resources",
           "Output directory", "Determinism")  # fmt: skip
@@ -99,19 +98,16 @@ def summary(report: Report) -> str:
 
 
 def as_text(report: Report, encoding: str | None = None) -> str:
-    """One aligned line per finding, the verdict and the next command; ASCII unless UTF-8 is possible."""
+    """One aligned line per finding, the verdict and the next command; ? for what `encoding` lacks."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"  # there may be no stdout
-    plain = not encoding.lower().replace("-", "").startswith("utf8")
-    marks = _ASCII if plain else _SYMBOLS
     lines = []
     for group, findings in report.findings.items():
         lines.append(f"{GROUPS.index(group) + 1} {group}")
         for f in findings:
             remedy = f". {f.remedy}." if f.remedy else ""
-            lines.append(f"  {marks[f.level]} {f.level:7}  {f.found.rstrip('.')}{remedy}")
+            lines.append(f"  {_SYMBOLS[f.level]} {f.level:7}  {f.found.rstrip('.')}{remedy}")
     lines += ["", summary(report), f"next: {next_command(report)}"]
-    text = shown("\n".join(lines))
-    return text.encode("ascii", "replace").decode() if plain else text
+    return shown("\n".join(lines)).encode(encoding, "replace").decode(encoding)
 
 
 def as_html(report: Report) -> str:

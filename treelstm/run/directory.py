@@ -315,11 +315,6 @@ def _set_aside_before(path: Path) -> list[Path]:
     return [path.parent / SUPERSEDED / copies[number] for number in sorted(copies)]
 
 
-def _best_when_ended(epoch: int, content: Commit) -> EpochRecord | None:
-    """The best epoch when this one ended."""
-    return best(content["history"][:epoch])
-
-
 def prune(output_dir: Path, keep: str | int, content: Commit) -> None:
     """Removes checkpoints that newer ones replace; call right after a commit.
 
@@ -337,7 +332,7 @@ def prune(output_dir: Path, keep: str | int, content: Commit) -> None:
     unfinished = [c for c in inside if not epochs or c > epochs[-1]]
     stale = [c for c in inside if c not in unfinished[-2:]]
     if keep != "all":
-        bests = [_best_when_ended(c.epoch, content) for c in epochs[-int(keep) :]]
+        bests = [best(content["history"][: c.epoch]) for c in epochs[-int(keep) :]]  # by then
         needed = {record["epoch"] for record in bests if record}
         stale += [c for c in epochs[: -int(keep)] if c.epoch not in needed]
     if not stale:
