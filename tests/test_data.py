@@ -107,10 +107,18 @@ LINE_FAULTS = {
     "not UTF-8": (lambda raw: b"\xff" + raw, r"not UTF-8 \(byte 1 of the line is 0xff\)"),
     "a list": (lambda raw: b"[1]", "not a JSON object"),
     "a deep label": (
-        lambda raw: raw.replace(b'"label": 0', b'"label": ' + b"[" * 99 + b"]" * 99),
+        lambda raw: raw.replace(b'"label": 0', b'"label": ' + b"[" * 9999 + b"]" * 9999),
         "label is a list, but the file's name says 0",
     ),
-    "deep": (put(b'"x": ' + b"[" * 50_000 + b"]" * 50_000), "nested deeper than Python reads JSON"),
+    "deep and cut": (
+        lambda raw: raw.strip()[:-1] + b', "x": ' + b"[" * 50_000,
+        r"not JSON \(Expecting value",
+    ),
+    "deep, with a key twice": (
+        put(b'"x": ' + b'{"a": ' * 50_000 + b'{"b": 1, "\\u0062": 2}' + b"}" * 50_000),
+        'the key "b" occurs twice in one object',
+    ),
+    "deep, with NaN": (put(b'"x": ' + b"[" * 50_000 + b"NaN" + b"]" * 50_000), "holds NaN, which"),
     "a key twice in two spellings": (put(b'"x": 1, "\\u0078": 1'), 'the key "x" occurs twice'),
     "a key twice": (put(b'"label": 0, "label": 0'), 'the key "label" occurs twice in one object'),
     "a key twice in a tree": (

@@ -8,8 +8,10 @@ import copy
 import dataclasses
 import datetime
 import decimal
+import inspect
 import json
 import pickle
+import sys
 import unicodedata
 from pathlib import Path
 from types import MappingProxyType
@@ -25,13 +27,13 @@ from hypothesis import strategies as st
 from runs import copy as copied
 
 from treelstm import (
+    evaluate,
     export_encoder,
     import_encoder,
     load_encoder,
     load_pairs,
     train,
 )
-from treelstm.data.pairs import DataError
 from treelstm.data.reading import digest_of
 from treelstm.explanation import explain
 from treelstm.model.vectors import Vectors
@@ -272,6 +274,9 @@ def test_mappings_are_nodes_and_sequences_are_lists():
     assert {type(symbol) for symbol in compile_forest(others).symbols} == {str}
 
 
+DEPTHS = [330, 496, 990, 1_100, 20_000]
+
+
 def deep(depth: int, leaf: str = "x") -> dict[str, Any]:
     node: dict[str, Any] = {"k": leaf}
     for level in range(depth):
@@ -279,15 +284,24 @@ def deep(depth: int, leaf: str = "x") -> dict[str, Any]:
     return node
 
 
-def test_a_line_nested_deeper_than_python_reads_json_is_named(tmp_path):
-    texts = ['{"c": [' * depth + '{"k": "x"}' + "]}" * depth for depth in (100, 20_000)]
-    line = '{{"similarity": 1, "ast1": {{"ast": {}}}, "ast2": {{"ast": {{"k": "x"}}}}}}\n'
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(map(line.format, texts)))
-    with pytest.raises(DataError, match=r"jsonl:2: nested deeper than Python reads JSON\. Repair"):
-        load_pairs(tmp_path, objective=None)
-    path.write_text(line.format(texts[0]))
-    assert load_pairs(tmp_path, objective=None).forest.tree_heights.max() == 100
+@pytest.mark.parametrize("limit", [300, 20_000])
+def test_a_tree_of_any_depth_is_read_at_any_limit_of_recursion(tmp_path, limit):
+    lines = []
+    for depth in DEPTHS:
+        text = '{"c": [' * depth + '{"k": "é\\u00e9"}' + "]}" * depth
+        lines.append(
+            f'{{"similarity": 1, "ast1": {{"ast": {text}}}, "ast2": {{"ast": {{"k": "x"}}}}}}\n'
+        )
+    (tmp_path / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    before, height = sys.getrecursionlimit(), len(inspect.stack())
+    sys.setrecursionlimit(height + limit)
+    try:
+        pairs = load_pairs(tmp_path, objective=None)
+    finally:
+        sys.setrecursionlimit(before)
+    assert pairs.forest.tree_heights[pairs.first].tolist() == DEPTHS
+    again = load_pairs(tmp_path, objective=None)  # from the compiled corpus
+    assert again.content_digest == pairs.content_digest
 
 
 def test_a_deep_tree_goes_everywhere(tmp_path):
@@ -304,6 +318,20 @@ def test_a_deep_tree_goes_everywhere(tmp_path):
     why = explain(encoder, forest, [0, 1])
     assert "y" in explanation_table(why).data and why.distance > 0
     pair_figure(forest, [0, 1], ["k"], ["first", "second"])
+
+
+def test_a_run_on_deep_trees_trains_and_is_evaluated(tmp_path):
+    texts = ['{"c": {"k": "n", "c": [' * (500 + k) + '{"k": "x"}' + "]}}" * (500 + k) for k in range(3)]
+    for name in ("training", "validation"):
+        (tmp_path / name).mkdir()
+        for label, stem, ends in ((1, "positive", (0, 1)), (0, "negative", (0, 2))):
+            one, two = (f'{{"ast": {texts[k]}}}' for k in ends)
+            line = f'{{"label": {label}, "ast1": {one}, "ast2": {two}}}\n'
+            (tmp_path / name / f"{stem}_pairs.jsonl").write_text(line)
+    config = tiny_config(tmp_path, tmp_path / "run", epochs=1)
+    assert train(config).finished
+    encoder = load_encoder(tmp_path / "run" / "final_model.pt")
+    assert evaluate(encoder, load_pairs(tmp_path / "validation")).roc_auc == 1
 
 
 def numbered(data: Path, number: Any) -> Path:

@@ -235,7 +235,7 @@ def test_code_without_positions_gets_no_advice(tmp_path):
     assert not warned(tmp_path, code(lambda node, source: {}))
 
 
-def test_ignored_keys_that_occur_are_listed_with_their_commonest_texts(tmp_path):
+def test_ignored_keys_that_occur_are_listed_and_labels_among_them_are_pointed_out(tmp_path):
     draw = random.Random(3)
 
     def tree(depth: int) -> Tree:
@@ -246,9 +246,15 @@ def test_ignored_keys_that_occur_are_listed_with_their_commonest_texts(tmp_path)
             "children": [tree(depth - 1) for _ in range(2)],
         }
 
-    found = [each.found for each in findings(tmp_path, [tree(3) for _ in range(20)])]
-    listed = r'"category" \(300 nodes, 4 texts: N, \w+, \w+\); not found: plena_vorto'
-    assert any(re.search(listed, each) for each in found)
+    found = findings(tmp_path, [tree(3) for _ in range(20)])
+    assert any('"category" (300 nodes, 4 texts); not found: plena_vorto' in each.found for each in found)
+    (warning,) = (each for each in found if each.level == WARNING)
+    said = (
+        'the ignored key "category" looks like content: 4 texts, such as N.* of which 47% have no other'
+    )
+    assert re.search(said, warning.found)
+    kept = "ignored_keys=('plena_vorto', 'parse_status', 'parse_error', 'parse_statistics')"
+    assert kept in warning.remedy
 
 
 def test_ignored_keys_of_the_sample_get_no_warning(tmp_path):
@@ -354,6 +360,32 @@ def test_texts_that_occur_composed_and_decomposed_are_named(tmp_path, text):
     assert finding.found.startswith("1 texts occur composed (NFC) and decomposed (NFD)")
     assert f'1 of "word", such as word={text}' in finding.found
     assert not warned(tmp_path / "pairs", [{"word": texts[k % 2], "n": str(k)} for k in range(12)])
+
+
+HIDDEN: dict[str, tuple[Callable[[random.Random], Tree], bool]] = {
+    "labels beside positions": (
+        lambda draw: {"category": draw.choice(("NP", "VP", "S")), "start": draw.randrange(99)}, True
+    ),
+    "labels alone": (lambda draw: {"category": draw.choice(("NP", "VP", "S"))}, True),
+    "surface forms": (
+        lambda draw: {"plena_vorto": (stem := draw.choice("abcd")) + "o", "stem": stem}, False
+    ),
+    "statistics": (lambda draw: {"parse_statistics": {"words": draw.randrange(9)}, "w": "a"}, False),
+    "a flag": (
+        lambda draw: {
+            "parse_status": draw.choice(("success",) * 9 + ("failed",)), "w": draw.choice("abc")
+        },
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_an_ignored_key_is_called_content_if_nodes_have_no_other_text(tmp_path, kind):
+    make, content = HIDDEN[kind]
+    draw = random.Random(5)
+    trees = [{"n": str(k), "kids": [make(draw) for _ in range(4)]} for k in range(30)]
+    assert any("looks like content" in each.found for each in warned(tmp_path, trees)) == content
 
 
 @pytest.mark.parametrize("given", ["python", ["python"], ("lineno", "python")])

@@ -35,7 +35,7 @@ from treebanks import (
 import treelstm
 from treelstm.commands import main
 from treelstm.data.pairs import DataError
-from treelstm.data.readers.formats import iterate_trees, write_trees
+from treelstm.data.readers.formats import as_json, iterate_trees
 
 
 def write(path, text):
@@ -197,7 +197,7 @@ def test_gold_labels_are_the_tree_s_and_not_inside_unless_asked(tmp_path):
     assert trees[0].sentence == "It 's ( good"
 
 
-def test_brackets_of_any_depth_are_read_and_drawn_and_refused_where_json_cannot_hold_them(tmp_path):
+def test_brackets_of_any_depth_are_read_written_and_drawn(tmp_path):
     text = ["(X " * depth + "(Y y)" + ")" * depth for depth in (100_000, 3000)]
     deep, drawn = treelstm.read_trees(write(tmp_path / "a.mrg", "\n".join(text)))
     node, depth = deep.ast, 0
@@ -205,9 +205,16 @@ def test_brackets_of_any_depth_are_read_and_drawn_and_refused_where_json_cannot_
         (node,), depth = node["children"], depth + 1
     assert (node, depth) == ({"tag": "Y", "form": "y"}, 100_000)
     assert str(drawn).endswith("... 2,941 more nodes")
-    with pytest.raises(DataError, match=r"a\.mrg: line 1: the tree .* deeper than Python writes JSON"):
-        write_trees(tmp_path / "a.jsonl", [deep])
-    assert not (tmp_path / "a.jsonl").exists()
+    assert as_json(drawn.ast).count(b'"tag"') == 3001
+
+
+def test_json_of_deep_trees_is_that_of_shallow_ones():
+    shallow = {"a": [{"b": [1, "ü", None, True]}, [], {}, [{"c": 1.5}]], "d": {}}
+    deep = shallow
+    for _ in range(1500):
+        deep = {"k": [deep, "x"], "l": 1}
+    opening, closing = '{"k": [' * 1500, ', "x"], "l": 1}' * 1500
+    assert as_json(deep).decode() == opening + as_json(shallow).decode() + closing
 
 
 @pytest.mark.parametrize(

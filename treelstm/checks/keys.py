@@ -25,7 +25,7 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     yield from flat
     if not flat:
         positions = bookkeeping(found)
-        yield _ignored(found, pairs, read)
+        yield from _ignored(found, pairs, read)
         if positions:
             yield _positions(found, positions, pairs, read)
         yield from _numbers(found, positions, read)
@@ -42,19 +42,28 @@ def token_lists(found: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
 
 
-def _ignored(found: Survey, pairs: Pairs, read: str) -> Finding:
-    """What is left out, so that one sees whether it is what the model should tell apart."""
+def _ignored(found: Survey, pairs: Pairs, read: str) -> Iterator[Finding]:
+    """What is left out, and whether it is all that nodes say."""
     said, missing = list[str](), list[str]()
     for key in pairs.ignored_keys:
-        values = [value for node in found.nodes if (value := node.content.get(key)) not in (None, [])]
-        texts = Counter(value for value in values if isinstance(value, str))
-        if values:
-            common = ", ".join(text for text, _ in texts.most_common(3)) or "no texts"
-            said.append(f'"{key}" ({len(values):,} nodes, {len(texts):,} texts: {common})')
+        nodes = [node.content for node in found.nodes if node.content.get(key) not in (None, [])]
+        texts = Counter(node[key] for node in nodes if isinstance(node[key], str))
+        if nodes:
+            said.append(f'"{key}" ({len(nodes):,} nodes, {len(texts) or "no"} texts)')
         else:
             missing.append(key)
-    text = f"ignored keys {read}: {'; '.join(said) or 'none'}"
-    return Finding(OK, text + (f"; not found: {', '.join(missing)}" if missing else ""))
+        others = ([v for k, v in node.items() if k not in found.ignored] for node in nodes)
+        alone = sum(not any(isinstance(value, str) for value in each) for each in others)
+        if 1 < len(texts) <= texts.total() / 2 and alone >= max(10, 0.2 * len(nodes)):
+            common = ", ".join(text for text, _ in texts.most_common(4))
+            text = (
+                f'the ignored key "{key}" looks like content: {len(texts):,} texts, such as {common}, '
+                f"on {len(nodes):,} nodes {read}, of which {alone / len(nodes):.0%} have no other text"
+            )
+            left = tuple(each for each in pairs.ignored_keys if each != key)
+            yield Finding(WARNING, text, f"If the model should see it, set ignored_keys={left}")
+    text = f"ignored keys {read}: {', '.join(said) or 'none'}"
+    yield Finding(OK, text + (f"; not found: {', '.join(missing)}" if missing else ""))
 
 
 def _positions(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Finding:

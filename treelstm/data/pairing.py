@@ -82,7 +82,7 @@ def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[K
             remedy = "Add it; of code it is the name of a function, in CoNLL-U a comment: # label = ..."
             problems.add(tree.file, tree.line, f"the tree {tree.id} has no label", remedy)
         said = {"sentence": tree.sentence, "source_file": tree.source_file, "sentence_id": tree.id}
-        part = as_json(tree, {**said, "ast": tree.ast})
+        part = as_json({k: v for k, v in said.items() if v is not None} | {"ast": tree.ast})
         label, sentence = tree.label or "", tree.sentence or ""
         found.append(Known(tree.id, label, sentence, tree.source_file, b"", part))
     if problems.count:

@@ -10,12 +10,14 @@ import json
 import math
 import re
 import sys
+import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from treelstm.data.pairs import Problems
 from treelstm.errors import UserError
@@ -23,6 +25,7 @@ from treelstm.files import open_file
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
+_Result = TypeVar("_Result")
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)")  # 1: half of one
 REPAIR = "Repair or remove the line"
 
@@ -98,7 +101,10 @@ def parse(raw: bytes) -> Any:
     """
     try:
         text = raw.decode()
-        content = _DECODER.decode(text)
+        try:
+            content = _DECODER.decode(text)
+        except RecursionError:  # at a depth that depends on the version of Python and on the caller
+            content = deeply(partial(_DECODER.decode, text))
     except Unreadable:
         raise
     except UnicodeDecodeError as error:
@@ -117,6 +123,18 @@ def parse(raw: bytes) -> Any:
                 found = f"holds \\{half.lower()}, half of a character (a lone surrogate)"
                 raise Unreadable(found, "Cut texts between characters, or remove the line")
     return content
+
+
+def deeply(work: Callable[[], _Result]) -> _Result:
+    """What a recursive function returns, in a thread whose stack holds 200,000 of its levels."""
+    size, limit = threading.stack_size(2**27), sys.getrecursionlimit()
+    sys.setrecursionlimit(200_000)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(work).result()
+    finally:
+        sys.setrecursionlimit(limit)
+        threading.stack_size(size)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from treelstm.data.pairs import DataError, Problems, data_error
+from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.brackets import read_brackets
 from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu
@@ -21,6 +21,7 @@ from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza
 from treelstm.data.readers.pointers import read_parents
 from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
+from treelstm.data.reading import deeply
 from treelstm.errors import UserError
 from treelstm.files import whole_file
 from treelstm.plain import shown
@@ -135,10 +136,10 @@ def _told(source: Source) -> str | None:
 
 
 def write_trees(path: Path, trees: Iterable[Tree]) -> int:
-    """Writes one JSON object a line; how many. Raises as `write_lines`, and as `as_json`."""
+    """Writes one JSON object a line; how many. Raises as `write_lines`."""
     keys = ("id", "sentence", "label", "source_file", "ast")
-    values = ((tree, {key: getattr(tree, key) for key in keys}) for tree in trees)
-    return write_lines(path, (as_json(tree, value) for tree, value in values))
+    rows = ({k: v for k in keys if (v := getattr(tree, k)) is not None} for tree in trees)
+    return write_lines(path, map(as_json, rows))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
@@ -155,11 +156,10 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     return count
 
 
-def as_json(tree: Tree, value: dict[str, Any]) -> bytes:
-    """JSON of what is said of a tree, without None; raises DataError where it is nested too deep."""
+def as_json(value: Any) -> bytes:
+    """JSON of an AST of any depth."""
+    dumps = partial(json.dumps, value, ensure_ascii=False)
     try:
-        said = {key: each for key, each in value.items() if each is not None}
-        return json.dumps(said, ensure_ascii=False).encode()
+        return dumps().encode()
     except RecursionError:
-        found = f"line {tree.line}: the tree {tree.id} is nested deeper than Python writes JSON"
-        raise data_error(tree.file, found, "Leave it out") from None
+        return deeply(dumps).encode()
