@@ -521,7 +521,7 @@ def test_graded_pairs_need_a_similarity_on_the_scale_by_file_and_line(data, tmp_
 
 def test_the_ranking_objective_needs_similar_pairs_only(data, tmp_path):
     (data / "training" / "negative_pairs.jsonl").unlink()
-    with pytest.raises(DataError, match="Both classes are needed"):
+    with pytest.raises(DataError, match="objective='contrastive' needs"):
         load_pairs(data / "training")
     settings = {"objective": "ranking", "validation_dir": None, "validation_fraction": 0.25}
     record = train(tiny_config(data, tmp_path / "run", **settings)).epochs[-1]

@@ -373,7 +373,7 @@ def same_tree(pairs: list[Any]) -> list[Any]:
         ("graded", equal, SCALE, r"from 3 to 3\..*not all equally similar"),
         ("graded", None, f"{SCALE} --best-by validation_roc_auc", "do not give.*validation_pearson"),
         ("graded", None, f"{SCALE} --best-by pearson", "no such number.*validation_pearson"),
-        ("positive", None, "", r"negative_pairs\.jsonl: no such file.*Both classes are needed"),
+        ("positive", None, "", r"negative_pairs\.jsonl: no such file.*'contrastive' needs"),
         ("positive", None, SCALE, r"positive_pairs\.jsonl:1: similarity is 0\.\d+, and \d+ more"),
         ("positive", same_tree, "--objective ranking", "no similar pair of two different trees"),
         ("positive", None, "--objective ranking --best-by validation_roc_auc", "do not give"),

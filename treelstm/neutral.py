@@ -36,15 +36,7 @@ class _Flag(NamedTuple):
 def _attribute(path: str, neutral: Any) -> _Flag:
     home, _, name = path.rpartition(".")
     holder = attrgetter(home)(torch)
-    return _Flag(
-        f"torch.{path}", lambda: getattr(holder, name), partial(setattr, holder, name), (neutral,)
-    )
-
-
-def _matmul_precision() -> str | None:
-    with suppress(RuntimeError):  # torch's newer flags are used, and torch then refuses to answer
-        return torch.get_float32_matmul_precision()
-    return None
+    return _Flag(path, partial(getattr, holder, name), partial(setattr, holder, name), (neutral,))
 
 
 def _precision(backend: str) -> _Flag:
@@ -54,32 +46,30 @@ def _precision(backend: str) -> _Flag:
     def restore(value: str) -> None:
         put(backend, "matmul", "none" if value == get(backend, "all") else value)
 
-    name = f"torch.backends.{backend}.matmul.fp32_precision"
+    name = f"backends.{backend}.matmul.fp32_precision"
     return _Flag(name, partial(get, backend, "matmul"), restore, ("ieee", "none"))
 
 
+def _matmul_precision() -> str | None:
+    with suppress(RuntimeError):  # torch's newer flags are used, and torch then refuses to answer
+        return torch.get_float32_matmul_precision()
+    return None
+
+
+def _anomaly() -> tuple[bool, bool]:
+    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+
+
+_PRECISION = "set_float32_matmul_precision"
+_MODE = torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
+_ANOMALY = _anomaly, lambda value: torch.set_anomaly_enabled(*value)
 _FLAGS = (
-    _Flag("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype, (torch.float32,)),
-    _Flag(
-        "torch.set_float32_matmul_precision",
-        _matmul_precision,
-        torch.set_float32_matmul_precision,
-        ("highest", None),
-    ),
+    _Flag("set_default_dtype", torch.get_default_dtype, torch.set_default_dtype, (torch.float32,)),
+    _Flag(_PRECISION, _matmul_precision, torch.set_float32_matmul_precision, ("highest", None)),
     _precision("cuda"),
     _precision("mkldnn"),
-    _Flag(
-        "torch.use_deterministic_algorithms",
-        torch.get_deterministic_debug_mode,
-        torch.set_deterministic_debug_mode,
-        (0,),
-    ),
-    _Flag(
-        "torch.autograd.set_detect_anomaly",
-        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
-        lambda value: torch.set_anomaly_enabled(*value),
-        ((False, True), (False, False)),
-    ),
+    _Flag("use_deterministic_algorithms", *_MODE, (0,)),
+    _Flag("autograd.set_detect_anomaly", *_ANOMALY, ((False, True), (False, False))),
     _attribute("backends.mkldnn.enabled", True),
     _attribute("backends.mkldnn.deterministic", False),
     _attribute("backends.cuda.matmul.allow_bf16_reduced_precision_reduction", True),
@@ -145,7 +135,7 @@ def require_neutral() -> None:
     for flag in _FLAGS:
         if (found := flag.get()) not in flag.neutral:
             remedy = "Resume from the last commit, and set it before or after the run"
-            _refuse(f"{flag.name} was set to {found} while the run went on", remedy)
+            _refuse(f"torch.{flag.name} was set to {found} while the run went on", remedy)
 
 
 def require_denormals() -> None:

@@ -32,6 +32,8 @@ from treelstm.trees.vocabulary import Vocabulary
 
 _ENDINGS = (".jsonl", ".jsonl.gz")
 _LOOKS = "expected a JSON object: it looks like"
+# The files that an objective needs where there is no pairs.jsonl; any others can do with one of them.
+_STEMS = {"contrastive": ["positive_pairs", "negative_pairs"], "ranking": ["positive_pairs"]}
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
@@ -112,15 +114,6 @@ class Needed:
     @classmethod
     def by(cls, config: Config) -> Self:
         return cls(config.objective, config.similarity_low, config.similarity_high)
-
-    def lacking(self, stems: Iterable[str]) -> str | None:
-        """The stem of a file that is missing, when these are there."""
-        if "pairs" in stems or (self.objective in ("graded", None) and stems):
-            return None
-        needed = ["positive_pairs", "negative_pairs"][: 1 if self.objective == "ranking" else 2]
-        if self.objective in ("graded", None):
-            needed = ["pairs"]
-        return next((stem for stem in needed if stem not in stems), None)
 
     def check(self, pairs: Pairs, holds: str = "holds") -> None:
         """Raises DataError where pairs lack a label or a similarity, or have too little to learn from.
@@ -223,12 +216,12 @@ def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tupl
         other = next(paths[0].name for stem, paths in found.items() if stem != "pairs")
         remedy = "Keep pairs.jsonl, or the files of the two classes"
         problems.add(found["pairs"][0], 0, f"{other} is there too", remedy)
-    if lacking := needed.lacking(found):
-        remedy = {
-            "contrastive": "Both classes are needed: add it, or pairs.jsonl with labels",
-            "ranking": 'objective="ranking" needs it: add it, or pairs.jsonl with labels',
-        }.get(needed.objective or "", "Add it, with a label or a similarity for each pair")
-        problems.add(names[lacking][0], 0, f"no such file, nor {_ENDINGS[1]}", remedy)
+    stems = _STEMS.get(needed.objective or "", ["pairs"])
+    missing = [stem for stem in stems if stem not in found]
+    if missing and "pairs" not in found and not (found and stems == ["pairs"]):
+        text = f"no such file, nor {_ENDINGS[1]}, which objective={needed.objective!r} needs"
+        remedy = "Add it, or pairs.jsonl with a label or a similarity for each pair"
+        problems.add(names[missing[0]][0], 0, text, remedy)
     if problems.count:
         raise DataError(problems)
     return tuple(paths[0] for paths in found.values())
