@@ -17,7 +17,7 @@ from treelstm import preflight, train
 from treelstm.checks.report import ERROR, WARNING, as_text
 
 
-@fault("Batches", WARNING, r"batch_size=500, but there are 100 training pairs: one step per epoch")
+@fault("Batches", WARNING, r"batch_size=500 for 100 training pairs: one step an epoch")
 def test_batch_larger_than_corpus(base, config, patch):
     shutil.rmtree(base / "run")
     return dataclasses.replace(config, batch_size=500)

@@ -31,11 +31,7 @@ def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]
     if corpus is None:
         return
     verified, began = 0, time.monotonic()
-    try:
-        checkpoints = list_checkpoints(directory)
-    except UnreadableCheckpoint as error:
-        yield Finding(ERROR, str(error), "Make it readable")
-        return
+    checkpoints = list_checkpoints(directory)
     for number, checkpoint in enumerate(reversed(checkpoints)):
         if time.monotonic() - began > _SECONDS:
             yield Finding(NOTE, f"{len(checkpoints) - number} older checkpoint(s) were not read")
@@ -84,11 +80,7 @@ def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
         aside = f" and moves {count} checkpoint(s) to superseded/" if count else ""
         yield Finding(OK, f"resume=None starts from scratch{aside}")
         return
-    try:
-        start = starting_point(config.output_path, config.resume)
-    except CheckpointError as error:
-        yield Finding(ERROR, str(error), "Name another checkpoint, or choose a new output_dir")
-        return
+    start = starting_point(config.output_path, config.resume)
     if start is None:
         yield Finding(OK, f'resume="auto" starts from scratch: no checkpoint in {config.output_path}')
         return

@@ -3,6 +3,7 @@
 Each check is a function from the settings (and what earlier groups loaded) to findings.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -37,7 +38,8 @@ def preflight(config: Config, quick: bool = False) -> Report:
 def _failure(error: Exception) -> Finding:
     """Whatever went wrong, a report that names it is of more use than a traceback."""
     if isinstance(error, UserError):
-        return Finding(ERROR, str(error))
+        found, *remedy = re.split(r"\.\s", str(error).removesuffix("."), maxsplit=1)
+        return Finding(ERROR, found, *remedy)
     text = f"a check failed with {type(error).__name__}: {error}"
     return Finding(ERROR, text, "Training would fail in the same way: correct its cause")
 

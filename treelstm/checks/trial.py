@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from treelstm.checks.report import ERROR, OK, WARNING, Finding, Level, Report, judged
-from treelstm.config import Config, ConfigError
+from treelstm.config import Config
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
@@ -24,7 +24,7 @@ from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, new_changes
 from treelstm.run.directory import starting_point
-from treelstm.run.state import Run, SettingsChanged, new_run, state_of
+from treelstm.run.state import Run, new_run, norm, state_of
 from treelstm.run.step import train_step
 from treelstm.sealed import CheckpointError, sealed
 from treelstm.trees.forest import Array
@@ -60,8 +60,7 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         remedy = "Set a larger batch_size; are all trees equal, or labelled similar to each other?"
         yield judged(text, high == 0, ERROR, remedy)
     if config.batch_size > len(pairs):
-        there = f"there are {len(pairs)} training pairs: one step per epoch"
-        text = f"batch_size={config.batch_size}, but {there}"
+        text = f"batch_size={config.batch_size} for {len(pairs)} training pairs: one step an epoch"
         yield Finding(WARNING, text, "Set a smaller batch_size")
 
 
@@ -74,11 +73,7 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
         )
         yield Finding(ERROR, text, "Set smaller sizes of the model or a smaller batch_size")
         return
-    try:
-        run = new_run(config, corpus)
-    except (SettingsChanged, CheckpointError, ConfigError) as error:
-        yield Finding(ERROR, str(error), "Correct the setting that it names")
-        return
+    run = new_run(config, corpus)
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
     yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
     if run.encoder.vectors is not None:
@@ -87,10 +82,7 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     train_step(run, order, run.corpus.vocabulary.ids(corpus.training.forest.symbols))
     loss = float(run.epoch_sums[0]) / len(order)
     gradients = {name: parameter.grad for name, parameter in run.encoder.named_parameters()}
-    finite = math.isfinite(loss) and all(
-        gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
-    )
-    if not finite:
+    if not math.isfinite(loss + norm(each for each in gradients.values() if each is not None)):
         names = " or ".join((*run.objective.settings, "learning_rate"))
         text = f"the first step gives a loss of {loss} or gradients that are not finite"
         yield Finding(ERROR, text, f"Lower {names}; look for damaged weights in start_from")
