@@ -26,8 +26,9 @@ from treelstm import (
     train,
 )
 from treelstm.config import ConfigError, EncoderSettings
+from treelstm.data.pairs import DataError
 from treelstm.model.encoder import TreeEncoder
-from treelstm.model.vectors import Vectors, VectorsError, read_vectors
+from treelstm.model.vectors import Vectors, read_vectors
 from treelstm.run.state import SettingsChanged
 from treelstm.sealed import DamagedCheckpoint, read_sealed, write_sealed
 from treelstm.trees.builder import compile_forest
@@ -98,20 +99,20 @@ def test_what_all_words_share_is_taken_out(tmp_path):
     ids=["short", "a text", "a word alone", "NaN", "too large", "Latin-1", "empty"],
 )
 def test_a_file_that_holds_something_else_is_refused_by_line(tmp_path, text, message):
-    with pytest.raises(VectorsError, match=message):
+    with pytest.raises(DataError, match=message):
         read(tmp_path / "v.txt", text)
 
 
 def test_missing_files_pipes_and_arrays_of_another_kind_are_refused(tmp_path):
-    with pytest.raises(VectorsError, match=r"none\.txt cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"none\.txt:1: cannot be read after line 0 \(No such file"):
         read_vectors(tmp_path / "none.txt")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(VectorsError, match="a named pipe, expected a file"):
+    with pytest.raises(DataError, match="a named pipe, expected a file"):
         read_vectors(tmp_path / "pipe")
     (tmp_path / "b.txt").write_text("a\nb\n")
     for array in (np.zeros((3, 2)), np.zeros(2), np.zeros((2, 2), int), np.array([{}, {}])):
         np.save(tmp_path / "b.npy", array, allow_pickle=True)
-        with pytest.raises(VectorsError, match=r"b\.npy (holds .*expected one vector|is damaged)"):
+        with pytest.raises(DataError, match=r"b\.npy: (holds .*expected one vector|cannot be read)"):
             read_vectors(tmp_path / "b.npy")
 
 
@@ -253,7 +254,7 @@ def test_senseless_vectors_in_a_sealed_commit_are_refused_by_name(
         ({}, "ok", r"\d+ of the \d+ values of radiko in training have one of the \d+ vectors"),
         ({"vectors_keys": "tipo"}, "warning", "0 of the .* values of tipo in training"),
         ({"vectors_keys": "nothing"}, "warning", "0 of the 0 values of nothing"),
-        ({"vectors": "none.txt"}, "error", r"none\.txt cannot be read"),
+        ({"vectors": "none.txt"}, "error", r"none\.txt:1: cannot be read"),
     ],
 )
 def test_preflight_tells_how_many_words_have_a_vector(tiny, roots, tmp_path, settings, level, text):

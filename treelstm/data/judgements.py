@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from treelstm.config import did_you_mean
 from treelstm.data.pairs import DataError, Problems, data_error
-from treelstm.data.readers.source import Source
+from treelstm.data.reading import read_text
 from treelstm.errors import UserError
 
 # Names of columns that are known, without capitals and signs: first, second, similarity, label.
@@ -50,7 +50,7 @@ def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:
         PairingError: there are no such columns.
     """
     problems, pairs = Problems(), list[tuple[Known, Known, list[float]]]()
-    lines = [f"{text}\n" for _, text in Source(path, path.name, problems, Counter()).lines()]
+    lines = [f"{text}\n" for _, text in read_text(path, problems)]
     tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # there, quotes are text
     reader = csv.reader(lines, **(tabs if "\t" in "".join(lines[:1]) else {}))
     try:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from treelstm.data.pairs import Problems
 from treelstm.errors import UserError
 from treelstm.files import open_file
+from treelstm.plain import shown
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
@@ -77,7 +78,19 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
     except (EOFError, OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         found = f"cannot be read after line {line} ({reason})"
-        problems.add(path, line + 1, found, "The file is truncated or damaged; copy it again")
+        problems.add(path, line + 1, found, "Make it readable, or copy it again if it is damaged")
+
+
+def read_text(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
+    """Number and text of each line, without its end; what is no text becomes a problem."""
+    for line, raw in read_lines(path, problems):
+        text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
+        if odd := re.search("[\0\r\udc80-\udcff]", text):
+            byte = odd[0].encode(errors="surrogateescape").hex()
+            found = f"not UTF-8 text (character {odd.start() + 1} of the line is 0x{byte})"
+            problems.add(path, line, found, "Save the file as UTF-8 text")
+            text = shown(text)
+        yield line, text
 
 
 def _lines(path: Path, raw_file: BinaryIO) -> Iterator[bytes]:

@@ -1,9 +1,8 @@
 """Pretrained vectors of words, such as GloVe's or word2vec's: read from a file, found by symbol."""
 
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -11,18 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treelstm.errors import UserError
+from treelstm.data.pairs import DataError, Problems
+from treelstm.data.reading import read_text
 from treelstm.files import open_file
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of, value_of
 
 STATE = {"vector_table", "vector_words"}  # names in an encoder's state dict
 SCALE = 0.15  # root mean square of embeddings before training; a node adds up several symbols
-_LINE_BYTES = 2**20  # the longest line that is read
-
-
-class VectorsError(UserError, ValueError):
-    """A file of vectors cannot be used; says where, what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +59,23 @@ def read_vectors(path: Path) -> Vectors:
     mean square that drawn embeddings have.
 
     Raises:
-        VectorsError: a file cannot be read, or holds something else; names the line.
+        DataError: a file cannot be read, or holds something else; names the line.
     """
-    try:
-        if path.suffix == ".npy":
-            words = [word for _, word in _lines(path.with_suffix(".txt"))]
-            with open_file(path) as file:
-                table = np.lib.format.read_array(file, allow_pickle=False)
-        else:
-            words, table = _text(path)
-        if table.ndim != 2 or table.dtype.kind != "f" or len(table) != len(words) or not table.size:
-            expected = f"one vector of floats for each of {len(words):,} words"
-            found = f"{table.dtype} numbers of shape {list(table.shape)}"
-            raise VectorsError(f"{path} holds {found}, expected {expected}. Write it again.")
-    except OSError as error:
-        remedy = "Set vectors to a file that you may read"
-        raise VectorsError(f"{path} cannot be read ({error.strerror or error}). {remedy}.") from error
-    except (ValueError, EOFError) as error:
-        if isinstance(error, VectorsError):
-            raise
-        raise VectorsError(f"{path} is damaged ({error}). Write it again.") from error
-    with np.errstate(over="ignore"):
-        bad = np.flatnonzero(~np.isfinite(table.astype(np.float32)).all(axis=1))
-    if len(bad):
-        found = f"the vector of {words[bad[0]]!r} holds a number that is not finite"
-        raise VectorsError(f"{path}: {found}. Correct or remove it.")
+    problems = Problems()
+    words, table = _array(path, problems) if path.suffix == ".npy" else _text(path, problems)
+    if table.ndim != 2 or table.dtype.kind != "f" or len(table) != len(words) or not table.size:
+        expected = f"one vector of floats for each of {len(words):,} words"
+        found = f"holds {table.dtype} numbers of shape {list(table.shape)}, expected {expected}"
+        if not problems.count:
+            problems.add(path, 0, found, "Write it again")
+    else:
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(table.astype(np.float32)).all(axis=1)
+        for bad in np.flatnonzero(~finite)[:1]:
+            found = f"the vector of {words[bad]!r} holds a number that is not finite"
+            problems.add(path, 0, found, "Correct or remove it")
+    if problems.count:
+        raise DataError(problems)
     text = torch.frombuffer(bytearray("\n".join(words).encode()), dtype=torch.uint8)
     return Vectors(torch.from_numpy(_evened(table)), text)
 
@@ -105,33 +92,33 @@ def _evened(table: Array) -> Array:
     return (table * (SCALE / size if size else 1.0)).astype(np.float32, order="C")  # as commits hold it
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers, from 1; at most a million bytes of each."""
-    with io.BufferedReader(open_file(path)) as file:
-        for number, line in enumerate(iter(partial(file.readline, _LINE_BYTES), b""), 1):
-            try:
-                yield number, line.decode().strip("\r\n")
-            except UnicodeDecodeError as error:
-                remedy = "Write the file in UTF-8"
-                raise VectorsError(f"{path}:{number}: not UTF-8 ({error.reason}). {remedy}.") from error
+def _array(path: Path, problems: Problems) -> tuple[list[str], Array]:
+    words = [word for _, word in read_text(path.with_suffix(".txt"), problems)]
+    try:
+        with open_file(path) as file:
+            return words, np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        problems.add(path, 0, f"cannot be read ({error})", "Make it readable, or write it again")
+        return words, np.zeros(0)
 
 
-def _text(path: Path) -> tuple[list[str], Array]:
+def _text(path: Path, problems: Problems) -> tuple[list[str], Array]:
     words, rows, size = list[str](), list[Array](), 0
-    for number, line in _lines(path):
+    for number, line in read_text(path, problems):
         parts = line.rstrip().split(" ")
         if number == 1 and len(parts) == 2 and all(map(str.isdecimal, parts)):
             continue
         size = size or len(parts) - 1
         try:
             row = np.array(parts[len(parts) - size :], np.float64)  # a word may hold spaces
-            if not 0 < size < len(parts):
-                raise ValueError
-        except ValueError as error:
+        except ValueError:
+            row = np.zeros(0)
+        if not 0 < len(row) == size < len(parts):
             found = f"{line:.40s}" + "…" * (len(line) > 40)
             expected = f"a word and {size or 'its'} numbers, with single spaces"
-            remedy = "Correct or remove the line"
-            raise VectorsError(f"{path}:{number}: {found!r}, expected {expected}. {remedy}.") from error
+            problems.add(path, number, f"{found!r}, expected {expected}", "Correct or remove the line")
+        if problems.count:
+            break
         words.append(" ".join(parts[: len(parts) - size]))
         rows.append(row)
     return words, np.stack(rows) if rows else np.zeros((0, 0), np.float32)

@@ -11,7 +11,7 @@ from typing import Any
 
 from treelstm.config import EncoderSettings
 from treelstm.data.pairs import Problems
-from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines
+from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines, read_text
 from treelstm.plain import shown
 from treelstm.trees.builder import TreeError, compile_forest
 from treelstm.trees.vocabulary import ROLE
@@ -77,15 +77,7 @@ class Source:
 
     def lines(self, path: Path | None = None) -> Iterator[tuple[int, str]]:
         """Number and text of each line, without its end; what is no text becomes a problem."""
-        path = path or self.path
-        for line, raw in read_lines(path, self.problems):
-            text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
-            if odd := re.search("[\0\r\udc80-\udcff]", text):
-                byte = odd[0].encode(errors="surrogateescape").hex()
-                found = f"not UTF-8 text (character {odd.start() + 1} of the line is 0x{byte})"
-                self.problems.add(path, line, found, "Save the file as UTF-8 text")
-                text = shown(text)
-            yield line, text
+        return read_text(path or self.path, self.problems)
 
     def whole(self, most_bytes: int = 4 * LINE_BYTES) -> bytes:
         """All bytes; none, and a problem, where they cannot be read or are too many."""
