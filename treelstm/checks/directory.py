@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,41 +12,19 @@ from treelstm.config import Config
 from treelstm.data.pairs import Corpus
 from treelstm.files import nearest_existing, write_whole
 from treelstm.run.changes import epochs_left, in_words, new_changes, refusals
-from treelstm.run.directory import list_checkpoints, load_checkpoint, starting_point
-from treelstm.run.lock import ADVICE, holder, lacking
-from treelstm.sealed import CheckpointError, MissingCheckpoint, UnreadableCheckpoint
-
-_SECONDS = 10  # for reading a run's checkpoints, the newest first
+from treelstm.run.directory import list_checkpoints, starting_point
+from treelstm.run.lock import ADVICE, lacking, refuse_if_held
 
 
 def output_directory(config: Config, corpus: Corpus | None) -> Iterator[Finding]:
-    """Without a corpus, checkpoints are not read."""
+    """Without a corpus, nothing is said of what resume does."""
     directory = config.output_path
     writable = _writable(directory, config.accept_weak_disk)
     yield writable
-    if writable.level != ERROR and (by := holder(directory)):
-        remedy = "Wait for it, stop it, or choose another output_dir"
-        yield Finding(ERROR, f"{directory} is in use by {by}", remedy)
-    if corpus is None:
-        return
-    verified, began = 0, time.monotonic()
-    checkpoints = list_checkpoints(directory)
-    for number, checkpoint in enumerate(reversed(checkpoints)):
-        if time.monotonic() - began > _SECONDS:
-            yield Finding(NOTE, f"{len(checkpoints) - number} older checkpoint(s) were not read")
-            break
-        try:
-            load_checkpoint(checkpoint.path)
-            verified += 1
-        except MissingCheckpoint:
-            continue  # pruned by whoever trains the run
-        except UnreadableCheckpoint as error:
-            yield Finding(ERROR, str(error), "Make it readable")
-        except CheckpointError as error:
-            yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
-    if verified:
-        yield Finding(OK, f"{verified} checkpoint(s) verified")
-    yield from _what_resume_does(config, corpus)
+    if writable.level != ERROR:
+        refuse_if_held(directory)
+    if corpus is not None:
+        yield from _what_resume_does(config, corpus)
 
 
 def _writable(directory: Path, accept_weak_disk: bool) -> Finding:
@@ -81,6 +58,8 @@ def _what_resume_does(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield Finding(OK, f"resume=None starts from scratch{aside}")
         return
     start = starting_point(config.output_path, config.resume)
+    for error in start.passed_over if start else ():
+        yield Finding(WARNING, str(error), 'resume="auto" skips it; restore it from a backup')
     if start is None:
         yield Finding(OK, f'resume="auto" starts from scratch: no checkpoint in {config.output_path}')
         return
