@@ -56,11 +56,11 @@ def write_summary(run: Run, outcome: str | None, why: str = "") -> None:
 
 @contextmanager
 def failure_noted(run: Run, held: Held) -> Iterator[None]:
-    """Writes the error that ends the block, which is raised on."""
+    """Writes the error that ends the block before the run has ended, and raises it on."""
     try:
         yield
     except Exception as error:
-        if held.is_ours():
+        if run.outcome is None and held.is_ours():
             try:
                 write_summary(run, FAILED, f"{type(error).__name__}: {error}")
             except WriteFailed as refused:
