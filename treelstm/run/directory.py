@@ -74,7 +74,7 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
 
 def is_file_of_run(name: str) -> bool:
     """Whether a run writes a file of this name into its directory, under a temporary name first."""
-    others = (BEST, FINAL, HISTORY, "training.log", ".lock", ".holder.json")
+    others = (BEST, FINAL, HISTORY, "run.json", "training.log", ".lock", ".holder.json")
     return name in others or bool(_NAME.fullmatch(name)) or name.startswith(".treelstm-preflight-")
 
 

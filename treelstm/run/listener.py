@@ -5,6 +5,12 @@ from treelstm.run.content import Commit
 from treelstm.run.state import Run
 
 
+class Prune(Exception):
+    """Raised in `on_start` or `on_epoch` while there is more to do: the run ends there, whole and
+    resumable, and listeners after this one are not called. The text says why.
+    """
+
+
 class Listener:
     """Subclasses override what they need. An exception ends the run; the last commit is intact.
 

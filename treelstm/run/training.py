@@ -29,10 +29,11 @@ from treelstm.run.directory import (
     write_derived_files,
 )
 from treelstm.run.divergence import check_sound
-from treelstm.run.listener import Listener
+from treelstm.run.listener import Listener, Prune
 from treelstm.run.lock import Held, only_writer, refuse_if_held
 from treelstm.run.state import Run, new_run, resumed_run, state_of, versions
 from treelstm.run.step import finish_epoch, train_step
+from treelstm.run.summary import failure_noted, write_summary
 from treelstm.signals import stop_signals
 
 log = logging.getLogger("treelstm")
@@ -66,13 +67,20 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
             clear_the_way(output_dir, start, config.resume)
             tell_engine(BEGUN, output_dir)
             _log_start(run, start)
-            if start is not None:
-                write_derived_files(output_dir, start.content, run.outcome, resumed=True)
-            for listener in listeners:
-                listener.on_start(run)
             ended_before = run.outcome
-            outcome = ended_before or _loop(run, listeners, held, began)
-            _log_end(run, outcome)
+            with failure_noted(run, held):
+                if start is not None:
+                    write_derived_files(output_dir, start.content, ended_before, resumed=True)
+                write_summary(run, ended_before)
+                why = ""
+                try:
+                    for listener in listeners:
+                        listener.on_start(run)
+                    outcome = ended_before or _loop(run, listeners, held, began)
+                except Prune as reason:
+                    outcome, why = Outcome.PRUNED, str(reason)
+                    write_summary(run, outcome, why)
+            _log_end(run, outcome, why)
             tell_engine(outcome, output_dir)
     resumed_at = start.checkpoint.position if start else None
     history = History([*run.history], outcome, output_dir, resumed_at)
@@ -128,10 +136,12 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                     "an output_dir on another"
                 )
             if record is not None:
+                write_summary(run, run.outcome)
                 for listener in listeners:
                     listener.on_epoch(record)
             stop_if_time_is_up()
             if stop.outcome and run.outcome is None:
+                write_summary(run, stop.outcome)  # here, where further signals do no harm
                 return stop.outcome
         return run.outcome
 
@@ -203,8 +213,10 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
             )
 
 
-def _log_end(run: Run, outcome: Outcome) -> None:
-    if outcome.finished:
+def _log_end(run: Run, outcome: Outcome, why: str) -> None:
+    if why:
+        log.info('%s at %s: %s. With resume="auto" it goes on', outcome, run.place, why)
+    elif outcome.finished:
         best = run.best and run.best["epoch"]
         log.info("%s: %s, best epoch %s, in %s", outcome, run.place, best, run.config.output_path)
     else:
