@@ -113,7 +113,7 @@ def only_writer(output_dir: Path, accept_weak_disk: bool = False) -> Iterator[He
 
 def _acquired(output_dir: Path) -> filelock.BaseFileLock:
     """The directory's lock, acquired; a lock file shared with a snapshot (`cp -al`) is replaced."""
-    if not _locks_work(output_dir):
+    if _can_share(output_dir) is None:
         soft = filelock.SoftFileLock(output_dir / _SOFT_LOCK, timeout=0.5)
         try:
             soft.acquire()  # one of a process of this host that has ended does not count
@@ -139,27 +139,27 @@ def _acquired(output_dir: Path) -> filelock.BaseFileLock:
 
 def lacking(directory: Path) -> list[str]:
     """What a disk needs and this one lacks, in words."""
-    lacks = {
-        "locks (two writers at once may go unnoticed)": not _locks_work(directory),
-        "fsync of directories (a power cut may lose the last commit)": not directory_fsync_works(
-            directory
-        ),
-    }
-    return [words for words, true in lacks.items() if true]
+    lacks = list[str]()
+    if _can_share(directory) is None:
+        lacks.append("locks (two writers at once may go unnoticed)")
+    if not directory_fsync_works(directory):
+        lacks.append("fsync of directories (a power cut may lose the last commit)")
+    return lacks
 
 
 ADVICE = "Choose an output_dir on another disk, or set accept_weak_disk=True to train without"
 
 
-def _locks_work(directory: Path) -> bool:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _can_share(path: Path) -> bool | None:
+    """Whether a shared lock can be had, which two may have at once; None: the disk has no locks."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return False
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            return False
+            return None
         raise
     finally:
         os.close(descriptor)
@@ -184,7 +184,10 @@ def holder(output_dir: Path) -> Holder | None:
     """The process that holds the directory, or None. Any number of processes may ask at once."""
     path = output_dir / _LOCK
     soft = (output_dir / _SOFT_LOCK).exists()
-    if not soft and not _locked(path):
+    try:
+        if not soft and _can_share(path) is not False:
+            return None
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         record = json.loads((output_dir / _HOLDER).read_bytes())
@@ -197,19 +200,3 @@ def holder(output_dir: Path) -> Holder | None:
         return by
     except (OSError, ValueError, TypeError, AttributeError):
         return Holder("an unknown host", 0, "a moment ago")  # locked, .holder.json follows
-
-
-def _locked(path: Path) -> bool:
-    """Whether a writer holds this lock. Tried with a shared lock, so that two readers never collide."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return False
-        raise
