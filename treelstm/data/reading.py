@@ -139,7 +139,10 @@ def parse(raw: bytes) -> Any:
 
 
 def deeply(work: Callable[[], _Result]) -> _Result:
-    """What a recursive function returns, in a thread whose stack holds 200,000 of its levels."""
+    """What a recursive function returns, in a thread whose stack holds 200,000 of its levels.
+
+    Python 3.12 and 3.13 have limits of their own, of some thousands, which do not depend on the caller.
+    """
     size, limit = threading.stack_size(2**27), sys.getrecursionlimit()
     sys.setrecursionlimit(200_000)
     try:
