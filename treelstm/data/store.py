@@ -43,17 +43,15 @@ def _key(fingerprint: dict[str, str], ignored_keys: tuple[str, ...], child_order
     return json.dumps([_FORMAT, fingerprint, sorted(ignored_keys), child_order], sort_keys=True)
 
 
-def _store_path(directory: Path) -> Path | None:
-    """In the data directory, or in the user's cache directory if the data directory is read-only.
-
-    None if this user has no home directory.
-    """
+def _store_path(directory: Path) -> Path:
+    """In the data directory, or in the user's cache directory if the data directory is read-only."""
     if directory.stat().st_mode & stat.S_IWUSR and os.access(directory, os.W_OK):
         return directory / ".forest.bin"
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        return None
+        text = f"{directory} is read-only, and there is no home directory"
+        raise FileNotFoundError(text) from None
     name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
     return home / "treelstm" / f"forest-{name}.bin"
 
@@ -67,8 +65,6 @@ def write_store(directory: Path, pairs: Pairs) -> None:
     """Writes the compiled corpus; if the disk refuses, that is only logged."""
     try:
         path = _store_path(directory)
-        if path is None:
-            return _warn_once(f"{directory} is read-only, and there is no home directory")
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent, path.name.__eq__, _LEFTOVER_SECONDS)
         write_whole(path, *_packed(pairs))
@@ -94,11 +90,9 @@ def read_store(directory: Path, source: dict[str, Any]) -> Pairs | None:
     """The compiled corpus, or None if there is none; `source`: the fields of the pairs that it lacks."""
     try:
         path = _store_path(directory)
-        if path is None:
-            return None
         with open_file(path) as file:
             size, free = os.fstat(file.fileno()).st_size, psutil.virtual_memory().available
-            if size > free:
+            if 3 * size > free:  # the bytes, their copies, the arrays
                 raise ValueError(f"it has {size:,} bytes, of memory {free:,} are free")
             data = file.readall()
         return _unpacked(data, source)
