@@ -183,6 +183,14 @@ def test_labels_from_a_store_can_be_given_to_torch(data):
     assert torch.from_numpy(load_pairs(data).label).sum() == 24  # it warns of arrays that are read-only
 
 
+def test_the_store_of_an_earlier_version_is_replaced_in_silence(data, caplog):
+    whole, store = load_pairs(data), data / STORE
+    raw = store.read_bytes()
+    store.write_bytes(b"treelstm corpus\n" + raw[16:])
+    assert same(load_pairs(data), whole)
+    assert not caplog.text and store.read_bytes() == raw
+
+
 def test_a_store_that_is_a_pipe_or_cannot_be_read_is_named_and_not_waited_for(data, caplog, monkeypatch):
     whole = load_pairs(data)
     (data / STORE).unlink()

@@ -31,7 +31,7 @@ from treelstm.trees.forest import Forest
 log = logging.getLogger("treelstm")
 
 _FORMAT = 6  # increased whenever the content of a compiled corpus changes
-_NAME = b"treelstm forest\n"
+_EARLIER, _NAME = b"treelstm corpus\n", b"treelstm forest\n"
 _BODY = len(_NAME) + 32  # where it begins
 _FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
 _DTYPES = {"similarity": np.float64, "tree_digest": np.uint8}  # all others: int64
@@ -107,8 +107,10 @@ def read_store(directory: Path, source: dict[str, Any]) -> Pairs | None:
 
 def _unpacked(data: bytes, source: dict[str, Any]) -> Pairs | None:
     """Raises ValueError if the bytes are not a whole and sensible corpus; None if it is another one."""
+    if data.startswith(_EARLIER):
+        return None
     if not data.startswith(_NAME):
-        raise ValueError("it is not a compiled corpus, or of another version")
+        raise ValueError("it is not a compiled corpus")
     body = memoryview(data)[_BODY:]
     if hashlib.sha256(body).digest() != data[len(_NAME) : _BODY]:
         raise ValueError("its bytes do not match their SHA-256")
