@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from treelstm.files import unshare
 
 log = logging.getLogger("treelstm")
-log.setLevel(logging.INFO)
 
 _LOG_BYTES, _OLDER_LOGS = 5_000_000, 3  # a month of lines each
 
@@ -106,6 +105,7 @@ def logged(path: Path, is_ours: Callable[[], bool] = lambda: True) -> Iterator[N
 
     An error is written to the file only, since the console shows it anyway.
     """
+    log.setLevel(logging.INFO)
     console = _Console()
     handlers = [LogFile(path, is_ours), console]
     for handler in handlers:

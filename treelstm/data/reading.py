@@ -27,6 +27,7 @@ from treelstm.plain import shown
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
 _Result = TypeVar("_Result")
+_LOCK = threading.Lock()  # both limits are the whole process's
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)")  # 1: half of one
 REPAIR = "Repair or remove the line"
 
@@ -143,14 +144,15 @@ def deeply(work: Callable[[], _Result]) -> _Result:
 
     Python 3.12 and 3.13 have limits of their own, of some thousands, which do not depend on the caller.
     """
-    size, limit = threading.stack_size(2**27), sys.getrecursionlimit()
-    sys.setrecursionlimit(200_000)
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(work).result()
-    finally:
-        sys.setrecursionlimit(limit)
-        threading.stack_size(size)
+    with _LOCK:
+        size, limit = threading.stack_size(2**27), sys.getrecursionlimit()
+        sys.setrecursionlimit(200_000)
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(work).result()
+        finally:
+            sys.setrecursionlimit(limit)
+            threading.stack_size(size)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
