@@ -108,8 +108,6 @@ def verified_bytes(path: Path) -> bytes:
     """The bytes of a sealed file, which match their digest; raises as `read_sealed`."""
     data = bytes_of(path)
     body, seal, digest = data[:-_COMMENT_BYTES], data[-_COMMENT_BYTES:-64], data[-64:]
-    if not data:
-        raise DamagedCheckpoint(f"{path} is damaged: it is empty.")
     if seal != _SEAL:
         found = f"{len(data):,} bytes, no digest at its end"
         why = "it is cut short, or treelstm did not write it"

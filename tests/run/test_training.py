@@ -319,7 +319,7 @@ def test_auto_passes_over_damaged_checkpoints_names_them_and_ends_identical(tiny
     history = train(tiny_config(tiny, run))
     said = capsys.readouterr().out
     assert history.resumed_at == (1, 0)
-    assert "checkpoint_epoch_3.pt is damaged: it is empty" in said
+    assert "checkpoint_epoch_3.pt is damaged: it is cut short" in said
     assert "checkpoint_epoch_2.pt is damaged: it is cut short, or treelstm did not write it" in said
     assert (run / "damaged" / "checkpoint_epoch_3.pt").is_file()
     assert_same_run(finished, run)

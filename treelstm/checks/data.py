@@ -13,6 +13,7 @@ from treelstm.config import Config
 from treelstm.data.load import Needed, every_pair, pair_files
 from treelstm.data.pairs import Corpus, DataError, Pairs
 from treelstm.data.reading import parse
+from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
 from treelstm.trees.forest import Array
 from treelstm.trees.values import brief
@@ -96,8 +97,7 @@ def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
 
 
 def _sizes(name: str, pairs: Pairs) -> Finding:
-    _, first = np.unique(pairs.forest.root[pairs.trees], return_index=True)
-    trees = pairs.trees[first]
+    trees, *_ = distinct_trees(pairs)
 
     def spread(values: Array) -> str:
         low, middle, high, largest = np.percentile(values, (5, 50, 95, 100)).astype(int)

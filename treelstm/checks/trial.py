@@ -83,9 +83,8 @@ def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
     loss = float(run.epoch_sums[0]) / len(order)
     gradients = {name: parameter.grad for name, parameter in run.encoder.named_parameters()}
     if not math.isfinite(loss + norm(each for each in gradients.values() if each is not None)):
-        names = " or ".join((*run.objective.settings, "learning_rate"))
         text = f"the first step gives a loss of {loss} or gradients that are not finite"
-        yield Finding(ERROR, text, f"Lower {names}; look for damaged weights in start_from")
+        yield Finding(ERROR, text, "Lower margin or learning_rate; check the weights of start_from")
         return
     yield Finding(OK, f"one step on the largest batch: loss {loss:.4f}, all gradients finite")
     idle = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]

@@ -48,7 +48,6 @@ class Contrastive(_OfDistance):
 
     margin: float
     positive_margin: float
-    settings: ClassVar = ("margin",)  # to lower if the first step's loss is not finite
     best_by: ClassVar = "validation_average_precision"
     measures: ClassVar = frozenset[str]()  # keys of an epoch's numbers that only this objective has
 
@@ -87,7 +86,6 @@ class Graded(_OfDistance):
     margin: float
     low: float
     high: float
-    settings: ClassVar = ("margin",)
     best_by: ClassVar = "validation_loss"
     measures: ClassVar = frozenset(f"validation_{name}" for name in ("pearson", "spearman", "mse"))
 
@@ -123,7 +121,6 @@ class Ranking:
     """
 
     temperature: float
-    settings: ClassVar = tuple[str, ...]()  # its temperature is never too large or too small
     best_by: ClassVar = "validation_reciprocal_rank"
     measures: ClassVar = frozenset(("validation_precision_at_1", "validation_reciprocal_rank"))
 
