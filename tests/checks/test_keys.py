@@ -299,7 +299,7 @@ def test_they_are_pointed_out_also_where_there_are_too_few_pairs_to_split(tmp_pa
     data = write(tmp_path / "pairs", [FLAT["head"] | {"text": str(k)} for k in range(4)])
     report = preflight(Config(data_dir=str(data), output_dir=str(tmp_path / "run")))
     found = [each.found for each in report.findings["Data content"]]
-    assert len(found) == 2 and "too few to hold out" in found[0] and "a token list" in found[1]
+    assert len(found) == 2 and "a token list" in found[0] and "too few to hold out" in found[1]
 
 
 def test_a_key_that_holds_now_a_list_now_a_number_links_nothing(tmp_path):

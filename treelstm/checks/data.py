@@ -11,7 +11,7 @@ from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
 from treelstm.data.load import Needed, every_pair, pair_files
-from treelstm.data.pairs import Corpus, DataError, Pairs
+from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
 from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
@@ -21,35 +21,17 @@ from treelstm.trees.values import brief
 _METADATA_BYTES = 2**20
 
 
-def data_files(config: Config) -> Iterator[Finding]:
-    both = {"data_dir": config.data_path, "validation_dir": config.validation_path}
-    for setting, directory in both.items():
-        if directory is None:
-            continue
+def data_files(config: Config, directory: Path, setting: str) -> Iterator[Finding]:
+    for path in pair_files(directory, Needed.by(config), setting):
         try:
-            paths = pair_files(directory, Needed.by(config), setting)
-        except DataError as error:
-            yield from problems(error)
+            with open_file(path) as file:
+                size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            found = f"{path} cannot be read ({error.strerror})"
+            yield Finding(ERROR, found, "Put a file there that you may read")
             continue
-        for path in paths:
-            try:
-                with open_file(path) as file:
-                    size = os.fstat(file.fileno()).st_size
-            except OSError as error:
-                found = f"{path} cannot be read ({error.strerror})"
-                yield Finding(ERROR, found, "Put a file there that you may read")
-                continue
-            if size:
-                yield Finding(OK, f"{path}: {size / 1e6:.1f} MB")
-            else:
-                yield Finding(ERROR, f"{path} is empty", "Add pairs, or remove the file")
-
-
-def problems(error: DataError) -> Iterator[Finding]:
-    for problem in error.problems.shown:
-        yield Finding(ERROR, problem.found, problem.remedy)
-    if error.problems.more:
-        yield Finding(ERROR, error.problems.more, "Correct those above, then check again")
+        text = f"{path}: {size / 1e6:.1f} MB" if size else f"{path} is empty"
+        yield judged(text, not size, ERROR, "Add pairs, or remove the file")
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:

@@ -31,17 +31,23 @@ def preflight(config: Config, quick: bool = False) -> Report:
         with neutral_torch():
             _check(report, quick)
     except Exception as error:
-        report.findings.setdefault("Dependencies", []).append(_failure(error))
+        report.findings.setdefault("Dependencies", []).extend(_failures(error))
     return report
 
 
-def _failure(error: Exception) -> Finding:
+def _failures(error: Exception) -> Iterator[Finding]:
     """Whatever went wrong, a report that names it is of more use than a traceback."""
-    if isinstance(error, UserError):
+    if isinstance(error, DataError):
+        for problem in error.problems.shown:
+            yield Finding(ERROR, problem.found, problem.remedy)
+        if error.problems.more:
+            yield Finding(ERROR, error.problems.more, "Correct those above, then check again")
+    elif isinstance(error, UserError):
         found, *remedy = re.split(r"\.\s", str(error).removesuffix("."), maxsplit=1)
-        return Finding(ERROR, found, *remedy)
-    text = f"a check failed with {type(error).__name__}: {error}"
-    return Finding(ERROR, text, "Training would fail in the same way: correct its cause")
+        yield Finding(ERROR, found, *remedy)
+    else:
+        text = f"a check failed with {type(error).__name__}: {error}"
+        yield Finding(ERROR, text, "Training would fail in the same way: correct its cause")
 
 
 def _check(report: Report, quick: bool) -> None:
@@ -54,19 +60,20 @@ def _check(report: Report, quick: bool) -> None:
             with memory_errors_explained():
                 found.extend(findings)
         except Exception as error:
-            found.append(_failure(error))
+            found.extend(_failures(error))
 
     def read() -> Iterator[Finding]:
         nonlocal corpus
         try:
             corpus = load_corpus(config)
-        except DataError as error:
-            yield from data.problems(error)
-            if isinstance(error, TooFewPairs):  # what their trees look like can be said all the same
-                yield from keys.token_lists(survey(every_pair(config.data_path, config)))
+        except TooFewPairs:  # what their trees look like can be said all the same
+            yield from keys.token_lists(survey(every_pair(config.data_path, config)))
+            raise
 
     add("Dependencies", environment.dependencies(config))
-    add("Data files", data.data_files(config))
+    add("Data files", data.data_files(config, config.data_path, "data_dir"))
+    if config.validation_path is not None:
+        add("Data files", data.data_files(config, config.validation_path, "validation_dir"))
     if not quick and not report.count(ERROR):
         add("Data content", read())
     if corpus is None:
