@@ -69,6 +69,8 @@ def _check(report: Report, quick: bool) -> None:
         except TooFewPairs:  # what their trees look like can be said all the same
             yield from keys.token_lists(survey(every_pair(config.data_path, config)))
             raise
+        report.pairs = corpus.training
+        yield from data.data_content(config, corpus)
 
     add("Dependencies", environment.dependencies(config))
     add("Data files", data.data_files(config, config.data_path, "data_dir"))
@@ -76,11 +78,9 @@ def _check(report: Report, quick: bool) -> None:
         add("Data files", data.data_files(config, config.validation_path, "validation_dir"))
     if not quick and not report.count(ERROR):
         add("Data content", read())
+    add("Output directory", directory.output_directory(config, corpus))
     if corpus is None:
-        add("Output directory", directory.output_directory(config, None))
         return
-    report.pairs = corpus.training
-    add("Data content", data.data_content(config, corpus))
     resuming = config.resume is not None and bool(list_checkpoints(config.output_path))
     trained = replace(config, start_from=None) if resuming else config  # ignored on resume
     with set_for_training(config.num_threads):
@@ -88,6 +88,5 @@ def _check(report: Report, quick: bool) -> None:
         add("Model", trial.model(trained, corpus))
         if not report.count(ERROR):
             add("Resources", trial.resources(trained, corpus, report))
-        add("Output directory", directory.output_directory(config, corpus))
         if not report.count(ERROR):
             add("Determinism", trial.determinism(trained, corpus))

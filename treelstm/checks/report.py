@@ -19,8 +19,8 @@ ERROR: Final = "error"  # training would fail
 
 _SYMBOLS: dict[Level, str] = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}  # least severe first
 
-GROUPS = ("Dependencies", "Data files", "Data content", "Batches", "Model", "Resources",
-          "Output directory", "Determinism")  # fmt: skip
+GROUPS = ("Dependencies", "Data files", "Data content", "Output directory", "Batches", "Model",
+          "Resources", "Determinism")  # fmt: skip
 
 
 @dataclass(frozen=True)

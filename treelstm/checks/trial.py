@@ -26,7 +26,7 @@ from treelstm.run.changes import epochs_left, new_changes
 from treelstm.run.directory import starting_point
 from treelstm.run.state import Run, new_run, norm, state_of
 from treelstm.run.step import train_step
-from treelstm.sealed import CheckpointError, sealed
+from treelstm.sealed import sealed
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of
 
@@ -187,10 +187,7 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
 
 def _epochs_left(config: Config, corpus: Corpus) -> int:
     """How many epochs training would run, at most."""
-    try:
-        start = starting_point(config.output_path, config.resume)
-    except CheckpointError:  # which the check of the output directory reports
-        return config.epochs
+    start = starting_point(config.output_path, config.resume)
     if start is None:
         return config.epochs
     return epochs_left(config, start.content, new_changes(config, corpus, start.content))[0]
