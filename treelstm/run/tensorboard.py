@@ -78,22 +78,17 @@ def write_events(output_dir: Path, commit: Commit) -> None:
 
 def encoded(commit: Commit) -> bytes:
     """The event file of a commit: a session's start, every epoch's scalars."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
     timings = {timing["epoch"]: timing for timing in commit["timings"]}
-    parts = [_opening()]
+    start = Event(session_log=SessionLog(status=SessionLog.START))
+    parts = [_records(Event(file_version="brain.Event:2"), start)]
     for record in commit["history"]:
         timing = timings[record["epoch"]]
         scalars = [(tag, value_of(record, key)) for key, tag in _TAGS.items() if key in record]
         scalars += [(tag, value_of(timing, key)) for key, tag in _TIMING_TAGS.items()]
         parts.append(_epoch(record["epoch"], timing["ended"], tuple(scalars)))
     return b"".join(parts)
-
-
-@cache
-def _opening() -> bytes:
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-    start = Event(session_log=SessionLog(status=SessionLog.START))
-    return _records(Event(file_version="brain.Event:2"), start)
 
 
 @cache
