@@ -77,7 +77,7 @@ FLOORS = [
     "data.readers.source data.readers.words data.readers.conllu",
     "data.readers.brackets data.readers.pointers data.readers.parsers",
     "data.readers.code data.readers.values data.readers.formats",
-    "data.judgements data.pairing",
+    "data.judgements data.classes data.overlap data.pairing",
     "sealed log notify",
     "model.child_sum model.objectives model.vectors model.encoder model.content model.files",
     "evaluation explanation",

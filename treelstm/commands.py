@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         guess = did_you_mean(unknown[0].partition("=")[0], flags)
         kind = "flag" if unknown[0].startswith("-") else "argument"
         parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
-    if command == "pairs" and ("by" in options) == ("scores" in options):
-        parser.error("pairs: say either --by label or --scores FILE")
+    if command == "pairs" and len({"by", "scores", "keys"} & options.keys()) != 1:
+        parser.error("pairs: say one of --by label, --key KEY and --scores FILE")
     if command in ("preflight", "train", "evaluate"):
         try:
             options = {name: _value(name, text) for name, text in options.items()}
@@ -243,6 +243,9 @@ def _parser() -> argparse.ArgumentParser:
         "inputs": {"nargs": "+", "metavar": "TREES", "help": "what `trees` reads or has written"},
         "--to": {"metavar": "DIR", "required": True, "help": "directory to write"},
         "--by": {"choices": ["label"], "help": "two trees of one label are similar"},
+        "--key": {"dest": "keys", "action": "append", "help": "trees that share its values are similar"},
+        "--similar": {"type": float, "help": "overlap (Jaccard) from which they are (0.3)"},
+        "--dissimilar": {"type": float, "help": "overlap up to which they are dissimilar (0.1)"},
         "--scores": {"metavar": "FILE", "help": "table: two ids or sentences and a score a row"},
         "--columns": {"nargs": "*", "help": "of the table, if its header is not known"},
         "--positives": {"type": int, "help": "similar pairs in all; default: as many as trees"},

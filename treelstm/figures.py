@@ -44,10 +44,17 @@ def _figure(
 
 
 def corpus_figure(pairs: Pairs) -> Figure:
-    """Pairs by class, and the sizes of the distinct trees."""
-    figure, (kinds, sizes) = _figure(2)
-    if (pairs.label < 0).all():
-        kinds.hist(pairs.similarity[~np.isnan(pairs.similarity)], bins=40, color=TRAINING)
+    """Pairs by class, their similarities if they have some, and the sizes of the distinct trees."""
+    graded, labelled = ~np.isnan(pairs.similarity), bool((pairs.label >= 0).any())
+    figure, (kinds, *similarities, sizes) = _figure(2 + bool(labelled and graded.any()))
+    for ax in similarities:
+        parts = {name: graded & (pairs.label == label) for label, (name, _) in _KINDS.items()}
+        values = [pairs.similarity[part] for part in parts.values()]
+        colors = [color for _, color in _KINDS.values()]
+        ax.hist(values, bins=40, stacked=True, color=colors, label=[*parts], log=True)
+        ax.set(xlabel="similarity", ylabel="pairs", title="similarities")
+    if not labelled:
+        kinds.hist(pairs.similarity[graded], bins=40, color=TRAINING)
         kinds.set(xlabel="similarity", ylabel="pairs", title="graded pairs, not labelled")
     else:
         labels = {"similar": 1, "dissimilar": 0} | ({"not labelled": -1} if -1 in pairs.label else {})
