@@ -128,7 +128,9 @@ def test_a_terminal_shows_runs_in_100_columns(count, long):
 
 def test_the_table_of_a_page_has_state_settings_metrics_and_note():
     rows = [a_run("a", 0.25, dropout=0.0, epochs=7), RunRow("b", Path("b"), "failed", "no\ndata")]
-    head, (first, second) = table([*rows, a_run("c", dropout=0.5)])[0], table(rows)[1]
-    assert head[:5] == ["run", "state", "dropout", "epochs", "best epoch"]
-    assert first == ["a", "finished", "1/7", "1", "0.5000", "0.2500", "12 s", "1.0 MB", ""]
-    assert second == ["b", "failed: no\ndata", "0", "", "", "", "", "0.0 MB", ""]
+    rows += [a_run("c", dropout=0.5)]
+    head, (first, second, _) = table(rows)
+    assert head[:6] == ["run", "state", *differing(rows), "epochs done", "best epoch"]
+    assert differing(rows) == ["epochs", "dropout"]
+    assert first == ["a", "finished", "7", "0", "1/7", "1", "0.5000", "0.2500", "12 s", "1.0 MB", ""]
+    assert second == ["b", "failed: no\ndata", "", "", "0", "", "", "", "", "0.0 MB", ""]

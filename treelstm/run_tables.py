@@ -123,9 +123,8 @@ def table(
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and cells, as text. Without `metrics`, all that are shared."""
     metrics = shared_metrics(rows) if metrics is None else metrics
-    names = [name for name in differing(rows) if name != "epochs"]  # which has a column anyway
-    of_metrics = [metric.label for metric in metrics]
-    head = ["run", "state", *names, "epochs", "best epoch", *of_metrics, "time", "size", "note"]
+    names, of_metrics = differing(rows), [metric.label for metric in metrics]
+    head = ["run", "state", *names, "epochs done", "best epoch", *of_metrics, "time", "size", "note"]
     cells = []
     for row in rows:
         record, asked, size = row.best, row.settings.get("epochs"), row.size
@@ -151,7 +150,7 @@ def as_text(rows: Sequence[RunRow], metric: Metric | None = None) -> str:
     columns = {name: [*texts] for name, texts in zip(head, zip(*cells, strict=True), strict=True)}
     del columns["note"]
     columns["state"] = [cut(row.state, 20) for row in rows]
-    names = [name for name in differing(rows) if name in columns and name != "epochs"]
+    names = differing(rows)
     columns |= {name: [cut(text, 16) for text in columns[name]] for name in names}
     heads = {name: name.replace("_", " ").split() for name in columns}
     width = {name: max(map(len, heads[name] + texts)) for name, texts in columns.items()}
