@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from treelstm.config import Settings, completed, from_root
+from treelstm.config import Config, Settings, completed, from_root
 from treelstm.errors import UserError
 from treelstm.files import open_file
 from treelstm.history import EpochRecord, Metric, Outcome, best, value_of
@@ -53,7 +53,7 @@ class _Trial(TypedDict, total=False):
     """What a sweep writes beside a run of its own, as `trial.json`."""
 
     number: int
-    settings: Settings  # those that were given
+    settings: Settings  # those that are not the defaults
     outcome: str | None
     why: str
 
@@ -209,7 +209,8 @@ def _row(place: _Place) -> RunRow:
         elif names & {BEST, FINAL} or _has_commits(names):
             row = _as_committed(row, names)
         else:
-            row = replace(row, state=WAITING if trial else NO_COMMIT, settings=trial.get("settings", {}))
+            settings = {**Config().to_dict(), **trial["settings"]} if "settings" in trial else {}
+            row = replace(row, state=WAITING if trial else NO_COMMIT, settings=settings)
     except (CheckpointError, OSError) as error:
         wrong.append(str(error))
     if row.state in (KILLED, WAITING) and (outcome := trial.get("outcome")):
