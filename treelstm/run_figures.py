@@ -1,0 +1,176 @@
+"""Figures of many runs: their learning curves in one figure, and what each setting does to a metric."""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from treelstm.config import Value
+from treelstm.figures import MOST_EPOCHS, as_written, new_figure, shortened
+from treelstm.history import Metric, metric_named, value_of
+from treelstm.run_tables import cut, differing, groups, labels, main_metric, ranked, shared_metrics
+from treelstm.runs import RunRow
+from treelstm.trees.forest import Array
+
+# Told apart by people who see few colours (Okabe & Ito 2008), and by their dashes.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":", "-.")
+_NAMED, _PANELS = 12, 12  # lines with a name of their own; settings in a figure
+_NEEDED = 10  # finished runs, for shares
+
+
+def curves_figure(
+    rows: Sequence[RunRow], metric: Metric | None = None, together: bool = False
+) -> Figure:
+    """Learning curves of runs: a metric, and the validation loss where it means the same in all.
+
+    The best twelve are named by the settings that differ, the others are gray. With `together`, runs
+    that differ in the seed alone are one line, their mean, in a band of one standard deviation.
+    """
+    metric, loss = metric or main_metric(rows), metric_named("validation_loss")
+    rows = [row for row in ranked(rows, metric) if row.history]
+    if metric is None or not rows:
+        return _empty("no epoch has ended yet")
+    lines = [(text, [row]) for text, row in zip(labels(rows), rows, strict=True)]
+    if together:
+        lines = [(group.label, group.rows) for group in groups(rows)]
+    metrics = [metric, loss] if loss in shared_metrics(rows) and metric != loss else [metric]
+    figure, axes = new_figure(len(metrics), width=4.2, height=3.8)
+    nth = 1 + max(len(row.history) for row in rows) // MOST_EPOCHS
+    drawn, names = list[Artist](), list[str]()
+    for number, (text, runs) in reversed([*enumerate(lines)]):  # the best on top
+        style: dict[str, Any] = {"color": "lightgray", "linewidth": 1}
+        if number < _NAMED:
+            dash = _DASHES[(number + number // len(_COLORS)) % len(_DASHES)]
+            style = {"color": _COLORS[number % len(_COLORS)], "linestyle": dash}
+        for ax, each in zip(axes, metrics, strict=True):
+            epoch, values = _by_epoch(runs, each.key, nth)
+            count = (~np.isnan(values)).sum(axis=0)
+            mean = np.nansum(values, axis=0) / np.where(count, count, np.nan)
+            (line,) = ax.plot(epoch, mean, marker="." if len(epoch) < 30 else "", **style)
+            if together and number < _NAMED:
+                squares = np.nansum((values - mean) ** 2, axis=0)
+                spread = np.sqrt(squares / np.maximum(count - 1, 1))
+                ax.fill_between(epoch, mean - spread, mean + spread, color=line.get_color(), alpha=0.15)
+        if together:
+            fewer = epoch[count < len(runs)]
+            rest = f", fewer from epoch {fewer[0]} on" if len(fewer) else ""
+            text += f" ({len(runs)} run{'s' * (len(runs) > 1)}{rest})"
+        if number <= _NAMED:
+            drawn.insert(0, line)
+            names.insert(0, text if number < _NAMED else f"{len(lines) - _NAMED} more")
+    for ax, each in zip(axes, metrics, strict=True):
+        ax.set(xlabel="epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)", ylabel=each.label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    numbers = [str(number) for number in range(len(drawn))]  # as a line's label, "_x" would be left out
+    legend = figure.legend(drawn, numbers, loc="outside right upper", frameon=False, fontsize=8)
+    for words, name in zip(legend.get_texts(), names, strict=True):
+        words.set_text("\n".join(textwrap.wrap(shortened(name, 120), 40)))
+    return as_written(figure)
+
+
+def _empty(words: str) -> Figure:
+    figure, (ax,) = new_figure(1)
+    ax.set_title(words)
+    return figure
+
+
+def _by_epoch(rows: Sequence[RunRow], key: str, nth: int) -> tuple[Array, Array]:
+    """Every nth epoch, to the last [E]; a number of theirs in each run [R, E], NaN where it has none."""
+    values = np.full((len(rows), max(len(row.history) for row in rows)), np.nan)
+    for row, of in zip(rows, values, strict=True):
+        of[: len(row.history)] = [value_of(record, key) for record in row.history]
+    return np.arange(1, values.shape[1] + 1)[::-nth][::-1], values[:, ::-nth][:, ::-1]
+
+
+def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[dict[str, float], str]:
+    """The share of a metric's variance that each differing setting explains, largest first, and a
+    sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
+    """
+    metric = metric or main_metric(rows)
+    known = [row for row in rows if row.finished and metric and not math.isnan(row.value(metric))]
+    names = [name for name in differing(known) if all(name in row.settings for row in known)]
+    if metric is None or len(known) < _NEEDED or len(names) < 2:
+        has = f"there are {len(known)} finished runs and {len(names)} settings that differ in them"
+        return {}, f"No shares: they need {_NEEDED} and 2, and {has}."
+    try:
+        import optuna
+    except ImportError:
+        return {}, 'No shares: they need Optuna, pip install "treelstm[sweep]".'
+    kinds, columns = dict[str, Any](), dict[str, list[Any]]()
+    for name in names:
+        scale, columns[name] = _scaled([row.settings[name] for row in known])
+        if scale:
+            low, high = float(min(columns[name])), float(max(columns[name]))
+            kinds[name] = optuna.distributions.FloatDistribution(low, high, log=scale == "log")
+        else:
+            kinds[name] = optuna.distributions.CategoricalDistribution(sorted({*columns[name]}))
+    trials = [
+        optuna.trial.create_trial(
+            params={name: columns[name][number] for name in names},
+            distributions=kinds,
+            value=row.value(metric),
+        )
+        for number, row in enumerate(known)
+    ]
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it tells of a new study
+    study = optuna.create_study()
+    optuna.logging.set_verbosity(level)
+    study.add_trials(trials)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return shares, f"Shares of the variance of {metric.label} in {len(known)} finished runs."
+
+
+def _scaled(values: Sequence[Value]) -> tuple[str, list[Any]]:
+    """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        return "", [cut(", ".join(v) if isinstance(v, list) else str(v), 16) for v in values]
+    numbers: list[float] = [*values]  # type: ignore[list-item]  # as has just been checked
+    low, high = min(numbers), max(numbers)
+    return "log" if low > 0 and high / low >= 10 else "linear", numbers
+
+
+def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
+    """A metric of each run's best epoch by each setting that differs, the most important one first."""
+    metric = metric or main_metric(rows)
+    rows = [row for row in rows if metric and not math.isnan(row.value(metric))]
+    shares, words = importances(rows, metric)
+    names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
+    if metric is None or not names:
+        return _empty("no setting differs between runs with an epoch")
+    if names[_PANELS:]:
+        words += f" Left out: {', '.join(names[_PANELS:])}."
+    columns = min(3, len(names))
+    figure, axes = new_figure(columns, -(-len(names[:_PANELS]) // columns), width=11 / 3, height=2.8)
+    for ax, name in itertools.zip_longest(axes, names[:_PANELS]):
+        if name is None:
+            ax.remove()
+            continue
+        known = [row for row in rows if name in row.settings]
+        scale, values = _scaled([row.settings[name] for row in known])
+        if not scale:
+            texts = sorted({*values})
+            values = [texts.index(value) for value in values]
+            ax.set_xticks(range(len(texts)), texts, rotation=30 if sum(map(len, texts)) > 30 else 0)
+            ax.set_xlim(-0.5, len(texts) - 0.5)
+        both = [*zip(values, known, strict=True)]
+        for finished, color in ((False, "none"), (True, _COLORS[0])):
+            points = [(x, r.value(metric)) for x, r in both if r.finished == finished]
+            if points:
+                xs, ys = zip(*points, strict=True)
+                said = "finished" if finished else "not finished"
+                ax.scatter(xs, ys, 20, facecolors=color, edgecolors=_COLORS[0], label=said)
+        share = f" ({shares[name]:.0%})" if name in shares else ""
+        ax.set(xlabel=f"{name}{share}", ylabel=metric.label, xscale=scale or "linear")
+    figure.suptitle("\n".join(textwrap.wrap(words, 100)), fontsize=9)
+    if not all(row.finished for row in rows):
+        axes[0].legend(frameon=False, fontsize=8)
+    return as_written(figure)
