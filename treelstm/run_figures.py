@@ -11,18 +11,26 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from treelstm.config import Value
 from treelstm.figures import MOST_EPOCHS, as_written, new_figure, shortened
 from treelstm.history import Metric, metric_named, value_of
-from treelstm.run_tables import cut, differing, groups, labels, main_metric, ranked, shared_metrics
+from treelstm.run_tables import (
+    cut,
+    differing,
+    groups,
+    labels,
+    main_metric,
+    ranked,
+    setting_text,
+    shared_metrics,
+)
 from treelstm.runs import RunRow
 from treelstm.trees.forest import Array
 
 # Told apart by people who see few colours (Okabe & Ito 2008), and by their dashes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
-_NAMED, _PANELS = 12, 12  # lines with a name of their own; settings in a figure
-_NEEDED = 10  # finished runs, for shares
+_NAMED, _PANELS, _TICKS = 12, 12, 6  # at most: lines with names; settings in a figure; values marked
+_NEEDED, _FEW = 10, 30  # finished runs, for shares
 
 
 def curves_figure(
@@ -41,7 +49,7 @@ def curves_figure(
     if together:
         lines = [(group.label, group.rows) for group in groups(rows)]
     metrics = [metric, loss] if loss in shared_metrics(rows) and metric != loss else [metric]
-    figure, axes = new_figure(len(metrics), width=4.2, height=3.8)
+    figure, axes = new_figure(len(metrics), width=10 / (1 + len(metrics)), height=3.6)
     nth = 1 + max(len(row.history) for row in rows) // MOST_EPOCHS
     drawn, names = list[Artist](), list[str]()
     for number, (text, runs) in reversed([*enumerate(lines)]):  # the best on top
@@ -67,17 +75,22 @@ def curves_figure(
             names.insert(0, text if number < _NAMED else f"{len(lines) - _NAMED} more")
     for ax, each in zip(axes, metrics, strict=True):
         ax.set(xlabel="epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)", ylabel=each.label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlim(0.5, max(len(row.history) for row in rows) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     numbers = [str(number) for number in range(len(drawn))]  # as a line's label, "_x" would be left out
-    legend = figure.legend(drawn, numbers, loc="outside right upper", frameon=False, fontsize=8)
-    for words, name in zip(legend.get_texts(), names, strict=True):
-        words.set_text("\n".join(textwrap.wrap(shortened(name, 120), 40)))
+    legend = figure.legend(drawn, numbers, loc="outside right upper", frameon=False, fontsize=7)
+    wrapped = ["\n".join(textwrap.wrap(shortened(name, 120), 42)) for name in names]
+    for words, name in zip(legend.get_texts(), wrapped, strict=True):
+        words.set_text(name)
+    figure.set_figheight(max(3.6, 0.4 + sum(0.06 + 0.13 * (1 + name.count("\n")) for name in wrapped)))
+    figure.set_figwidth(figure.get_figwidth() + 3.2)
     return as_written(figure)
 
 
 def _empty(words: str) -> Figure:
-    figure, (ax,) = new_figure(1)
+    figure, (ax,) = new_figure(1, height=0.5)
     ax.set_title(words)
+    ax.set_axis_off()
     return figure
 
 
@@ -105,7 +118,7 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
         return {}, 'No shares: they need Optuna, pip install "treelstm[sweep]".'
     kinds, columns = dict[str, Any](), dict[str, list[Any]]()
     for name in names:
-        scale, columns[name] = _scaled([row.settings[name] for row in known])
+        scale, columns[name] = _scaled(known, name)
         if scale:
             low, high = float(min(columns[name])), float(max(columns[name]))
             kinds[name] = optuna.distributions.FloatDistribution(low, high, log=scale == "log")
@@ -124,18 +137,19 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
     study = optuna.create_study()
     optuna.logging.set_verbosity(level)
     study.add_trials(trials)
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(max_depth=6, seed=0)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return shares, f"Shares of the variance of {metric.label} in {len(known)} finished runs."
+    words = f"Shares of the variance of {metric.label} in {len(known)} finished runs."
+    return shares, words + " Of so few, they are rough." * (len(known) < _FEW)
 
 
-def _scaled(values: Sequence[Value]) -> tuple[str, list[Any]]:
+def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
+    values: list[Any] = [row.settings[name] for row in rows]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return "", [cut(", ".join(v) if isinstance(v, list) else str(v), 16) for v in values]
-    numbers: list[float] = [*values]  # type: ignore[list-item]  # as has just been checked
-    low, high = min(numbers), max(numbers)
-    return "log" if low > 0 and high / low >= 10 else "linear", numbers
+        return "", [cut(setting_text(row, name), 16) for row in rows]
+    low, high = min(values), max(values)
+    return "log" if low > 0 and high / low >= 10 else "linear", values
 
 
 def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
@@ -155,11 +169,17 @@ def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figu
             ax.remove()
             continue
         known = [row for row in rows if name in row.settings]
-        scale, values = _scaled([row.settings[name] for row in known])
-        if not scale:
-            texts = sorted({*values})
+        scale, values = _scaled(known, name)
+        texts = sorted({*values})
+        if scale:
+            ax.set_xscale(scale)
+            if len(texts) <= _TICKS:
+                ax.set_xticks(texts, [f"{value:.4g}" for value in texts])
+                ax.minorticks_off()
+        else:
             values = [texts.index(value) for value in values]
-            ax.set_xticks(range(len(texts)), texts, rotation=30 if sum(map(len, texts)) > 30 else 0)
+            slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, texts)) > 30 else {}
+            ax.set_xticks(range(len(texts)), texts, **slant)
             ax.set_xlim(-0.5, len(texts) - 0.5)
         both = [*zip(values, known, strict=True)]
         for finished, color in ((False, "none"), (True, _COLORS[0])):
@@ -169,7 +189,7 @@ def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figu
                 said = "finished" if finished else "not finished"
                 ax.scatter(xs, ys, 20, facecolors=color, edgecolors=_COLORS[0], label=said)
         share = f" ({shares[name]:.0%})" if name in shares else ""
-        ax.set(xlabel=f"{name}{share}", ylabel=metric.label, xscale=scale or "linear")
+        ax.set(xlabel=f"{name}{share}", ylabel=metric.label)
     figure.suptitle("\n".join(textwrap.wrap(words, 100)), fontsize=9)
     if not all(row.finished for row in rows):
         axes[0].legend(frameon=False, fontsize=8)

@@ -1,7 +1,6 @@
 """Many runs compared: which settings differ, which numbers can be compared, tables of them."""
 
 import itertools
-import json
 import math
 import statistics
 import textwrap
@@ -10,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from IPython.display import HTML
 
-from treelstm.config import NOT_OF_TRAINING, Config, Value, from_root
+from treelstm.config import NOT_OF_TRAINING, Config, Value, project_root
 from treelstm.history import IN_HISTORY, Metric
 from treelstm.model.objectives import Contrastive, Graded, Ranking
 from treelstm.plain import in_html, shown
@@ -25,6 +24,7 @@ _NO_CHOICE = NOT_OF_TRAINING | {"output_dir", "resume", "changes", "max_hours", 
 _NO_CHOICE |= {"accept_weak_disk", "checkpoint_every_seconds", "keep"}
 _CHOICES = [setting.name for setting in fields(Config) if setting.name not in _NO_CHOICE]
 _PATHS = {"data_dir", "validation_dir", "start_from", "vectors"}
+_ROOT = project_root()
 _BEST_BY = {"contrastive": Contrastive.best_by, "graded": Graded.best_by, "ranking": Ranking.best_by}
 _UNSEEN = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
 _WIDTH, _NAME, _LISTED = 100, 24, 10  # of a terminal; the least of a name; reasons, at most
@@ -33,7 +33,7 @@ _TOLD = {BROKEN, FAILED, RUNNING}  # states whose reasons a terminal shows
 
 def _same(name: str, value: Value) -> str:
     """Text that is equal for equal values of a setting; a path is, from wherever it is written."""
-    return str(from_root(str(value))) if name in _PATHS and value is not None else json.dumps(value)
+    return str(_ROOT / value) if name in _PATHS and isinstance(value, str) else repr(value)
 
 
 def differing(rows: Sequence[RunRow]) -> list[str]:
@@ -48,7 +48,7 @@ def setting_text(row: RunRow, name: str) -> str:
     value = row.settings.get(name, "")
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
 def label(row: RunRow, names: Sequence[str]) -> str:
@@ -58,7 +58,8 @@ def label(row: RunRow, names: Sequence[str]) -> str:
 
 def labels(rows: Sequence[RunRow]) -> list[str]:
     """What tells each run from the others: the settings that differ, and its name where it needs it."""
-    found = [label(row, differing(rows)) for row in rows]
+    names = differing(rows)
+    found = [label(row, names) for row in rows]
     return [
         text if text and found.count(text) == 1 else f"{row.name} {text}".strip()
         for row, text in zip(rows, found, strict=True)
@@ -104,12 +105,12 @@ def caveats(rows: Sequence[RunRow]) -> list[str]:
         found.append("The runs are measured on other pairs: validation_dir differs.")
     elif causes:
         found.append(
-            f"Without validation_dir a run holds out pairs of its own, and {' and '.join(causes)} "
-            "differ: part of the difference between runs is that of these pairs."
+            f"Which pairs a run holds out depends on {' and '.join(causes)}, as validation_dir is None: "
+            "part of the difference between these runs is that of their pairs."
         )
     kept = {metric.key for metric in shared_metrics(rows)}
     if decide := [name for name in names if name in DECIDE_LOSS]:
-        found.append(f"Losses are not compared: {' and '.join(decide)} differ.")
+        found.append(f"Losses are not compared: they depend on {' and '.join(decide)}.")
         kept |= {"validation_loss"}
     seen = {key for row in rows for key in row.best or ()} - kept
     if lost := [metric.label for metric in _UNSEEN if metric.key in seen]:
@@ -161,8 +162,9 @@ def as_text(rows: Sequence[RunRow], metric: Metric | None = None) -> str:
 
     hidden = list[str]()
     while names and left() < _NAME:
-        hidden.insert(0, names.pop())
-        del columns[hidden[0]]
+        hidden.append(max(names, key=lambda name: width[name]))
+        names.remove(hidden[-1])
+        del columns[hidden[-1]]
     most = left()
     columns["run"] = [cut(name, most) for name in columns["run"]]
     width["run"] = min(width["run"], most)

@@ -5,6 +5,7 @@ its checkpoints. Nothing is written.
 """
 
 import codecs
+import errno
 import json
 import math
 import os
@@ -140,10 +141,9 @@ def _places(root: Path) -> list[_Place]:
             seen.add((stat.st_dev, stat.st_ino))
             with os.scandir(path) as listing:
                 entries = [*listing]
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it is gone, or a link to a file
-        except OSError as error:
-            found.append(_Place(name, path, unlisted=f"it cannot be listed: {error.strerror}"))
+        except OSError as error:  # it is gone; a link to a file or in a circle; or closed
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                found.append(_Place(name, path, unlisted=f"it cannot be listed: {error.strerror}"))
             continue
         names = {entry.name for entry in entries}
         if not aside and (names & _MARKS or _has_commits(names)):
