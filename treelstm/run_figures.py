@@ -107,11 +107,11 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
     sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
     """
     metric = metric or main_metric(rows)
-    known = [row for row in rows if row.finished and metric and not math.isnan(row.value(metric))]
+    known = [row for row in rows if row.finished and metric and math.isfinite(row.value(metric))]
     names = [name for name in differing(known) if all(name in row.settings for row in known)]
     if metric is None or len(known) < _NEEDED or len(names) < 2:
-        has = f"there are {len(known)} finished runs and {len(names)} settings that differ in them"
-        return {}, f"No shares: they need {_NEEDED} and 2, and {has}."
+        need = f"No shares: they need {_NEEDED} finished runs and 2 settings that differ in them"
+        return {}, f"{need}; here are {len(known)} and {len(names)}."
     try:
         import optuna
     except ImportError:
@@ -138,7 +138,10 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
     optuna.logging.set_verbosity(level)
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(max_depth=6, seed=0)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    try:
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError as error:  # all values are the same
+        return {}, f"No shares: {error}"
     words = f"Shares of the variance of {metric.label} in {len(known)} finished runs."
     return shares, words + " Of so few, they are rough." * (len(known) < _FEW)
 
@@ -146,7 +149,7 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
 def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
     values: list[Any] = [row.settings[name] for row in rows]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         return "", [cut(setting_text(row, name), 16) for row in rows]
     low, high = min(values), max(values)
     return "log" if low > 0 and high / low >= 10 else "linear", values
@@ -155,7 +158,7 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
 def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
     """A metric of each run's best epoch by each setting that differs, the most important one first."""
     metric = metric or main_metric(rows)
-    rows = [row for row in rows if metric and not math.isnan(row.value(metric))]
+    rows = [row for row in rows if metric and math.isfinite(row.value(metric))]
     shares, words = importances(rows, metric)
     names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
     if metric is None or not names:
