@@ -105,6 +105,9 @@ def test_each_setting_that_differs_has_a_panel_with_the_scale_of_its_values():
         "0.001",
         "0.01",
     ]
+    long = [a_run(n, data_dir=f"data/{'x' * 30}{n}{'x' * 30}") for n in "abc"]
+    (panel,) = drawn(effects_figure(long)).axes
+    assert [t.get_text() for t in panel.get_xticklabels()] == ["data/xxx…xxxxxxx"] * 3
     points = [len(each.get_offsets()) for each in panels["seed"].collections]
     assert points == [1, 11], "unfinished ones are drawn apart"
 
@@ -123,7 +126,7 @@ def test_shares_need_enough_runs_and_are_the_same_each_time():
     nan = [dataclasses.replace(row, history=[record(1, math.nan)]) for row in rows]
     assert importances(nan)[0] == {}
     same = [dataclasses.replace(row, history=rows[0].history) for row in rows]
-    assert importances(same)[0] == {}
+    assert importances(same)[1] == "No shares: average precision is the same in all 40 finished runs."
 
 
 def test_without_optuna_the_figure_says_what_to_install(monkeypatch):

@@ -124,24 +124,18 @@ def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[d
             kinds[name] = optuna.distributions.FloatDistribution(low, high, log=scale == "log")
         else:
             kinds[name] = optuna.distributions.CategoricalDistribution(sorted({*columns[name]}))
-    trials = [
-        optuna.trial.create_trial(
-            params={name: columns[name][number] for name in names},
-            distributions=kinds,
-            value=row.value(metric),
-        )
-        for number, row in enumerate(known)
-    ]
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it tells of a new study
     study = optuna.create_study()
     optuna.logging.set_verbosity(level)
-    study.add_trials(trials)
+    for number, row in enumerate(known):
+        params, value = {name: columns[name][number] for name in names}, row.value(metric)
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=value))
     evaluator = optuna.importance.FanovaImportanceEvaluator(max_depth=6, seed=0)
     try:
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except RuntimeError as error:  # all values are the same
-        return {}, f"No shares: {error}"
+    except RuntimeError:  # no variance
+        return {}, f"No shares: {metric.label} is the same in all {len(known)} finished runs."
     words = f"Shares of the variance of {metric.label} in {len(known)} finished runs."
     return shares, words + " Of so few, they are rough." * (len(known) < _FEW)
 
@@ -150,7 +144,7 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
     values: list[Any] = [row.settings[name] for row in rows]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        return "", [cut(setting_text(row, name), 16) for row in rows]
+        return "", [setting_text(row, name) for row in rows]
     low, high = min(values), max(values)
     return "log" if low > 0 and high / low >= 10 else "linear", values
 
@@ -181,8 +175,9 @@ def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figu
                 ax.minorticks_off()
         else:
             values = [texts.index(value) for value in values]
-            slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, texts)) > 30 else {}
-            ax.set_xticks(range(len(texts)), texts, **slant)
+            ticks = [cut(text, 16) for text in texts]
+            slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, ticks)) > 30 else {}
+            ax.set_xticks(range(len(texts)), ticks, **slant)
             ax.set_xlim(-0.5, len(texts) - 0.5)
         both = [*zip(values, known, strict=True)]
         for finished, color in ((False, "none"), (True, _COLORS[0])):

@@ -150,7 +150,7 @@ def as_text(rows: Sequence[RunRow], metric: Metric | None = None) -> str:
     head, cells = table(rows, [metric] if metric else [])
     columns = {name: [*texts] for name, texts in zip(head, zip(*cells, strict=True), strict=True)}
     del columns["note"]
-    columns["state"] = [row.state for row in rows]
+    columns["state"] = [cut(row.state, 25) for row in rows]
     names = [name for name in differing(rows) if name in columns and name != "epochs"]
     columns |= {name: [cut(text, 16) for text in columns[name]] for name in names}
     heads = {name: name.replace("_", " ").split() for name in columns}

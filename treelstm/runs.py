@@ -198,9 +198,14 @@ def _row(place: _Place) -> RunRow:
     try:
         by = holder(path)
         if told is not None:
-            epochs, seconds, settings = told["epochs_done"], told["seconds"], completed(told["settings"])
-            row = replace(row, epochs_done=epochs, seconds=seconds, settings=settings)
-            row = replace(row, state=told["outcome"] or KILLED, why=told["why"])
+            row = replace(
+                row,
+                state=told["outcome"] or KILLED,
+                why=told["why"],
+                settings=completed(told["settings"]),
+                epochs_done=told["epochs_done"],
+                seconds=told["seconds"],
+            )
         elif names & {BEST, FINAL} or _has_commits(names):
             row = _as_committed(row, names)
         else:
