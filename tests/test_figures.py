@@ -180,7 +180,7 @@ def test_distances_and_corpus_name_their_units_and_counts(tiny):
         == 1
     )
     corpus = figures.corpus_figure(load_pairs(tiny / "training"))
-    assert corpus.axes[0].get_xlabel() == "pairs" and corpus.axes[1].get_xlabel() == "nodes in a tree"
+    assert [ax.get_xlabel() for ax in corpus.axes] == ["pairs", "similarity", "nodes in a tree"]
     assert "24 (33.3%)" in texts(corpus)
 
 

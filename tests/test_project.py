@@ -77,17 +77,18 @@ FLOORS = [
     "data.readers.source data.readers.words data.readers.conllu",
     "data.readers.brackets data.readers.pointers data.readers.parsers",
     "data.readers.code data.readers.values data.readers.formats",
-    "data.judgements data.pairing",
+    "data.judgements data.classes data.overlap data.pairing",
     "sealed log notify",
     "model.child_sum model.objectives model.vectors model.encoder model.content model.files",
     "evaluation explanation",
     "comparison",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
     "run.deadline run.listener run.summary run.tensorboard run.training",
+    "runs",
     "progress checks.report checks.environment checks.bookkeeping checks.keys checks.data checks.trial",
     "checks.directory",
     "checks.groups",
-    "figures tree_figures tables widgets overnight engine",
+    "figures tree_figures tables run_tables run_figures widgets overnight engine",
     "listeners",
     "rivals",
     "commands",
@@ -148,7 +149,7 @@ def test_imports_point_one_way():
 def test_every_module_is_one_idea_of_at_most_450_lines_and_the_package_stays_thin():
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     assert {name: count for name, count in lines.items() if count > 450} == {}
-    assert sum(lines.values()) <= 11_970  # 9,000 is the aim when all is built
+    assert sum(lines.values()) <= 12_940  # 9,000 is the aim when all is built
 
 
 def test_the_readme_maps_every_module():

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from treelstm import load_encoder, load_pairs, train, write_sample
 from treelstm.data.sample import LEXICON, SampleExists
 from treelstm.evaluation import pair_distances, tfidf_scorer
+from treelstm.files import WriteFailed
 
 
 def roots() -> set[str]:
@@ -114,3 +118,30 @@ def test_a_small_encoder_beats_the_bag_on_hard_negatives_of_unseen_sentences(tmp
 def test_existing_pairs_are_never_overwritten(tiny):
     with pytest.raises(SampleExists, match=r"negative_pairs\.jsonl exists already"):
         write_sample(tiny / "training")
+
+
+def test_memory_does_not_grow_with_the_pairs(tmp_path):
+    """Of each pair only its place is held; 600 pairs have 1.5 MB."""
+    tracemalloc.start()
+    try:
+        write_sample(tmp_path / "sample", 600, 1)
+        assert tracemalloc.get_traced_memory()[1] < 0.6e6
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "sample" / "positive_pairs.jsonl").stat().st_size > 1.2e6
+
+
+def test_a_full_disk_leaves_no_part_of_a_sample(tmp_path, monkeypatch):
+    """The second file fails: the first is not there either, so that the same command works later."""
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WriteFailed, match="No space left"):
+            write_sample(tmp_path / "sample", 3, 3)
+    assert calls and not [*(tmp_path / "sample").iterdir()]
+    write_sample(tmp_path / "sample", 3, 3)

@@ -1,5 +1,5 @@
-"""`python -m treelstm`: preflight, train, evaluate, show a run's status, read trees, make pairs
-or write a sample.
+"""`python -m treelstm`: preflight, train, evaluate, show a run's status or all runs, read trees, make
+pairs or write a sample.
 
 Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
 or 124 by max_hours.
@@ -11,6 +11,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from json import dumps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,7 +36,7 @@ from treelstm.evaluation import (
     retrieval,
     tfidf_scorer,
 )
-from treelstm.history import IN_HISTORY
+from treelstm.history import IN_HISTORY, metric_named
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder, read_model
 from treelstm.model.objectives import Graded
@@ -43,6 +44,7 @@ from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
+from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
@@ -60,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         guess = did_you_mean(unknown[0].partition("=")[0], flags)
         kind = "flag" if unknown[0].startswith("-") else "argument"
         parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
-    if command == "pairs" and ("by" in options) == ("scores" in options):
-        parser.error("pairs: say either --by label or --scores FILE")
+    if command == "pairs" and len({"by", "scores", "keys"} & options.keys()) != 1:
+        parser.error("pairs: say one of --by label, --key KEY and --scores FILE")
     if command in ("preflight", "train", "evaluate"):
         try:
             options = {name: _value(name, text) for name, text in options.items()}
@@ -150,6 +152,18 @@ def _status(directory: Path | str) -> int:
     return 0
 
 
+def _runs(directory: Path | str, json: bool = False, sort: str = "") -> int:
+    from treelstm.run_tables import as_text, ranked  # the other commands need no IPython
+
+    rows, metric = list_runs(Path(directory).absolute()), metric_named(sort) if sort else None
+    if json:
+        print(dumps([row.to_dict() for row in ranked(rows, metric)], indent=1))
+    else:
+        none = f"No run is in {directory}. Train one, or name the directory that holds them"
+        print(as_text(rows, metric) if rows else shown(f"{none}."))
+    return 0
+
+
 def _sample(data_dir: str, positives: int, negatives: int, **options: Any) -> int:
     write_sample(data_dir, positives, negatives, **options)
     print(f"{positives + negatives:,} pairs written to {data_dir}")
@@ -223,6 +237,13 @@ def _parser() -> argparse.ArgumentParser:
     add("evaluate", _evaluate, "metrics of a checkpoint on unseen pairs", evaluated)
     run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}
     add("status", _status, "how a run stands, from its files", {"directory": run_dir})
+    runs_dir = {"nargs": "?", "default": Config().output_path.parent, "help": "directory of runs"}
+    metrics = [metric.key for metric in IN_HISTORY if metric.better]
+    add("runs", _runs, "every run under a directory, best first", {
+        "directory": runs_dir,
+        "--json": {"action": "store_true", "help": "all that is known, for other programs"},
+        "--sort": {"metavar": "METRIC", "choices": metrics, "help": f"one of {', '.join(metrics)}"},
+    })  # fmt: skip
     add("sample", _sample, "write a sample corpus", {
         "--data-dir": {"default": Config().data_dir, "help": "directory to write to"},
         "--positives": {"type": int, "default": 495, "help": "similar pairs"},
@@ -243,6 +264,9 @@ def _parser() -> argparse.ArgumentParser:
         "inputs": {"nargs": "+", "metavar": "TREES", "help": "what `trees` reads or has written"},
         "--to": {"metavar": "DIR", "required": True, "help": "directory to write"},
         "--by": {"choices": ["label"], "help": "two trees of one label are similar"},
+        "--key": {"dest": "keys", "action": "append", "help": "trees that share its values are similar"},
+        "--similar": {"type": float, "help": "overlap (Jaccard) from which they are (0.3)"},
+        "--dissimilar": {"type": float, "help": "overlap up to which they are dissimilar (0.1)"},
         "--scores": {"metavar": "FILE", "help": "table: two ids or sentences and a score a row"},
         "--columns": {"nargs": "*", "help": "of the table, if its header is not known"},
         "--positives": {"type": int, "help": "similar pairs in all; default: as many as trees"},

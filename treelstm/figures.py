@@ -22,7 +22,7 @@ from treelstm.trees.forest import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
 _KINDS = {1: ("similar", SIMILAR), 0: ("dissimilar", DISSIMILAR), -1: ("not labelled", TRAINING)}
-_EPOCHS = 2_000  # in a figure, at most
+MOST_EPOCHS = 2_000  # in a figure
 _Drawn = TypeVar("_Drawn", bound=Artist)
 _STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves
 _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
@@ -32,7 +32,7 @@ _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
 }
 
 
-def _figure(
+def new_figure(
     columns: int, rows: int = 1, *, width: float = 5.0, height: float = 3.2
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its axes; `width` and `height` of each, in inches."""
@@ -44,10 +44,18 @@ def _figure(
 
 
 def corpus_figure(pairs: Pairs) -> Figure:
-    """Pairs by class, and the sizes of the distinct trees."""
-    figure, (kinds, sizes) = _figure(2)
-    if (pairs.label < 0).all():
-        kinds.hist(pairs.similarity[~np.isnan(pairs.similarity)], bins=40, color=TRAINING)
+    """Pairs by class, their similarities if they have some, and the sizes of the distinct trees."""
+    graded, labelled = ~np.isnan(pairs.similarity), bool((pairs.label >= 0).any())
+    columns = 3 if labelled and graded.any() else 2
+    figure, (kinds, *similarities, sizes) = new_figure(columns, width=10 / columns)
+    for ax in similarities:
+        bins = np.histogram_bin_edges(pairs.similarity[graded], 40).tolist()
+        for label, (name, color) in _KINDS.items():
+            if (chosen := graded & (pairs.label == label)).any():
+                ax.hist(pairs.similarity[chosen], bins, color=color, label=name)
+        ax.set(xlabel="similarity", ylabel="pairs", yscale="log", title="similarities")
+    if not labelled:
+        kinds.hist(pairs.similarity[graded], bins=40, color=TRAINING)
         kinds.set(xlabel="similarity", ylabel="pairs", title="graded pairs, not labelled")
     else:
         labels = {"similar": 1, "dissimilar": 0} | ({"not labelled": -1} if -1 in pairs.label else {})
@@ -78,13 +86,15 @@ def history_figure(
     varies = len({record["learning_rate"] for record in epochs}) > 1
     panels = [name for name in _PANELS if name != "schedule" or varies]
     n = len(panels)
-    figure, axes = _figure(1, n, width=4.6, height=2.3) if upright else _figure(n, width=12 / n - 1)
+    figure, axes = (
+        new_figure(1, n, width=4.6, height=2.3) if upright else new_figure(n, width=12 / n - 1)
+    )
     if title:
         figure.suptitle(shortened(title, 120), fontsize=10)
     if not epochs:
         axes[0].set_title("no epoch has ended yet")
         return _finished(figure)
-    xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _EPOCHS
+    xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // MOST_EPOCHS
     best_record = best(epochs)
     epochs = epochs[::-nth][::-1]  # to the last
     number = [record["epoch"] for record in epochs]
@@ -115,7 +125,7 @@ def distance_figure(distance: Array, pairs: Pairs, threshold: float) -> Figure:
 
     Of pairs without both classes: distance against similarity; without that, one histogram.
     """
-    figure, (ax,) = _figure(1, width=7.0)
+    figure, (ax,) = new_figure(1, width=7.0)
     ax.set(xlabel="distance of the pair's encodings", ylabel="share of the class")
     if not pairs.has_classes and pairs.has_grades:
         ax.scatter(distance, pairs.similarity, s=6, alpha=0.4, color=SIMILAR, linewidths=0)
@@ -137,7 +147,7 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     """ROC and precision-recall curves of named distances [P] on the same pairs."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    figure, (roc, precision) = _figure(2, width=4.6, height=3.8)
+    figure, (roc, precision) = new_figure(2, width=4.6, height=3.8)
     styled = zip(distances.values(), cycle(_STYLES), strict=False)
     for number, (distance, (color, line)) in enumerate(styled, 1):
         wrong, right, _ = roc_curve(label, -distance)
@@ -157,7 +167,7 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
 
 def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
     """F1 and accuracy by threshold; the given one is marked."""
-    figure, (ax,) = _figure(1, width=7.0)
+    figure, (ax,) = new_figure(1, width=7.0)
     cut, f1, accuracy = threshold_scores(distance, label)
     ax.plot(cut, f1, color=SIMILAR, label="F1")
     ax.plot(cut, accuracy, color=TRAINING, label="accuracy")
@@ -170,7 +180,7 @@ def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
 
 def comparison_figure(first: Array, second: Array, label: Array, names: tuple[str, str]) -> Figure:
     """Distances [P] of the same pairs by two encoders; they differ on pairs off the diagonal."""
-    figure, (ax,) = _figure(1, width=4.6, height=4.2)
+    figure, (ax,) = new_figure(1, width=4.6, height=4.2)
     for kind in sorted(np.unique(label).tolist()):  # similar ones, which are fewer, on top
         (name, color), chosen = _KINDS[kind], label == kind
         ax.scatter(first[chosen], second[chosen], s=5, alpha=0.4, color=color, label=name, linewidths=0)
@@ -186,7 +196,7 @@ def map_figure(points: Array, nodes: Array, labels: Mapping[int, str], share: fl
 
     `share` is the part of the encodings' variance that the two dimensions hold.
     """
-    figure, (ax,) = _figure(1, width=9.0, height=6.0)
+    figure, (ax,) = new_figure(1, width=9.0, height=6.0)
     dots = ax.scatter(points[:, 0], points[:, 1], c=nodes, s=8, cmap="viridis", alpha=0.6, linewidths=0)
     figure.colorbar(dots, label="nodes in the tree")
     words: dict[str, Any] = {"size": 7, "arrowprops": {"arrowstyle": "-", "linewidth": 0.5}}

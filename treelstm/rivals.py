@@ -17,11 +17,10 @@ from treelstm.model.encoder import TreeEncoder
 from treelstm.model.files import load_encoder, read_model
 from treelstm.model.objectives import Graded, objective_of
 from treelstm.progress import Progress
-from treelstm.run.directory import FINAL, find_best_model, names_in, newest_usable
+from treelstm.run.directory import BAG_ALONE, FINAL, find_best_model, names_in, newest_usable
 from treelstm.run.lock import RunInUse
 from treelstm.run.training import train_heard_by
 
-BAG_ALONE = "bag_alone"  # the directory beside a run's checkpoints
 _PATIENCE = 5  # epochs; a run of hundreds needs a few of them for its bag
 
 log = logging.getLogger("treelstm")

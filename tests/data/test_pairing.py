@@ -144,8 +144,8 @@ REFUSED = {
     ),
     "too many others": (corpus(4, 2), {"negatives": 99}, PairingError, r"dissimilar .*, 4 are possible"),
     "bad share": (corpus(), {"validation": 1.0}, PairingError, "validation is 1.0, expected"),
-    "no way": (corpus(), {"by": None}, PairingError, "Say either by"),
-    "another way": (corpus(), {"by": "colour"}, PairingError, "Say either by"),
+    "no way": (corpus(), {"by": None}, PairingError, "Say one of by"),
+    "another way": (corpus(), {"by": "colour"}, PairingError, "Say one of by"),
     "empty": ([], {}, DataError, "no trees|holds no trees"),
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from treelstm.config import did_you_mean
@@ -39,6 +41,20 @@ class Known(NamedTuple):
 
 
 Row = tuple[Known, Known, dict[str, float]]  # a label, a similarity or both
+Groups = dict[str, list[Known]]  # a group is in training or in validation, never in both
+Chosen = tuple[list[Row], list[Row]]  # similar and dissimilar pairs
+Choice = Callable[[Groups, int | None, int | None, Random], Chosen]  # of some groups, as many as asked
+
+
+def number_of(kind: str, wanted: int | None, usual: int, possible: int) -> int:
+    """How many pairs of a kind to make: `wanted`, or the usual number, or all; PairingError if fewer
+    than `wanted` are possible.
+    """
+    if wanted is None:
+        wanted = min(usual, possible)
+    if not 0 < wanted <= possible:
+        raise PairingError(f"{wanted:,} {kind} pairs were asked for, {possible:,} are possible here.")
+    return wanted
 
 
 def judged(trees: list[Known], path: Path, columns: list[str]) -> list[Row]:

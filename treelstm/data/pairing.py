@@ -1,29 +1,36 @@
-"""Pairs from trees: trees of one class are similar, or a table says how similar two trees are."""
+"""Pairs from trees: trees of one class or of many common symbols are similar, or a table says how
+similar two trees are.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from itertools import chain, combinations
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
 
-from treelstm.data.judgements import Known, PairingError, Row, judged
+from treelstm.data.classes import by_label
+from treelstm.data.judgements import Groups, Known, PairingError, Row, judged
+from treelstm.data.overlap import by_overlap
 from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.formats import as_json, iterate_trees, write_lines
 from treelstm.files import listed, make_directory, write_whole
 from treelstm.trees.builder import ForestBuilder, TreeError
+from treelstm.trees.forest import Forest
 
 
 def make_pairs(
     trees: Path | str | Iterable[Path | str],
     to: Path | str,
     by: str | None = None,
+    keys: Iterable[str] = (),
+    similar: float = 0.3,
+    dissimilar: float = 0.1,
     scores: Path | str | None = None,
     columns: Iterable[str] = (),
     positives: int | None = None,
@@ -41,6 +48,9 @@ def make_pairs(
     numbers if none is said. A label is in training or in validation (a share of the trees, written to
     `validation_to`, else to `to` + "-validation"), never in both. A tree that is equal to one of its
     label is taken once; it is left out if it is equal to one of another label, or alone with its label.
+    With `keys`, what counts is the overlap (Jaccard) of the sets of two trees' values of these keys:
+    from `similar` on a pair is similar, up to `dissimilar` it is dissimilar. Equal trees are taken once,
+    those without such a key left out; near copies (overlap 0.8) are on one side of the split.
     `scores` is instead a table with a header: two columns of ids or sentences, and columns of numbers.
     `columns` names them (or gives their numbers, from 1) where the header is none that is known.
 
@@ -48,30 +58,39 @@ def make_pairs(
         DataError: trees or table cannot be read, or do not fit; the message lists the problems.
         PairingError: the trees give no such pairs, or `to` holds pairs already.
     """
-    if (by is None) == (scores is None) or by not in (None, "label"):
-        raise PairingError('Say either by="label" or scores=FILE.')
+    keys = [keys] if isinstance(keys, str) else [*keys]
+    if [by is None, scores is None, not keys].count(False) != 1 or by not in (None, "label"):
+        raise PairingError('Say one of by="label", keys=[...] and scores=FILE.')
+    if not 0 <= dissimilar < similar <= 1:
+        given = f"dissimilar is {dissimilar:g}, similar {similar:g}"
+        raise PairingError(f"{given}, expected 0 <= dissimilar < similar <= 1. Change one.")
     to, second = Path(to), Path(validation_to or f"{to}-validation")
     inputs = [trees] if isinstance(trees, Path | str) else trees
-    about: dict[str, Any] = {"seed": seed} if by else {"scores": str(scores)}
-    found = _read([Path(each) for each in inputs], by is not None, about)
+    about: dict[str, Any] = {"scores": str(scores)} if scores else {"seed": seed}
+    found, forest = _read([Path(each) for each in inputs], by is not None, about)
     if scores is not None:
         return {to: _write(to, {"pairs": judged(found, Path(scores), [*columns])}, about)}
-    groups = _groups(found, about)
-    held_out = _held_out(groups, validation, seed)
-    shares = {to: (1 - validation, groups.keys() - held_out), second: (validation, held_out)}
+    if by is not None:
+        groups, choose = by_label(found, neighbours, about)
+    else:
+        groups, choose = by_overlap(found, forest, keys, (similar, dissimilar), about)
+    parts = "label(s) have two different trees" if by else "group(s) of trees are to stay together"
+    held_out = _held_out(groups, parts, validation, seed)
     made = {}
-    for directory, (share, labels) in shares.items():
-        if labels:
-            counts = [None if n is None else max(1, round(n * share)) for n in (positives, negatives)]
-            ours = {label: groups[label] for label in sorted(labels)}
+    for directory, share, ours in (
+        (to, 1 - validation, groups.keys() - held_out),
+        (second, validation, held_out),
+    ):
+        if ours:
+            few = {name: groups[name] for name in sorted(ours)}
+            wanted, unwanted = (n and max(1, round(n * share)) for n in (positives, negatives))
             draw = Random(f"treelstm pairs {seed} {directory == second}")
-            similar = _similar(ours, counts[0], draw)
-            dissimilar = _dissimilar(ours, counts[1], len(similar), neighbours, draw)
-            made[directory] = {"positive_pairs": similar, "negative_pairs": dissimilar}
+            positive, negative = choose(few, wanted, unwanted, draw)
+            made[directory] = {"positive_pairs": positive, "negative_pairs": negative}
     return {directory: _write(directory, files, about) for directory, files in made.items()}
 
 
-def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[Known]:
+def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> tuple[list[Known], Forest]:
     problems, builder, found, left_out = Problems(), ForestBuilder(), list[Known](), Counter[str]()
     for tree in tqdm(iterate_trees(paths, left_out=left_out), unit=" trees", disable=None, leave=False):
         try:
@@ -88,36 +107,17 @@ def _read(paths: list[Path], needs_label: bool, about: dict[str, Any]) -> list[K
     if problems.count:
         raise DataError(problems)
     about |= {"trees": len(found), **{f"left out: {what}": n for what, n in left_out.items() if n}}
-    digests = builder.forest().tree_digest.tolist()
-    return [tree._replace(digest=digest) for tree, digest in zip(found, digests, strict=True)]
+    forest = builder.forest()
+    named = zip(found, forest.tree_digest.tolist(), strict=True)
+    return [tree._replace(digest=digest) for tree, digest in named], forest
 
 
-def _groups(trees: list[Known], about: dict[str, Any]) -> dict[str, list[Known]]:
-    """The trees of each label that has two or more, as `make_pairs` says, in an order of their own."""
-    labels_of = defaultdict[bytes, set[str]](set)
-    for tree in trees:
-        labels_of[tree.digest].add(tree.label)
-    groups = defaultdict[str, dict[bytes, Known]](dict)
-    for tree in sorted(trees, key=lambda tree: (tree.label, tree.digest, tree.id)):
-        if len(labels_of[tree.digest]) == 1:
-            groups[tree.label].setdefault(tree.digest, tree)
-    several = {label: [*group.values()] for label, group in groups.items() if len(group) > 1}
-    other, kept = sum(len(labels_of[t.digest]) > 1 for t in trees), sum(map(len, groups.values()))
-    about["labels"] = len(several)
-    about["left out: trees equal to one of another label"] = other
-    about["left out: trees equal to one of their label"] = len(trees) - other - kept
-    about["left out: trees alone with their label"] = len(groups) - len(several)
-    return several
-
-
-def _held_out(groups: dict[str, list[Known]], validation: float, seed: int) -> set[str]:
-    """Labels, in random order, until they have that share of the trees; at least two, if any."""
+def _held_out(groups: Groups, parts: str, validation: float, seed: int) -> set[str]:
+    """Groups, in random order, until they have that share of the trees; at least two, if any."""
     if not 0 <= validation < 1:
         raise PairingError(f"validation is {validation}, expected at least 0 and under 1.")
     if len(groups) < (4 if validation else 2):
-        found = (
-            f"{len(groups)} label(s) have two different trees, expected at least 2, 4 with validation"
-        )
+        found = f"{len(groups)} {parts}, expected at least 2, 4 with validation"
         raise PairingError(f"{found}. Add trees, or labels that say more, or set validation to 0.")
     order, held_out, enough = sorted(groups), set[str](), validation * sum(map(len, groups.values()))
     Random(f"treelstm pairs {seed}").shuffle(order)
@@ -126,53 +126,6 @@ def _held_out(groups: dict[str, list[Known]], validation: float, seed: int) -> s
             break
         held_out.add(label)
     return held_out
-
-
-def _similar(groups: dict[str, list[Known]], wanted: int | None, draw: Random) -> list[Row]:
-    """Pairs within groups, of each as many as of the others, as far as it has them."""
-    possible = {label: math.comb(len(group), 2) for label, group in groups.items()}
-    wanted = _possible("similar", wanted, sum(map(len, groups.values())), sum(possible.values()))
-    rows = list[Row]()
-    for done, label in enumerate(sorted(groups, key=lambda label: (possible[label], label))):
-        quota = min(possible[label], (wanted - len(rows)) // (len(groups) - done))
-        for number in draw.sample(range(possible[label]), quota):  # (1, 0), (2, 0), (2, 1), (3, 0), ...
-            second = (1 + math.isqrt(8 * number + 1)) // 2
-            first = groups[label][number - math.comb(second, 2)]
-            rows.append((first, groups[label][second], {"label": 1}))
-    draw.shuffle(rows)
-    return rows
-
-
-def _dissimilar(
-    groups: dict[str, list[Known]], wanted: int | None, usual: int, neighbours: bool, draw: Random
-) -> list[Row]:
-    """Pairs across groups; each tree with some tree of another label in its pool is as likely first."""
-    pools = defaultdict[str, list[Known]](list)
-    for tree in chain.from_iterable(groups.values()):
-        pools[tree.source if neighbours else ""].append(tree)
-    several = [pool for pool in pools.values() if len({tree.label for tree in pool}) > 1]
-    within = [n for pool in several for n in Counter(tree.label for tree in pool).values()]
-    possible = sum(math.comb(len(pool), 2) for pool in several) - sum(math.comb(n, 2) for n in within)
-    wanted = _possible("dissimilar", wanted, usual, possible)
-    if possible < 4 * wanted:
-        every = [(a, b) for pool in several for a, b in combinations(pool, 2) if a.label != b.label]
-        return [(first, second, {"label": 0}) for first, second in draw.sample(every, wanted)]
-    drawn: dict[frozenset[str], Row] = {}
-    first_ones = [(tree, pool) for pool in several for tree in pool]
-    while len(drawn) < wanted:
-        first, pool = draw.choice(first_ones)
-        second = draw.choice(pool)
-        if first.label != second.label:
-            drawn.setdefault(frozenset((first.id, second.id)), (first, second, {"label": 0}))
-    return [*drawn.values()]
-
-
-def _possible(kind: str, wanted: int | None, usual: int, possible: int) -> int:
-    if wanted is None:
-        wanted = min(usual, possible)
-    if not 0 < wanted <= possible:
-        raise PairingError(f"{wanted:,} {kind} pairs were asked for, {possible:,} are possible here.")
-    return wanted
 
 
 def _write(directory: Path, files: dict[str, list[Row]], about: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +138,10 @@ def _write(directory: Path, files: dict[str, list[Row]], about: dict[str, Any]) 
     labels = [values.get("label") for rows in files.values() for _, _, values in rows]
     counts = {"num_positive_pairs": labels.count(1), "num_negative_pairs": labels.count(0)}
     about = {**counts, "total_pairs": len(labels), **about}
+    for label, name in ((1, "positive_similarity"), (0, "negative_similarity")):
+        of = [row[2] for rows in files.values() for row in rows if row[2].get("label") == label]
+        if given := [each["similarity"] for each in of if "similarity" in each]:
+            about[name] = {"mean": fmean(given), "min": min(given), "max": max(given)}
     write_whole(directory / "metadata.json", json.dumps(about, indent=1).encode())
     return about
 

@@ -9,16 +9,20 @@ bag of roots cannot tell these from positives; a tree encoder can.
 from __future__ import annotations
 
 import json
+import mmap
 import random
-from collections.abc import Callable, Sequence
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from treelstm.config import ConfigError
 from treelstm.errors import UserError
-from treelstm.files import listed, make_directory, write_whole
+from treelstm.files import listed, make_directory, whole_file, write_whole
 
 Synonyms = tuple[str, ...]
 
@@ -224,34 +228,42 @@ def write_sample(
     if existing := listed(directory, "*_pairs.jsonl*"):
         raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
     if unlike is not None:
-        texts = [path.read_text(encoding="utf-8") for path in listed(Path(unlike), "*_pairs.jsonl")]
-        records = [json.loads(line) for text in texts for line in text.splitlines()]
-        excluded = {sentence for record in records for sentence in _sentences(record)}
+        for path in listed(Path(unlike), "*_pairs.jsonl"):
+            with path.open(encoding="utf-8") as lines:
+                excluded.update(*map(_sentences, map(json.loads, lines)))
         if not excluded:
             raise ConfigError(f"unlike is {str(unlike)!r}, expected a directory with *_pairs.jsonl.")
     draw, total = random.Random(f"treelstm sample {seed}"), positives + negatives
-    makers = [_hard_negative] * (negatives // 2) + [_easy_negative] * (negatives - negatives // 2)
+    hard = negatives // 2
+    makers = chain(repeat(_hard_negative, hard), repeat(_easy_negative, negatives - hard))
     counts = {"num_positive_pairs": positives, "num_negative_pairs": negatives, "total_pairs": total}
-    files = {
-        "positive_pairs.jsonl": _pairs(draw, 1, [_positive] * positives, excluded),
-        "negative_pairs.jsonl": _pairs(draw, 0, makers, excluded),
-        "metadata.json": json.dumps(counts, indent=1),
-    }
     make_directory(directory)
-    for name, content in files.items():
-        write_whole(directory / name, content.encode())
+    both = ("positive_pairs.jsonl", "negative_pairs.jsonl")
+    similar, dissimilar = (whole_file(directory / name) for name in both)
+    with similar as first, dissimilar as second:  # both appear, or none
+        _write_pairs(first, draw, 1, repeat(_positive, positives), excluded)
+        _write_pairs(second, draw, 0, makers, excluded)
+    write_whole(directory / "metadata.json", json.dumps(counts, indent=1).encode())
 
 
-def _pairs(draw: random.Random, label: int, makers: Sequence[Maker], excluded: set[str]) -> str:
-    """A file of one pair a line, made by each of `makers`, in random order."""
-    lines: list[str] = []
-    for make in makers:
-        record = _record(make(draw), label, len(lines))
-        while not excluded.isdisjoint(_sentences(record)):
-            record = _record(make(draw), label, len(lines))
-        lines.append(json.dumps(record, ensure_ascii=False))
-    draw.shuffle(lines)
-    return "\n".join(lines) + "\n"
+def _write_pairs(
+    file: BinaryIO, draw: random.Random, label: int, makers: Iterable[Maker], excluded: set[str]
+) -> None:
+    """Writes one pair a line, made by each of `makers`, in random order; holds only their places."""
+    with tempfile.TemporaryFile(dir=Path(file.name).parent) as ordered:
+        starts = array("q", [0])
+        for number, make in enumerate(makers):
+            record = _record(make(draw), label, number)
+            while not excluded.isdisjoint(_sentences(record)):
+                record = _record(make(draw), label, number)
+            line = json.dumps(record, ensure_ascii=False) + "\n"
+            starts.append(starts[-1] + ordered.write(line.encode()))
+        order = array("q", range(len(starts) - 1))
+        draw.shuffle(order)
+        ordered.flush()
+        with mmap.mmap(ordered.fileno(), 0, access=mmap.ACCESS_READ) as lines:
+            for number in order:
+                file.write(lines[starts[number] : starts[number + 1]])
 
 
 def _sentences(record: dict[str, Any]) -> tuple[str, str]:

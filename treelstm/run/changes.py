@@ -16,9 +16,9 @@ from treelstm.run.directory import list_checkpoints
 
 # They decide which pairs a batch holds, so the steps done in an epoch would lose their meaning.
 _BETWEEN_EPOCHS = {"batch_size", "seed", "validation_fraction", "data", "objective"}
-# They decide what a validation loss means, or by which number epochs are compared.
-_BEST_ANEW = {"margin", "positive_margin", "objective", "temperature", "best_by"}
-_BEST_ANEW |= {"similarity_low", "similarity_high"}
+DECIDE_LOSS = {"margin", "positive_margin", "objective", "temperature"}  # what a validation loss means
+DECIDE_LOSS |= {"similarity_low", "similarity_high"}
+_BEST_ANEW = DECIDE_LOSS | {"best_by"}  # or by which number epochs are compared
 
 
 @dataclass(frozen=True)

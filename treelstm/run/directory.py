@@ -34,6 +34,7 @@ log = logging.getLogger("treelstm")
 
 BEST, FINAL, HISTORY = "best_model.pt", "final_model.pt", "training_history.json"
 SUPERSEDED, DAMAGED = "superseded", "damaged"
+BAG_ALONE = "bag_alone"  # what 04_evaluate trains beside a model
 
 _NAME = re.compile(r"checkpoint_epoch_([1-9]\d*)(?:_step_(\d+))?\.pt")
 

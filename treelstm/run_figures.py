@@ -1,0 +1,194 @@
+"""Figures of many runs: their learning curves in one figure, and what each setting does to a metric."""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from treelstm.figures import MOST_EPOCHS, as_written, new_figure, shortened
+from treelstm.history import Metric, metric_named, value_of
+from treelstm.run_tables import (
+    cut,
+    differing,
+    groups,
+    labels,
+    main_metric,
+    ranked,
+    setting_text,
+    shared_metrics,
+)
+from treelstm.runs import RunRow
+from treelstm.trees.forest import Array
+
+# Told apart by people who see few colours (Okabe & Ito 2008), and by their dashes.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":", "-.")
+_NAMED, _PANELS, _TICKS = 12, 12, 6  # at most: lines with names; settings in a figure; values marked
+_NEEDED, _FEW = 10, 30  # finished runs, for shares
+
+
+def curves_figure(
+    rows: Sequence[RunRow], metric: Metric | None = None, together: bool = False
+) -> Figure:
+    """Learning curves of runs: a metric, and the validation loss where it means the same in all.
+
+    The best twelve are named by the settings that differ, the others are gray. With `together`, runs
+    that differ in the seed alone are one line, their mean, in a band of one standard deviation.
+    """
+    metric, loss = metric or main_metric(rows), metric_named("validation_loss")
+    rows = [row for row in ranked(rows, metric) if row.history]
+    if metric is None or not rows:
+        return _empty("no epoch has ended yet")
+    lines = [(text, [row]) for text, row in zip(labels(rows), rows, strict=True)]
+    if together:
+        lines = [(group.label, group.rows) for group in groups(rows)]
+    metrics = [metric, loss] if loss in shared_metrics(rows) and metric != loss else [metric]
+    figure, axes = new_figure(len(metrics), width=10 / (1 + len(metrics)), height=3.6)
+    nth = 1 + max(len(row.history) for row in rows) // MOST_EPOCHS
+    drawn, names = list[Artist](), list[str]()
+    for number, (text, runs) in reversed([*enumerate(lines)]):  # the best on top
+        style: dict[str, Any] = {"color": "lightgray", "linewidth": 1}
+        if number < _NAMED:
+            dash = _DASHES[(number + number // len(_COLORS)) % len(_DASHES)]
+            style = {"color": _COLORS[number % len(_COLORS)], "linestyle": dash}
+        for ax, each in zip(axes, metrics, strict=True):
+            epoch, values = _by_epoch(runs, each.key, nth)
+            count = (~np.isnan(values)).sum(axis=0)
+            mean = np.nansum(values, axis=0) / np.where(count, count, np.nan)
+            (line,) = ax.plot(epoch, mean, marker="." if len(epoch) < 30 else "", **style)
+            if together and number < _NAMED:
+                squares = np.nansum((values - mean) ** 2, axis=0)
+                spread = np.sqrt(squares / np.maximum(count - 1, 1))
+                ax.fill_between(epoch, mean - spread, mean + spread, color=line.get_color(), alpha=0.15)
+        if together:
+            fewer = epoch[count < len(runs)]
+            rest = f", fewer from epoch {fewer[0]} on" if len(fewer) else ""
+            text += f" ({len(runs)} run{'s' * (len(runs) > 1)}{rest})"
+        if number <= _NAMED:
+            drawn.insert(0, line)
+            names.insert(0, text if number < _NAMED else f"{len(lines) - _NAMED} more")
+    for ax, each in zip(axes, metrics, strict=True):
+        ax.set(xlabel="epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)", ylabel=each.label)
+        ax.set_xlim(0.5, max(len(row.history) for row in rows) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    numbers = [str(number) for number in range(len(drawn))]  # as a line's label, "_x" would be left out
+    legend = figure.legend(drawn, numbers, loc="outside right upper", frameon=False, fontsize=7)
+    wrapped = ["\n".join(textwrap.wrap(shortened(name, 120), 42)) for name in names]
+    for words, name in zip(legend.get_texts(), wrapped, strict=True):
+        words.set_text(name)
+    figure.set_figheight(max(3.6, 0.4 + sum(0.06 + 0.13 * (1 + name.count("\n")) for name in wrapped)))
+    figure.set_figwidth(figure.get_figwidth() + 3.2)
+    return as_written(figure)
+
+
+def _empty(words: str) -> Figure:
+    figure, (ax,) = new_figure(1, height=0.5)
+    ax.set_title(words)
+    ax.set_axis_off()
+    return figure
+
+
+def _by_epoch(rows: Sequence[RunRow], key: str, nth: int) -> tuple[Array, Array]:
+    """Every nth epoch, to the last [E]; a number of theirs in each run [R, E], NaN where it has none."""
+    values = np.full((len(rows), max(len(row.history) for row in rows)), np.nan)
+    for row, of in zip(rows, values, strict=True):
+        of[: len(row.history)] = [value_of(record, key) for record in row.history]
+    return np.arange(1, values.shape[1] + 1)[::-nth][::-1], values[:, ::-nth][:, ::-1]
+
+
+def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[dict[str, float], str]:
+    """The share of a metric's variance that each differing setting explains, largest first, and a
+    sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
+    """
+    metric = metric or main_metric(rows)
+    known = [row for row in rows if row.finished and metric and math.isfinite(row.value(metric))]
+    names = [name for name in differing(known) if all(name in row.settings for row in known)]
+    if metric is None or len(known) < _NEEDED or len(names) < 2:
+        need = f"No shares: they need {_NEEDED} finished runs and 2 settings that differ in them"
+        return {}, f"{need}; here are {len(known)} and {len(names)}."
+    try:
+        import optuna
+    except ImportError:
+        return {}, 'No shares: they need Optuna, pip install "treelstm[sweep]".'
+    kinds, columns = dict[str, Any](), dict[str, list[Any]]()
+    for name in names:
+        scale, columns[name] = _scaled(known, name)
+        if scale:
+            low, high = float(min(columns[name])), float(max(columns[name]))
+            kinds[name] = optuna.distributions.FloatDistribution(low, high, log=scale == "log")
+        else:
+            kinds[name] = optuna.distributions.CategoricalDistribution(sorted({*columns[name]}))
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it tells of a new study
+    study = optuna.create_study()
+    optuna.logging.set_verbosity(level)
+    for number, row in enumerate(known):
+        params, value = {name: columns[name][number] for name in names}, row.value(metric)
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=value))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(max_depth=6, seed=0)
+    try:
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError:  # no variance
+        return {}, f"No shares: {metric.label} is the same in all {len(known)} finished runs."
+    words = f"Shares of the variance of {metric.label} in {len(known)} finished runs."
+    return shares, words + " Of so few, they are rough." * (len(known) < _FEW)
+
+
+def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
+    """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
+    values: list[Any] = [row.settings[name] for row in rows]
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        return "", [setting_text(row, name) for row in rows]
+    low, high = min(values), max(values)
+    return "log" if low > 0 and high / low >= 10 else "linear", values
+
+
+def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
+    """A metric of each run's best epoch by each setting that differs, the most important one first."""
+    metric = metric or main_metric(rows)
+    rows = [row for row in rows if metric and math.isfinite(row.value(metric))]
+    shares, words = importances(rows, metric)
+    names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
+    if metric is None or not names:
+        return _empty("no setting differs between runs with an epoch")
+    if names[_PANELS:]:
+        words += f" Left out: {', '.join(names[_PANELS:])}."
+    columns = min(3, len(names))
+    figure, axes = new_figure(columns, -(-len(names[:_PANELS]) // columns), width=11 / 3, height=2.8)
+    for ax, name in itertools.zip_longest(axes, names[:_PANELS]):
+        if name is None:
+            ax.remove()
+            continue
+        known = [row for row in rows if name in row.settings]
+        scale, values = _scaled(known, name)
+        texts = sorted({*values})
+        if scale:
+            ax.set_xscale(scale)
+            if len(texts) <= _TICKS:
+                ax.set_xticks(texts, [f"{value:.4g}" for value in texts])
+                ax.minorticks_off()
+        else:
+            values = [texts.index(value) for value in values]
+            ticks = [cut(text, 16) for text in texts]
+            slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, ticks)) > 30 else {}
+            ax.set_xticks(range(len(texts)), ticks, **slant)
+            ax.set_xlim(-0.5, len(texts) - 0.5)
+        both = [*zip(values, known, strict=True)]
+        for finished, color in ((False, "none"), (True, _COLORS[0])):
+            points = [(x, r.value(metric)) for x, r in both if r.finished == finished]
+            if points:
+                xs, ys = zip(*points, strict=True)
+                said = "finished" if finished else "not finished"
+                ax.scatter(xs, ys, 20, facecolors=color, edgecolors=_COLORS[0], label=said)
+        share = f" ({shares[name]:.0%})" if name in shares else ""
+        ax.set(xlabel=f"{name}{share}", ylabel=metric.label)
+    figure.suptitle("\n".join(textwrap.wrap(words, 100)), fontsize=9)
+    if not all(row.finished for row in rows):
+        axes[0].legend(frameon=False, fontsize=8)
+    return as_written(figure)
