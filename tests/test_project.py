@@ -89,7 +89,7 @@ FLOORS = [
     "checks.groups",
     "figures tree_figures tables widgets overnight engine",
     "listeners",
-    "rivals",
+    "rivals side_by_side",
     "commands",
     "__main__",
 ]

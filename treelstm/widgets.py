@@ -23,10 +23,10 @@ from treelstm.data.pairs import Pairs
 from treelstm.evaluation import distinct_trees
 from treelstm.figures import history_figure
 from treelstm.files import is_there
-from treelstm.history import IN_HISTORY, EpochRecord, best
-from treelstm.model.files import read_model
+from treelstm.history import IN_HISTORY, EpochRecord, best, marked
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
+from treelstm.run.content import Commit
 from treelstm.run.directory import (
     BEST,
     FINAL,
@@ -84,12 +84,14 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self,
         paths: Sequence[Path | str],
         chosen: Path | str,
-        history: Sequence[EpochRecord],
+        newest: Commit | None,
         default: str = "",
     ) -> None:
-        """`chosen` is one of the paths; `history` is that of the first path's run;
+        """`chosen` is one of the paths; `newest` is the newest commit of the first path's run;
         `default` is the parameter `resume`, if any.
         """
+        history = newest["history"] if newest else []
+        self._first_loss = newest["first_loss"] if newest else None
         self._history, self._best, self._count = history, best(history), len(paths)
         self._directory, key = Path(paths[0]).parent, _key(chosen)
         self._default, self._paths, rows = (default, key), {}, []
@@ -120,21 +122,26 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         default, chosen = self._default
         return default if default and chosen == self.chosen else str(self.value)
 
-    @property
-    def settings(self) -> Settings:
-        """The settings of the run that wrote the chosen file; raises as `load_encoder`."""
-        return read_model(self.value)["config"]
+    def _is_of_run(self, row: CheckpointRow) -> bool:
+        """Whether a file is of this run, as the run is now: by its content, if it has been read."""
+        if row.status != "verified":
+            return row.path.parent == self._directory
+        then = [row.record] if row.record else []
+        now = self._history[then[0]["epoch"] - 1 :][:1] if then else []
+        same = marked(then, anew=True) == marked(now, anew=True)  # whichever was the best
+        return same and row.first_loss is not None and row.first_loss == self._first_loss
 
     def _row(self, row: CheckpointRow) -> dict[str, Any]:
         """A row as picker.js gets it.
 
-        Where the file holds no numbers or has not been read, they are the run's for that epoch.
+        Until the file has been read, they are the run's for that epoch.
         """
-        own = row.path.parent == self._directory  # of the run, so that its history applies
-        ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
-        of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
-        place = row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None  # in epochs
-        known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
+        own, whole = self._is_of_run(row), row.step is None
+        ended = row.epoch if own and whole and row.status in ("", "verified") else None
+        unread = not row.status and ended is not None and ended <= len(self._history)
+        record = self._history[ended - 1] if unread and ended else row.record if whole else None
+        place = row.epoch - 0.5 * (not whole) if own and row.epoch else None  # in epochs
+        known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
         return {
             "path": _key(row.path),
             "name": shown(row.path.name),
@@ -212,8 +219,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    content = newest.content
-    return CheckpointPicker(paths, chosen, content["history"], resume or "")
+    return CheckpointPicker(paths, chosen, newest.content, resume or "")
 
 
 @looks_again
@@ -235,10 +241,7 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
         )
     if (listed := _among(paths, chosen)) is None:
         paths.append(chosen)
-    history = []
-    if newest is not None:
-        history = newest.content["history"]
-    return CheckpointPicker(paths, listed or chosen, history)
+    return CheckpointPicker(paths, listed or chosen, newest.content if newest else None)
 
 
 def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
