@@ -261,8 +261,8 @@ def test_whatever_is_chosen_later_the_evaluation_page_names_what_it_has_computed
     train(tiny_config(tiny, other, epochs=1, seed=7, ignored_keys=["radiko"]))
     page = json.loads((REPOSITORY / "notebooks" / "04_evaluate.ipynb").read_text())
     at = next(k for k, c in enumerate(page["cells"]) if "## A map" in "".join(c["source"]))
-    choose = f"picker.chosen = {str(run / 'checkpoint_epoch_1.pt')!r}\nwas = chosen\n"
-    choose += "choice.value = next(tree for _, tree in choice.options if tree != chosen)\n"
+    choose = f"picker.chosen = {str(run / 'checkpoint_epoch_1.pt')!r}\nwas = choice.value\n"
+    choose += "choice.value = next(tree for _, tree in choice.options if tree != was)\n"
     choose += "encoder = treelstm.load_encoder(picker.value)"  # the cell that loads is run, no further
     page["cells"].insert(at, nbformat.v4.new_code_cell(choose))
     check = "assert set(named) == {was, *(tree for tree, _ in neighbours)}"

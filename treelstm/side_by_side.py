@@ -163,7 +163,7 @@ def _read_by(encoder: TreeEncoder, pairs: Pairs) -> Pairs:
     try:
         every = load_pairs(directory, of.ignored_keys, None, of.child_order)
     except DataError as error:
-        text = f"{names_of([encoder])[0]} cannot read these pairs: {error}\nCompare on others."
+        text = f"{encoder.origin.path} cannot be compared on these pairs: {error}"
         raise NotComparable(text) from error
     if every.fingerprint != pairs.fingerprint:
         raise NotComparable(f"{directory} has changed while it was read. Run this again.")
