@@ -247,6 +247,7 @@ def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_p
     assert "trees that also occur in training: 100.0%" in text(page)
     assert "(label_keys): vortspeco\n" in text(page)
     assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt, epoch 2"}
+    assert "pairs that checkpoint_epoch_2.pt, epoch 2 was trained on: 72\n" in text(page)
     with pytest.raises(PapermillExecutionError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
         execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})
 

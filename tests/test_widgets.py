@@ -207,7 +207,7 @@ def test_paths_may_be_strings(finished):
         widgets.resume_picker(str(finished), name),
         widgets.resume_picker(str(finished), Path(name)),
         widgets.model_picker(str(finished), name),
-        CheckpointPicker([name], name, None),
+        CheckpointPicker([name], name, []),
     ):
         assert picker.value == Path(name)
         assert load_encoder(picker.value).origin.path == Path(name)

@@ -178,7 +178,7 @@ def comparison_figure(first: Array, second: Array, label: Array, names: tuple[st
         ax.scatter(first[chosen], second[chosen], s=5, alpha=0.4, color=color, label=name, linewidths=0)
     limit = float(max(first.max(), second.max()))
     ax.plot([0, limit], [0, limit], color="black", linewidth=0.5)
-    x, y = (wrap(shortened(f"distance by {name}", 150), 40) for name in names)
+    x, y = (wrap(shortened(f"distance by {name}", 150), 44) for name in names)
     ax.set(xlabel="\n".join(x), ylabel="\n".join(y))
     return _finished(figure, markerscale=3)
 

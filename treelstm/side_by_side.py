@@ -4,7 +4,7 @@ Pairs that a run was trained on would favour its encoder, so they are left out: 
 trees, as that encoder sees them, in whatever file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -99,15 +99,8 @@ def compare_encoders(
     every, whose = _pairs_for(encoders[0], validation_dir), f"of {validation_dir}"
     if validation_dir is None:
         whose = f"that the run of {names[0]} held out"
-    trained, met, unknown = np.zeros(len(every), bool), np.zeros(2 * len(every), bool), ""
-    for name, encoder in zip(names, encoders, strict=True):
-        seen = _contents(_read_by(encoder, every))
-        try:
-            for training in _trainings(encoder.origin.config):
-                for found, mine, theirs in zip((met, trained), seen, _contents(training), strict=True):
-                    found |= np.isin(mine, theirs)
-        except (DataError, CheckpointError) as error:
-            unknown += f"\nwhich of them {name} was trained on cannot be told: {error}"
+    known = [met_in_training(encoder, every) for encoder in encoders]
+    met, trained = np.any([each[0] for each in known], 0), np.any([each[1] for each in known], 0)
     pairs, left_out = every[np.flatnonzero(~trained)], int(trained.sum())
     if len(pairs) < _FEWEST or pairs.has_classes < every.has_classes:
         raise NotComparable(
@@ -118,7 +111,7 @@ def compare_encoders(
     again = len(np.unique(every.forest.root[every.trees[met & ~np.tile(trained, 2)]]))
     about = f"{pairs.in_words}, {whose}; left out, since a run was trained on them: {left_out:,}\n"
     about += f"trees that also occur in the training of a run: {again:,} of "
-    about += f"{len(distinct_trees(pairs)[0]):,}{unknown}"
+    about += f"{len(distinct_trees(pairs)[0]):,}{''.join(each[2] for each in known)}"
     scorers = {n: scorer_on(encoder, pairs) for n, encoder in zip(names, encoders, strict=True)}
     some = evaluation.can_retrieve(pairs)
     ranked = {n: evaluation.retrieval(each, pairs) for n, each in scorers.items() if some}
@@ -136,16 +129,24 @@ def _pairs_for(encoder: TreeEncoder, validation_dir: Path | str | None) -> Pairs
         raise NotComparable(f"{error}\nOr set validation_dir to a directory of pairs.") from error
 
 
-def _trainings(config: Config) -> Iterator[Pairs]:
-    """The pairs that a run was trained on, and those of the run that it started from."""
-    seen = set[Config]()
-    while config not in seen:
-        seen.add(config)
-        own = config.validation_dir and config.data_dir  # they do not matter here, and may be gone
-        yield load_corpus(replace(config, validation_dir=own)).training
-        if config.start_from:
-            start = now_at(from_root(config.start_from), config.output_path)
-            config = Config.from_parameters(read_model(start)["config"])
+def met_in_training(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, Array, str]:
+    """Which of the trees [2 P] and of the pairs [P] an encoder's run was trained on, or the run that it
+    started from; what cannot be told of it, as a line.
+    """
+    own, config, seen = _contents(_read_by(encoder, pairs)), encoder.origin.config, set[Config]()
+    trees, both = np.zeros(2 * len(pairs), bool), np.zeros(len(pairs), bool)
+    try:
+        while config not in seen:
+            seen.add(config)  # its validation pairs do not matter here, and may be gone
+            readable = replace(config, validation_dir=config.validation_dir and config.data_dir)
+            of_training = _contents(load_corpus(readable).training)
+            trees, both = trees | np.isin(own[0], of_training[0]), both | np.isin(own[1], of_training[1])
+            if config.start_from:
+                start = now_at(from_root(config.start_from), config.output_path)
+                config = Config.from_parameters(read_model(start)["config"])
+    except (DataError, CheckpointError) as error:
+        return trees, both, f"\nwhich {encoder.origin.path} was trained on cannot be told: {error}"
+    return trees, both, ""
 
 
 def _contents(pairs: Pairs) -> tuple[Array, Array]:

@@ -26,7 +26,6 @@ from treelstm.files import is_there
 from treelstm.history import IN_HISTORY, EpochRecord, best, marked
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
-from treelstm.run.content import Commit
 from treelstm.run.directory import (
     BEST,
     FINAL,
@@ -84,14 +83,12 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         self,
         paths: Sequence[Path | str],
         chosen: Path | str,
-        newest: Commit | None,
+        history: Sequence[EpochRecord],
         default: str = "",
     ) -> None:
-        """`chosen` is one of the paths; `newest` is the newest commit of the first path's run;
+        """`chosen` is one of the paths; `history` is that of the first path's run;
         `default` is the parameter `resume`, if any.
         """
-        history = newest["history"] if newest else []
-        self._first_loss = newest["first_loss"] if newest else None
         self._history, self._best, self._count = history, best(history), len(paths)
         self._directory, key = Path(paths[0]).parent, _key(chosen)
         self._default, self._paths, rows = (default, key), {}, []
@@ -123,13 +120,13 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         return default if default and chosen == self.chosen else str(self.value)
 
     def _is_of_run(self, row: CheckpointRow) -> bool:
-        """Whether a file is of this run, as the run is now: by its content, if it has been read."""
-        if row.status != "verified":
-            return row.path.parent == self._directory
-        then = [row.record] if row.record else []
-        now = self._history[then[0]["epoch"] - 1 :][:1] if then else []
-        same = marked(then, anew=True) == marked(now, anew=True)  # whichever was the best
-        return same and row.first_loss is not None and row.first_loss == self._first_loss
+        """Whether a file is of this run, as the run is now: by the numbers of the last epoch that it
+        completes, whichever is the best; by its place if it has not been read, or completes none.
+        """
+        if row.record is None:
+            return row.path.parent == self._directory and (not row.status or row.step is not None)
+        now = self._history[row.record["epoch"] - 1 :][:1]
+        return marked([row.record], anew=True) == marked(now, anew=True)
 
     def _row(self, row: CheckpointRow) -> dict[str, Any]:
         """A row as picker.js gets it.
@@ -219,7 +216,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, chosen, newest.content, resume or "")
+    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
 
 
 @looks_again
@@ -241,7 +238,8 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
         )
     if (listed := _among(paths, chosen)) is None:
         paths.append(chosen)
-    return CheckpointPicker(paths, listed or chosen, newest.content if newest else None)
+    history = newest.content["history"] if newest else []
+    return CheckpointPicker(paths, listed or chosen, history)
 
 
 def _among(paths: Sequence[Path], name: Path | str) -> Path | None:

@@ -6,9 +6,8 @@ Shapes: B trees; P pairs; D embedding, H hidden, O output.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,8 +77,7 @@ def _random_signs(texts: Iterable[str], size: int) -> Tensor:
     return torch.from_numpy((2.0 * bits - 1) * SCALE)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """What an encoder was read from, as it was then: its file may hold another one by now."""
 
     path: Path

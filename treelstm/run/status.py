@@ -122,7 +122,6 @@ class CheckpointRow:
     written: datetime
     status: str = ""  # "": not read yet; "verified"; or what is wrong
     train_loss: float | None = None  # as committed; None where damaged, not read or not known
-    first_loss: float | None = None  # of its run
     record: EpochRecord | None = None  # of the last epoch that it completes
     config: Settings | None = None
 
@@ -154,5 +153,4 @@ def verified_row(path: Path) -> CheckpointRow:
             content = load_checkpoint(path.with_name(checkpoint_name(model["epoch"], 0)))
         if not content or not same_weights(model["model_state_dict"], content["model_state_dict"]):
             return row
-    first, record = content["first_loss"], [None, *content["history"]][-1]
-    return replace(row, train_loss=content["train_loss"], first_loss=first, record=record)
+    return replace(row, train_loss=content["train_loss"], record=[None, *content["history"]][-1])
