@@ -153,7 +153,7 @@ def test_what_cannot_be_told_is_said(runs, tiny, tmp_path):
     (data / "training").rename(data / "away")
     said = compare_encoders(models, tiny / "validation", "cpu").about
     assert "/gone/best_model.pt was trained on cannot be told: " in said
-    with pytest.raises(NotComparable, match=r"training: no such directory.*\nOr set validation_dir"):
+    with pytest.raises(NotComparable, match=r"training: no such directory.*\nSet validation_dir"):
         compare_encoders(models[::-1], None, "cpu")
 
 

@@ -96,9 +96,14 @@ def compare_encoders(
     for (one, first), (other, second) in combinations(zip(names, encoders, strict=True), 2):
         if same_weights(first.state_dict(), second.state_dict()):
             raise NotComparable(f"{one} and {other} hold the same encoder. Choose others to compare.")
-    every, whose = _pairs_for(encoders[0], validation_dir), f"of {validation_dir}"
-    if validation_dir is None:
-        whose = f"that the run of {names[0]} held out"
+    config, whose = encoders[0].origin.config, f"of {validation_dir}"
+    try:
+        if validation_dir is None:
+            every, whose = load_corpus(config).validation, f"that the run of {names[0]} held out"
+        else:
+            every = load_pairs(from_root(validation_dir), config.ignored_keys, None, config.child_order)
+    except DataError as error:
+        raise NotComparable(f"{error}\nSet validation_dir to a directory of pairs.") from error
     known = [met_in_training(encoder, every) for encoder in encoders]
     met, trained = np.any([each[0] for each in known], 0), np.any([each[1] for each in known], 0)
     pairs, left_out = every[np.flatnonzero(~trained)], int(trained.sum())
@@ -116,17 +121,6 @@ def compare_encoders(
     some = evaluation.can_retrieve(pairs)
     ranked = {n: evaluation.retrieval(each, pairs) for n, each in scorers.items() if some}
     return SideBySide(about, pairs, left_out, scorers, *compared(scorers, pairs), ranked)
-
-
-def _pairs_for(encoder: TreeEncoder, validation_dir: Path | str | None) -> Pairs:
-    """The named pairs, or those that the encoder's run held out."""
-    if validation_dir is not None:
-        of = encoder.settings
-        return load_pairs(from_root(validation_dir), of.ignored_keys, None, of.child_order)
-    try:
-        return load_corpus(encoder.origin.config).validation
-    except DataError as error:
-        raise NotComparable(f"{error}\nOr set validation_dir to a directory of pairs.") from error
 
 
 def met_in_training(encoder: TreeEncoder, pairs: Pairs) -> tuple[Array, Array, str]:
