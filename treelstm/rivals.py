@@ -44,8 +44,7 @@ def with_rivals(encoder: TreeEncoder, pairs: Pairs, config: Config) -> dict[str,
 
 
 def bag_alone(encoder: TreeEncoder, config: Config) -> TreeEncoder | None:
-    """An encoder without a tree (hidden_dim=0), trained as the run of an encoder's file was, by its
-    settings.
+    """An encoder without a tree (hidden_dim=0), trained as an encoder's run was, by its settings.
 
     `config` says where the data are now. At most as many epochs as the run has had, until none of five
     is better than the best; with the run's validation pairs, but from fresh weights, also if the run had

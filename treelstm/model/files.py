@@ -64,8 +64,7 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
 
     Its `threshold` is the distance under which two trees count as similar, its `origin` says which file,
-    epoch and settings it has. `device` is as in `Config`:
-    "auto", "cpu", "cuda" or "cuda:N".
+    epoch and settings it has. `device` is as in `Config`: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         MissingCheckpoint, DamagedCheckpoint, CheckpointError: the file cannot be used; says why.
