@@ -50,7 +50,7 @@ def measure(name: str, trees: list[Path], work: Path, seeds: list[int]) -> None:
         print(f"seed {seed}: trained in {time.monotonic() - began:.0f} s", flush=True)
         model = find_best_model(config.output_path)
         pairs, encoder = load_pairs(validation), load_encoder(model)
-        scores, differences = compared(with_rivals(encoder, pairs, model, config), pairs)
+        scores, differences = compared(with_rivals(encoder, pairs, config), pairs)
         rows_of = {**scores, **{f"difference to {who}": each for who, each in differences.items()}}
         for who, found in rows_of.items():
             form = "{:.3f} [{:.3f}, {:.3f}]" if not rows.get(who) else "{:.3f}"

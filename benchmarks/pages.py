@@ -101,7 +101,7 @@ def evaluate(path: Path, config: treelstm.Config) -> None:
     encoder = treelstm.load_encoder(path)
     pairs = treelstm.load_corpus(config).validation
     began = time.perf_counter()
-    scorers = rivals.with_rivals(encoder, pairs, path, config)
+    scorers = rivals.with_rivals(encoder, pairs, config)
     evaluation.compared(scorers, pairs)
     for each in scorers.values():
         evaluation.retrieval(each, pairs)

@@ -105,6 +105,17 @@ def test_every_page_runs_from_top_to_bottom_and_shows_its_results(opened, parame
         until(lambda page=page, seen=results: re.search(seen, page.outputs()), 10, results)
         until(lambda page=page, least=pictures: page.pictures() >= least, 10, f"{pictures} pictures")
         page.screenshot(f"page-{name}")
+    # another checkpoint is chosen now, and the comparison alone is run again
+    mine = re.search(r"this encoder: .*/(best_model\.pt, epoch \d)", page.outputs())[1]
+    page.tab.locator('.treelstm-picker tr[data-path$="checkpoint_epoch_1.pt"]').first.click()
+    cell = page.cell("side_by_side.scorer_on")
+    before = cell.locator(".jp-InputPrompt").inner_text()
+    cell.locator(".jp-InputArea-editor").click()
+    page.tab.keyboard.press("Shift+Enter")
+    until(lambda: cell.locator(".jp-InputPrompt").inner_text() not in (before, "[*]:"), 30, "its end")
+    page.finished()
+    assert cell.locator("td").first.inner_text() == mine
+    page.screenshot("page-04_evaluate-compared")
 
 
 def selected(page: Page) -> list[str]:

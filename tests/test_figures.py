@@ -101,6 +101,19 @@ def test_curves_threshold_comparison_and_map_name_their_axes():
         assert all(ax.get_ylabel() for ax in figure.axes)
 
 
+def test_long_names_that_differ_only_at_their_ends_are_told_apart_in_figures():
+    label, distance = np.array([1, 1, 0, 0]), np.array([0.1, 0.6, 0.5, 0.9])
+    run = "learning_rate=0.001,hidden_dim=128,objective=contrastive,seed={}/best_model.pt, epoch 10"
+    names = [run.format(seed) for seed in range(5)]
+    (axes,) = figures.comparison_figure(distance, distance, label, names[:2]).axes
+    drawn = [text.replace("\n", "") for text in (axes.get_xlabel(), axes.get_ylabel())]
+    assert drawn == [f"distance by {name}" for name in names[:2]]
+    curves = figures.curves_figure(label, dict.fromkeys(names, distance))
+    assert {*names} <= {*drawn_words(curves)}
+    looks = {(line.get_color(), line.get_linestyle()) for line in curves.axes[0].lines[:5]}
+    assert len(looks) == 5
+
+
 @pytest.mark.parametrize("nearest", ["of both classes", "dissimilar"])
 def test_the_threshold_figure_shows_the_f1_and_accuracy_of_each_threshold(nearest):
     random = np.random.default_rng(0)

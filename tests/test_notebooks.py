@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,10 @@ def test_the_evaluation_page_sets_the_encoder_beside_its_baselines(trained, tmp_
     assert "(label_keys): radiko, tipo\n" in text(page)
     assert "Precision " in json.dumps(page.cells) and "keeps the two apart" in json.dumps(page.cells)
     assert set(found["retrieval"]["this encoder"]["precision"]) == {"1", "5", "10"}
-    (_, low, high) = found["compared"]["checkpoint_epoch_2.pt"]["roc_auc"]
+    run = tmp_path / "run"
+    assert found["checkpoint"] == str(run / "best_model.pt") and found["epoch"] == 2
+    assert f"this encoder: {run / 'best_model.pt'}, epoch 2" in text(page)
+    (_, low, high) = found["compared"]["checkpoint_epoch_1.pt, epoch 1"]["roc_auc"]  # 2 is itself
     assert low <= high
     images = [output for output in outputs(page) if "image/png" in output.get("data", {})]
     assert len(images) == 10  # curves, distances, threshold, neighbours, 4 wrong pairs, map, comparison
@@ -242,9 +246,41 @@ def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_p
     page = execute("04_evaluate", tmp_path, given)
     assert "trees that also occur in training: 100.0%" in text(page)
     assert "(label_keys): vortspeco\n" in text(page)
-    assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt"}
+    assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt, epoch 2"}
+    assert "pairs that checkpoint_epoch_2.pt, epoch 2 was trained on: 72\n" in text(page)
     with pytest.raises(PapermillExecutionError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
         execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})
+
+
+def test_whatever_is_chosen_later_the_evaluation_page_names_what_it_has_computed(
+    trained, tmp_path, parameters, tiny
+):
+    """A person chooses another checkpoint and another tree when all is computed, and runs the last
+    cells alone. The other encoder is one of another run, in a file of the same name.
+    """
+    run, other = tmp_path / "run", tmp_path / "other" / "run"
+    train(tiny_config(tiny, other, epochs=1, seed=7, ignored_keys=["radiko"]))
+    page = json.loads((REPOSITORY / "notebooks" / "04_evaluate.ipynb").read_text())
+    at = next(k for k, c in enumerate(page["cells"]) if "## A map" in "".join(c["source"]))
+    choose = f"picker.chosen = {str(run / 'checkpoint_epoch_1.pt')!r}\nwas = choice.value\n"
+    choose += "choice.value = next(tree for _, tree in choice.options if tree != was)\n"
+    choose += "encoder = treelstm.load_encoder(picker.value)"  # the cell that loads is run, no further
+    page["cells"].insert(at, nbformat.v4.new_code_cell(choose))
+    check = "assert set(named) == {was, *(tree for tree, _ in neighbours)}"
+    page["cells"].append(nbformat.v4.new_code_cell(check))
+    (tmp_path / "page.ipynb").write_text(json.dumps(page))
+    given = {"output_dir": str(run), "compare_with": str(other / "best_model.pt")}
+    done = tmp_path / "done.ipynb"
+    papermill.execute_notebook(tmp_path / "page.ipynb", done, given, progress_bar=False, cwd=tmp_path)
+    page = nbformat.read(done, as_version=4)
+    found, names = results(page), [f"{tmp_path.name}/run/best_model.pt", "other/run/best_model.pt"]
+    assert found["checkpoint"] == str(run / "best_model.pt") and found["epoch"] == 2
+    assert set(found["compared"]) == {f"{names[1]}, epoch 1"}
+    html = [o["data"]["text/html"] for o in outputs(page) if "text/html" in o.get("data", {})][-1]
+    rows = [re.split(r"</?td[^>]*>", row)[1::2] for row in html.split("<tr>")[2:]]
+    mine = [f"{value[0]:.3f}" for value in found["scores"]["this encoder"].values()]
+    assert rows[0][0] == f"{names[0]}, epoch 2" and rows[1][0] == f"{names[1]}, epoch 1"
+    assert sorted(cell.split(" ")[0] for cell in rows[0][1:]) == sorted(mine)
 
 
 def rewritten(tiny: Path, work: Path, kind: str) -> Path:
@@ -281,7 +317,7 @@ def test_every_page_runs_on_graded_and_on_similar_pairs_alone(tiny, tmp_path, ki
     trained = execute("02_train", tmp_path, parameters)
     assert ("0 similar, 0 dissimilar, 72 not labelled" in text(trained)) == graded
     own = results(trained)["validation"]
-    assert {*own} == ({"pearson", "spearman"} if graded else set())
+    assert {*own} == ({"pearson", "spearman", "mse"} if graded else set())
     assert ("validation_mse" in results(trained)["best"]) == graded
     for key, value in own.items():
         assert value == pytest.approx(results(trained)["best"][f"validation_{key}"], abs=1e-6)

@@ -53,7 +53,7 @@ def verdict_of(trees: list[Path], tmp_path: Path) -> dict[str, dict[str, tuple[f
     treelstm.train(config)
     model = find_best_model(tmp_path / "run")
     pairs, encoder = treelstm.load_pairs(validation), treelstm.load_encoder(model)
-    return compared(with_rivals(encoder, pairs, model, config), pairs)[0]
+    return compared(with_rivals(encoder, pairs, config), pairs)[0]
 
 
 def test_a_treebank_in_conllu_goes_from_files_to_a_verdict_where_structure_decides(tmp_path):

@@ -90,7 +90,7 @@ FLOORS = [
     "checks.groups",
     "figures tree_figures tables run_tables run_figures widgets overnight engine",
     "listeners",
-    "rivals",
+    "rivals side_by_side",
     "commands",
     "__main__",
 ]

@@ -132,13 +132,66 @@ def test_models_are_picked_by_name_or_path_and_nothing_is_set_aside_for_them(fin
         widgets.model_picker(tmp_path / "no_run", "best")
 
 
-def test_a_model_of_another_run_gets_no_numbers_of_this_run(finished, tiny, tmp_path):
-    train(tiny_config(tiny, tmp_path / "other", epochs=2, seed=7))
-    picker = widgets.model_picker(finished, tmp_path / "other" / "best_model.pt")
+@pytest.fixture(scope="session")
+def other(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with another seed, to be read only."""
+    output_dir = tmp_path_factory.mktemp("other") / "run"
+    train(tiny_config(tiny, output_dir, epochs=2, seed=7))
+    return output_dir
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("there", "best_model.pt"),
+        ("copied", "checkpoint_epoch_2.pt"),
+        ("renamed", "checkpoint_epoch_1.pt"),
+        ("linked", "best_model.pt"),
+        ("superseded", "best_model.pt"),
+        ("nested", "checkpoint_epoch_1.pt"),
+    ],
+)
+def test_a_file_of_another_run_gets_its_own_numbers_and_no_mark_on_this_runs_curve(
+    finished, other, tmp_path, place, name
+):
+    run, model = copy(finished, tmp_path / "run"), other / name
+    targets = {"copied": run / "mine.pt", "linked": run / name, "renamed": run / name}
+    target = targets.get(place, run / ("superseded" if place == "superseded" else "a/run") / name)
+    if place != "there":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        target.symlink_to(model) if place == "linked" else target.write_bytes(model.read_bytes())
+        model = target
+    picker = widgets.model_picker(run, model)
     row = next(row for row in verified(picker) if row["path"] == picker.chosen)
-    assert row["usable"] and not row["best"] and row["place"] is None
-    assert set(row["metrics"].values()) == {None}
-    assert picker.settings["seed"] == 7
+    assert row["usable"] and row["place"] is None and not row["best"]
+    theirs, ours = (run_status(of).history[(row["epoch"] or 0) - 1] for of in (other, run))
+    numbers = {key: number for key, number in row["metrics"].items() if number is not None}
+    assert numbers.items() <= theirs.items()
+    assert all(ours[key] != number for key, number in numbers.items())
+    assert bool(numbers) == (place == "there" or (name.startswith("checkpoint") and place != "copied"))
+    assert load_encoder(picker.value).origin.config.seed == 7
+
+
+def test_a_set_aside_checkpoint_is_marked_where_its_numbers_are_those_of_the_curve(
+    finished, tiny, tmp_path
+):
+    run = copy(finished, tmp_path / "run")
+    first = str(run / "checkpoint_epoch_1.pt")
+    change = {"resume": first, "learning_rate": 0.1, "changes": ("learning_rate",)}
+    train(tiny_config(tiny, run, epochs=2, **change))
+    aside = run / "superseded" / "checkpoint_epoch_2.pt"
+    (run / "superseded" / "checkpoint_epoch_1.pt").write_bytes(Path(first).read_bytes())
+    marks = {}
+    for path in (aside, aside.with_name("checkpoint_epoch_1.pt"), run / "best_model.pt", Path(first)):
+        picker = widgets.model_picker(run, path)
+        row = next(row for row in verified(picker) if row["path"] == picker.chosen)
+        marks[path] = row["place"]
+        record = (
+            load_checkpoint(path)["history"][-1] if path.name[0] == "c" else run_status(run).history[1]
+        )
+        assert row["metrics"]["train_loss"] == record["train_loss"]
+    assert [*marks.values()] == [None, 1, 2, 1]
 
 
 def test_the_epoch_of_a_damaged_model_is_left_empty(finished, tmp_path):
@@ -157,7 +210,7 @@ def test_paths_may_be_strings(finished):
         CheckpointPicker([name], name, []),
     ):
         assert picker.value == Path(name)
-        assert picker.settings["output_dir"] == str(finished)
+        assert load_encoder(picker.value).origin.path == Path(name)
     assert "is finished" in shown(widgets.RunMonitor(str(finished)))["text/html"]
 
 
@@ -312,7 +365,7 @@ def test_a_path_of_any_characters_is_shown_as_text_and_leads_to_its_file(finishe
     mine.write_bytes((run / "final_model.pt").read_bytes())
     picker = widgets.model_picker(run, mine)
     json.dumps([verified(picker), picker.chosen], ensure_ascii=False).encode()  # as it is sent
-    assert picker.value == mine and picker.settings
+    assert picker.value == mine and load_encoder(mine).origin.path == mine
     pages = [shown(each)["text/html"] for each in (picker, widgets.RunMonitor(run))]
     pages += [str(run_status(run)), str(preflight(tiny_config(tmp_path / name, run), quick=True))]
     for page in pages:

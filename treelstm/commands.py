@@ -38,7 +38,7 @@ from treelstm.evaluation import (
 )
 from treelstm.history import IN_HISTORY, metric_named
 from treelstm.listeners import train
-from treelstm.model.files import load_encoder, read_model
+from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
 from treelstm.notify import notify
 from treelstm.plain import shown
@@ -102,7 +102,8 @@ def _evaluate(config: Config) -> int:
     """
     best = config.checkpoint == "best"
     path = find_best_model(config.output_path) if best else Path(config.checkpoint)
-    encoder, run = load_encoder(path, config.device), Config.from_parameters(read_model(path)["config"])
+    encoder = load_encoder(path, config.device)
+    run = encoder.origin.config
     named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
     if named:
         of = encoder.settings

@@ -190,7 +190,7 @@ class Config(EncoderSettings):
         None, "checkpoint that gives a fresh run its weights and vocabulary; ignored on resume", _PATH
     )
     checkpoint: str = _free("best", '"best" or the path of a checkpoint to evaluate', _PATH)
-    compare_with: str | None = _free(None, "second checkpoint to evaluate; None takes the newest", _PATH)
+    compare_with: str | None = _free(None, "second checkpoint; None: the newest or best other", _PATH)
     label_keys: tuple[str, ...] | None = _free(
         None, "keys whose value names a node in figures, first of them first; None: chosen from the data"
     )

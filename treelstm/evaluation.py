@@ -16,6 +16,7 @@ from treelstm.config import ConfigError
 from treelstm.data.pairs import Pairs
 from treelstm.history import IN_EVALUATION, OF_GRADED_PAIRS
 from treelstm.model.encoder import TreeEncoder, distances
+from treelstm.model.objectives import Graded, objective_of
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import UNKNOWN, key_of
 
@@ -144,25 +145,23 @@ class PairScorer:
     threshold: float  # a pair of a smaller distance is predicted similar
     between: Callable[[Array], Array]  # positions [Q] among the T trees -> distances [Q, T]
     similarity: Array | None = None  # [P] what the distances stand for, on the scale of the pairs
+    encoder: TreeEncoder | None = None  # None: a baseline
 
     def metrics(self, label: Array) -> Metrics:
         return pair_metrics(self.distance, label, self.threshold)
 
 
-def encoder_scorer(
-    encoder: TreeEncoder,
-    pairs: Pairs,
-    calibrate: bool = False,
-    similarity: Callable[[Array], Array] | None = None,
-) -> PairScorer:
+def encoder_scorer(encoder: TreeEncoder, pairs: Pairs, calibrate: bool = False) -> PairScorer:
     """An encoder with its own threshold, or with one calibrated on these pairs, also if it has none.
 
-    `similarity` says what its distances stand for, see `objectives.Graded`.
+    If its run's objective is graded, with the similarities that its distances stand for.
     """
     vectors = _encodings(encoder, pairs, distinct_trees(pairs)[0]).cpu()
     none = calibrate or math.isnan(encoder.threshold)
     scorer = vector_scorer(vectors, pairs, None if none else encoder.threshold)
-    return replace(scorer, similarity=similarity(scorer.distance)) if similarity else scorer
+    objective = objective_of(encoder.origin.config) if hasattr(encoder, "origin") else None
+    graded = objective.similarity(scorer.distance) if isinstance(objective, Graded) else None
+    return replace(scorer, similarity=graded, encoder=encoder)
 
 
 def vector_scorer(vectors: torch.Tensor, pairs: Pairs, threshold: float | None) -> PairScorer:

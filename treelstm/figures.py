@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import cycle
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray"
 _KINDS = {1: ("similar", SIMILAR), 0: ("dissimilar", DISSIMILAR), -1: ("not labelled", TRAINING)}
 MOST_EPOCHS = 2_000  # in a figure
 _Drawn = TypeVar("_Drawn", bound=Artist)
-_STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"))  # of curves
+_STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"), ("tab:red", "-."))
 _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
     "loss": {"title": "loss", "ylabel": "loss", "ylim": (0, None)},
     "quality": {"title": "unseen pairs", "ylabel": "score, 1 is perfect", "ylim": (None, 1.0)},
@@ -147,7 +148,7 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     """ROC and precision-recall curves of named distances [P] on the same pairs."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    figure, (roc, precision) = new_figure(2, width=4.6, height=3.8)
+    figure, (roc, precision) = new_figure(2, width=4.6, height=3.5 + 0.22 * len(distances))
     styled = zip(distances.values(), cycle(_STYLES), strict=False)
     for number, (distance, (color, line)) in enumerate(styled, 1):
         wrong, right, _ = roc_curve(label, -distance)
@@ -160,8 +161,9 @@ def curves_figure(label: Array, distances: Mapping[str, Array]) -> Figure:
     roc.set_title("ROC")
     precision.set(xlabel="similar pairs found (share)", title="precision and recall", ylim=(0, 1.02))
     precision.set_ylabel("correct among pairs called similar (share)")
-    for label_text, name in zip(roc.legend(frameon=False).get_texts(), distances, strict=True):
-        label_text.set_text(shortened(name))  # as a line's label, a name "_x" would be left out
+    legend = figure.legend(frameon=False, loc="outside lower left")
+    for label_text, name in zip(legend.get_texts(), distances, strict=True):
+        label_text.set_text(shortened(name, 110))  # as a line's label, a name "_x" would be left out
     return as_written(figure)
 
 
@@ -180,14 +182,14 @@ def threshold_figure(distance: Array, label: Array, threshold: float) -> Figure:
 
 def comparison_figure(first: Array, second: Array, label: Array, names: tuple[str, str]) -> Figure:
     """Distances [P] of the same pairs by two encoders; they differ on pairs off the diagonal."""
-    figure, (ax,) = new_figure(1, width=4.6, height=4.2)
+    figure, (ax,) = new_figure(1, width=5.0, height=4.6)
     for kind in sorted(np.unique(label).tolist()):  # similar ones, which are fewer, on top
         (name, color), chosen = _KINDS[kind], label == kind
         ax.scatter(first[chosen], second[chosen], s=5, alpha=0.4, color=color, label=name, linewidths=0)
     limit = float(max(first.max(), second.max()))
     ax.plot([0, limit], [0, limit], color="black", linewidth=0.5)
-    first_name, second_name = map(shortened, names)
-    ax.set(xlabel=f"distance by {first_name}", ylabel=f"distance by {second_name}")
+    x, y = (wrap(shortened(f"distance by {name}", 150), 44) for name in names)
+    ax.set(xlabel="\n".join(x), ylabel="\n".join(y))
     return _finished(figure, markerscale=3)
 
 

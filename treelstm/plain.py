@@ -2,6 +2,9 @@
 
 import html
 import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
 
 # Surrogates cannot be written as UTF-8; control characters would steer a terminal.
 _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -17,3 +20,15 @@ def shown(text: object) -> str:
 def in_html(text: object) -> str:
     """The text for an element or attribute of HTML; a `$` stays one inside an element `AS_WRITTEN`."""
     return html.escape(shown(text))
+
+
+def distinct_names(paths: Sequence[Path | str]) -> list[str]:
+    """The shortest names that tell paths apart: the last part of each, after as many more as tell their
+    directories apart, if these differ. What is there twice is numbered.
+    """
+    given = [Path(path).absolute() for path in paths]
+    places = {path.parent.parts[::-1] for path in given}
+    more = next(n for n in count() if len({place[:n] for place in places}) == len(places))
+    names = [shown(Path(*path.parts[-1 - more :])) for path in given]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, counts, strict=True)]

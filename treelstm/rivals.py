@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from treelstm.config import Config, from_root
@@ -14,8 +13,7 @@ from treelstm.errors import UserError
 from treelstm.evaluation import PairScorer, encoder_scorer, tfidf_scorer, untrained_encoder
 from treelstm.files import WriteFailed
 from treelstm.model.encoder import TreeEncoder
-from treelstm.model.files import load_encoder, read_model
-from treelstm.model.objectives import Graded, objective_of
+from treelstm.model.files import load_encoder
 from treelstm.progress import Progress
 from treelstm.run.directory import BAG_ALONE, FINAL, find_best_model, names_in, newest_usable
 from treelstm.run.lock import RunInUse
@@ -30,42 +28,37 @@ class BagNotTrained(UserError, RuntimeError):
     """The training of the bag alone was stopped, so that there is nothing to compare with."""
 
 
-def with_rivals(
-    encoder: TreeEncoder, pairs: Pairs, model: Path, config: Config
-) -> dict[str, PairScorer]:
-    """The encoder of a model file and its rivals on these pairs; see `bag_alone` for `config`.
+def with_rivals(encoder: TreeEncoder, pairs: Pairs, config: Config) -> dict[str, PairScorer]:
+    """An encoder from a run's file and its rivals on these pairs; see `bag_alone` for `config`.
 
     Thresholds of rivals that have none of their own are calibrated on these very pairs.
     """
-    objective, bag = objective_of(config), bag_alone(model, config)
-    similarity = objective.similarity if isinstance(objective, Graded) else None
-    scorers = {"this encoder": encoder_scorer(encoder, pairs, similarity=similarity)}
-    if bag is not None:
-        name = "bag alone, trained the same way"
-        scorers[name] = encoder_scorer(bag, pairs, similarity=similarity)
+    scorers = {"this encoder": encoder_scorer(encoder, pairs)}
+    if (bag := bag_alone(encoder, config)) is not None:
+        scorers["bag alone, trained the same way"] = encoder_scorer(bag, pairs)
     untrained = untrained_encoder(encoder, config.seed)
     scorers["TF-IDF bag, no training"] = tfidf_scorer(pairs)
     scorers["untrained encoder"] = encoder_scorer(untrained, pairs, calibrate=True)
     return scorers
 
 
-def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
-    """An encoder without a tree (hidden_dim=0), trained as the run of a model file was, by its settings.
+def bag_alone(encoder: TreeEncoder, config: Config) -> TreeEncoder | None:
+    """An encoder without a tree (hidden_dim=0), trained as an encoder's run was, by its settings.
 
     `config` says where the data are now. At most as many epochs as the run has had, until none of five
     is better than the best; with the run's validation pairs, but from fresh weights, also if the run had
-    `start_from`. It is kept beside the model, in a directory of `bag_alone/` for each set of settings
-    and data; where that cannot be, in a temporary one. None if the model has no tree itself.
+    `start_from`. It is kept beside the file, in a directory of `bag_alone/` for each set of settings
+    and data; where that cannot be, in a temporary one. None if the encoder has no tree itself.
 
     Raises:
         BagNotTrained: the training was stopped; called again, it goes on.
         DataError, TrainingDiverged and the like: as `train`.
     """
-    content = read_model(model)
-    own, newest = Config.from_parameters(content["config"]), newest_usable(model.parent)
+    origin, own = encoder.origin, encoder.origin.config
+    newest = newest_usable(origin.path.parent)
     if not own.hidden_dim:
         return None
-    epochs = max(content["epoch"], len(newest.content["history"]) if newest else 0, 1)
+    epochs = max(origin.epoch, len(newest.content["history"]) if newest else 0, 1)
     validation = own.validation_dir
     if validation is not None and not from_root(validation).is_dir():
         print(f"the bag alone chooses its epoch on {config.validation_dir}: {validation} is gone")
@@ -86,7 +79,7 @@ def bag_alone(model: Path, config: Config) -> TreeEncoder | None:
     )
     of = [same.fixed_on_resume(), same.epochs, same.patience, load_corpus(same).content_digest]
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
-    directory = model.parent / BAG_ALONE / name
+    directory = origin.path.parent / BAG_ALONE / name
     try:
         if FINAL not in names_in(directory):
             _train(replace(same, output_dir=str(directory)))

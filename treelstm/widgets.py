@@ -23,8 +23,7 @@ from treelstm.data.pairs import Pairs
 from treelstm.evaluation import distinct_trees
 from treelstm.figures import history_figure
 from treelstm.files import is_there
-from treelstm.history import IN_HISTORY, EpochRecord, best
-from treelstm.model.files import read_model
+from treelstm.history import IN_HISTORY, EpochRecord, best, marked
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.progress import is_interactive
 from treelstm.run.directory import (
@@ -120,21 +119,26 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         default, chosen = self._default
         return default if default and chosen == self.chosen else str(self.value)
 
-    @property
-    def settings(self) -> Settings:
-        """The settings of the run that wrote the chosen file; raises as `load_encoder`."""
-        return read_model(self.value)["config"]
+    def _is_of_run(self, row: CheckpointRow) -> bool:
+        """Whether a file is of this run, as the run is now: by the numbers of the last epoch that it
+        completes, whichever is the best; by its place if it has not been read, or completes none.
+        """
+        if row.record is None:
+            return row.path.parent == self._directory and (not row.status or row.step is not None)
+        now = self._history[row.record["epoch"] - 1 :][:1]
+        return marked([row.record], anew=True) == marked(now, anew=True)
 
     def _row(self, row: CheckpointRow) -> dict[str, Any]:
         """A row as picker.js gets it.
 
-        Where the file holds no numbers or has not been read, they are the run's for that epoch.
+        Until the file has been read, they are the run's for that epoch.
         """
-        own = row.path.parent == self._directory  # of the run, so that its history applies
-        ended = row.epoch if own and row.step is None and row.status in ("", "verified") else None
-        of_run = self._history[ended - 1] if ended is not None and ended <= len(self._history) else None
-        place = row.epoch - 0.5 * (row.step is not None) if own and row.epoch else None  # in epochs
-        known: dict[str, Any] = {"train_loss": row.train_loss, **(row.record or of_run or {})}
+        own, whole = self._is_of_run(row), row.step is None
+        ended = row.epoch if own and whole and row.status in ("", "verified") else None
+        unread = not row.status and ended is not None and ended <= len(self._history)
+        record = self._history[ended - 1] if unread and ended else row.record if whole else None
+        place = row.epoch - 0.5 * (not whole) if own and row.epoch else None  # in epochs
+        known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
         return {
             "path": _key(row.path),
             "name": shown(row.path.name),
@@ -212,8 +216,7 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    content = newest.content
-    return CheckpointPicker(paths, chosen, content["history"], resume or "")
+    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
 
 
 @looks_again
@@ -235,9 +238,7 @@ def model_picker(output_dir: Path | str, checkpoint: Path | str) -> CheckpointPi
         )
     if (listed := _among(paths, chosen)) is None:
         paths.append(chosen)
-    history = []
-    if newest is not None:
-        history = newest.content["history"]
+    history = newest.content["history"] if newest else []
     return CheckpointPicker(paths, listed or chosen, history)
 
 

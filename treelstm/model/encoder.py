@@ -6,14 +6,15 @@ Shapes: B trees; P pairs; D embedding, H hidden, O output.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from treelstm.config import EncoderSettings
+from treelstm.config import Config, EncoderSettings
 from treelstm.errors import UserError
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.model.vectors import SCALE, Vectors
@@ -76,6 +77,14 @@ def _random_signs(texts: Iterable[str], size: int) -> Tensor:
     return torch.from_numpy((2.0 * bits - 1) * SCALE)
 
 
+class Origin(NamedTuple):
+    """What an encoder was read from, as it was then: its file may hold another one by now."""
+
+    path: Path
+    epoch: int
+    config: Config  # of the run
+
+
 class TreeEncoder(nn.Module):
     """Maps trees to vectors. Its vocabulary and ignored keys let it read ASTs.
 
@@ -107,6 +116,7 @@ class TreeEncoder(nn.Module):
     vector_table: Tensor
     vector_words: Tensor
     vector_row: Tensor  # of each symbol of the vocabulary; -1: it has no vector
+    origin: Origin  # of an encoder that was read from a file of a run
 
     @neutral_torch()
     def __init__(

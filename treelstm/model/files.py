@@ -6,19 +6,22 @@ the vocabulary and the threshold. Exporting, importing and exporting again gives
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from treelstm.config import ConfigError, EncoderSettings, completed
+from treelstm.config import Config, ConfigError, EncoderSettings, completed
 from treelstm.files import make_directory, write_whole
 from treelstm.history import Number
 from treelstm.model.content import ModelFile, Symbols, check_encoder, check_model, require_type
-from treelstm.model.encoder import TreeEncoder
+from treelstm.model.encoder import Origin, TreeEncoder
 from treelstm.model.vectors import Vectors
+from treelstm.plain import distinct_names
 from treelstm.process import chosen_device
 from treelstm.sealed import UNTYPED, CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
 from treelstm.trees.vocabulary import Vocabulary
@@ -60,17 +63,30 @@ def model_epoch(path: Path) -> int | None:
 def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """The encoder in a checkpoint, `best_model.pt` or `final_model.pt`, ready to `.encode(asts)`.
 
-    Its `threshold` is the distance under which two trees count as similar. `device` is as in `Config`:
-    "auto", "cpu", "cuda" or "cuda:N".
+    Its `threshold` is the distance under which two trees count as similar, its `origin` says which file,
+    epoch and settings it has. `device` is as in `Config`: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         MissingCheckpoint, DamagedCheckpoint, CheckpointError: the file cannot be used; says why.
         ConfigError: torch sees no such device.
     """
     on, content = chosen_device(device), read_model(path)
-    settings = EncoderSettings.among(content["config"])
-    weights, known = content["model_state_dict"], vocabulary_of(content)
-    return _encoder(settings, known, weights, content["threshold"]).to(on)
+    config, known = Config.from_parameters(content["config"]), vocabulary_of(content)
+    encoder = _encoder(config, known, content["model_state_dict"], content["threshold"]).to(on)
+    encoder.origin = Origin(Path(path).absolute(), content["epoch"], config)
+    return encoder
+
+
+def same_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts are equal, to the last bit, wherever they lie."""
+    same = first.keys() == second.keys()
+    return same and all(torch.equal(first[name].cpu(), second[name].cpu()) for name in first)
+
+
+def names_of(encoders: Sequence[TreeEncoder]) -> list[str]:
+    """Names that tell encoders from files apart: file, directory where these differ, and epoch."""
+    names = distinct_names([encoder.origin.path for encoder in encoders])
+    return [f"{name}, epoch {of.origin.epoch}" for name, of in zip(names, encoders, strict=True)]
 
 
 def vocabulary_of(content: ModelFile) -> Vocabulary:

@@ -1,11 +1,12 @@
 """The interface between the training loop and whatever watches a run."""
 
+from treelstm.errors import UserError
 from treelstm.history import EpochRecord, History
 from treelstm.run.content import Commit
 from treelstm.run.state import Run
 
 
-class Prune(Exception):
+class Prune(UserError):
     """Raised in `on_start` or `on_epoch` while there is more to do: the run ends there, whole and
     resumable, and listeners after this one are not called. The text says why.
     """

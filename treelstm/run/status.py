@@ -2,16 +2,25 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from treelstm.config import Settings
 from treelstm.history import Change, EpochRecord, Outcome
-from treelstm.model.files import model_epoch, read_model
+from treelstm.model.content import ModelFile
+from treelstm.model.files import model_epoch, read_model, same_weights
 from treelstm.plain import shown
 from treelstm.run.changes import in_words
-from treelstm.run.directory import FINAL, ResumePoint, checkpoint_at, load_checkpoint, newest_usable
+from treelstm.run.directory import (
+    FINAL,
+    ResumePoint,
+    checkpoint_at,
+    checkpoint_name,
+    load_checkpoint,
+    newest_usable,
+)
 from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
 
@@ -112,8 +121,8 @@ class CheckpointRow:
     size: int  # bytes
     written: datetime
     status: str = ""  # "": not read yet; "verified"; or what is wrong
-    train_loss: float | None = None  # as committed; None where damaged or not read
-    record: EpochRecord | None = None  # of the epoch that it completes
+    train_loss: float | None = None  # as committed; None where damaged, not read or not known
+    record: EpochRecord | None = None  # of the last epoch that it completes
     config: Settings | None = None
 
 
@@ -126,17 +135,22 @@ def unread_row(path: Path) -> CheckpointRow:
 
 
 def verified_row(path: Path) -> CheckpointRow:
-    """A row of what a checkpoint or model file holds, read and verified; raises as `unread_row`."""
+    """A row of what a checkpoint or model file holds, read and verified; raises as `unread_row`.
+
+    A model's numbers are those of the commit beside it that has its weights, if there is one.
+    """
     row = unread_row(path)
     try:
-        if checkpoint_at(path) is None:
-            model = read_model(path)
-            return replace(row, epoch=model["epoch"], config=model["config"], status="verified")
-        content = load_checkpoint(path)
+        content = load_checkpoint(path) if checkpoint_at(path) else None
+        model: ModelFile = content or read_model(path)
     except MissingCheckpoint:
         raise
     except CheckpointError as error:
         return replace(row, status=str(error))
-    record = None if content["step"] else content["history"][-1]
-    loss, config = content["train_loss"], content["config"]
-    return replace(row, config=config, status="verified", train_loss=loss, record=record)
+    row = replace(row, epoch=model["epoch"], config=model["config"], status="verified")
+    if content is None:
+        with suppress(CheckpointError):
+            content = load_checkpoint(path.with_name(checkpoint_name(model["epoch"], 0)))
+        if not content or not same_weights(model["model_state_dict"], content["model_state_dict"]):
+            return row
+    return replace(row, train_loss=content["train_loss"], record=[None, *content["history"]][-1])
