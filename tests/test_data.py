@@ -111,14 +111,14 @@ LINE_FAULTS = {
         "label is a list, but the file's name says 0",
     ),
     "deep and cut": (
-        lambda raw: raw.strip()[:-1] + b', "x": ' + b"[" * 5_000,
+        lambda raw: raw.strip()[:-1] + b', "x": ' + b"[" * 50_000,
         r"not JSON \(Expecting value",
     ),
     "deep, with a key twice": (
-        put(b'"x": ' + b'{"a": ' * 5_000 + b'{"b": 1, "\\u0062": 2}' + b"}" * 5_000),
+        put(b'"x": ' + b'{"a": ' * 50_000 + b'{"b": 1, "\\u0062": 2}' + b"}" * 50_000),
         'the key "b" occurs twice in one object',
     ),
-    "deep, with NaN": (put(b'"x": ' + b"[" * 5_000 + b"NaN" + b"]" * 5_000), "holds NaN, which"),
+    "deep, with NaN": (put(b'"x": ' + b"[" * 50_000 + b"NaN" + b"]" * 50_000), "holds NaN, which"),
     "a key twice in two spellings": (put(b'"x": 1, "\\u0078": 1'), 'the key "x" occurs twice'),
     "a key twice": (put(b'"label": 0, "label": 0'), 'the key "label" occurs twice in one object'),
     "a key twice in a tree": (

@@ -274,7 +274,7 @@ def test_mappings_are_nodes_and_sequences_are_lists():
     assert {type(symbol) for symbol in compile_forest(others).symbols} == {str}
 
 
-DEPTHS = [330, 496, 990, 1_100, 20_000 if sys.version_info < (3, 12) else 2_000]
+DEPTHS = [330, 496, 990, 1_100, 20_000]
 
 
 def deep(depth: int, leaf: str = "x") -> dict[str, Any]:

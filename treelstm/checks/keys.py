@@ -4,7 +4,7 @@ Words are never called bookkeeping, however rare they are: what counts is how nu
 """
 
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from treelstm.checks.bookkeeping import bookkeeping
@@ -25,7 +25,7 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     yield from flat
     if not flat:
         positions = bookkeeping(found)
-        yield from _ignored(found, pairs, read)
+        yield from _ignored(found, positions, pairs, read)
         if positions:
             yield _positions(found, positions, pairs, read)
         yield from _numbers(found, positions, read)
@@ -42,23 +42,32 @@ def token_lists(found: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
 
 
-def _ignored(found: Survey, pairs: Pairs, read: str) -> Iterator[Finding]:
-    """What is left out, and whether it is all that nodes say."""
+def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Iterator[Finding]:
+    """What is left out, and whether it is what tells nodes apart."""
     said, missing = list[str](), list[str]()
     for key in pairs.ignored_keys:
-        nodes = [node.content for node in found.nodes if node.content.get(key) not in (None, [])]
-        texts = Counter(node[key] for node in nodes if isinstance(node[key], str))
-        if nodes:
-            said.append(f'"{key}" ({len(nodes):,} nodes, {len(texts) or "no"} texts)')
+        values = [(n, n.content[key]) for n in found.nodes if n.content.get(key) not in (None, [])]
+        texts = Counter(value for _, value in values if isinstance(value, str))
+        if values:
+            said.append(f'"{key}" ({len(values):,} nodes, {len(texts) or "no"} texts)')
         else:
             missing.append(key)
-        others = ([v for k, v in node.items() if k not in found.ignored] for node in nodes)
-        alone = sum(not any(isinstance(value, str) for value in each) for each in others)
-        if 1 < len(texts) <= texts.total() / 2 and alone >= max(10, 0.2 * len(nodes)):
+        count, numbers = texts.total(), sum(n for t, n in texts.items() if any(map(str.isdigit, t)))
+        if count < 10 or numbers > 0.9 * count or not 1 < len(texts) <= count / 2:
+            continue
+        alone, told = 0, defaultdict[tuple[str, ...], Counter[str]](Counter)
+        for node, text in ((n, v) for n, v in values if isinstance(v, str)):
+            kept = [(k, v) for k, v in node.content.items() if k not in found.ignored]
+            alone += not any(isinstance(v, str) for _, v in kept)
+            plain = [(k, v) for k, v in kept if isinstance(v, str | int | float) and k not in positions]
+            told[(node.role, *sorted(f"{k}={v}" for k, v in plain))][text] += 1
+        untold = 1 - sum(max(each.values()) for each in told.values()) / count
+        if alone >= 0.2 * count or untold >= 0.3:
             common = ", ".join(text for text, _ in texts.most_common(4))
             text = (
-                f'the ignored key "{key}" looks like content: {len(texts):,} texts, such as {common}, '
-                f"on {len(nodes):,} nodes {read}, of which {alone / len(nodes):.0%} have no other text"
+                f'the ignored key "{key}" looks like content: {len(texts):,} texts on {count:,} nodes '
+                f"{read}, such as {common}; {alone / count:.0%} of these nodes have no other text, in "
+                f"{untold:.0%} it cannot be told from the rest"
             )
             left = tuple(each for each in pairs.ignored_keys if each != key)
             yield Finding(WARNING, text, f"If the model should see it, set ignored_keys={left}")

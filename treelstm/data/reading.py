@@ -10,14 +10,12 @@ import json
 import math
 import re
 import sys
-import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn
 
 from treelstm.data.pairs import Problems
 from treelstm.errors import UserError
@@ -26,8 +24,7 @@ from treelstm.plain import shown
 
 LINE_BYTES = 64 * 2**20  # the longest line that is read; it bounds the memory that a file can ask for
 _CHUNK = 2**20
-_Result = TypeVar("_Result")
-_LOCK = threading.Lock()  # both limits are the whole process's
+_SPACE = re.compile(r"[ \t\n\r]*")
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..)|.)")  # 1: half of one
 REPAIR = "Repair or remove the line"
 
@@ -118,7 +115,7 @@ def parse(raw: bytes) -> Any:
         try:
             content = _DECODER.decode(text)
         except RecursionError:  # at a depth that depends on the version of Python and on the caller
-            content = deeply(partial(_DECODER.decode, text))
+            content = _decoded(text)
     except Unreadable:
         raise
     except UnicodeDecodeError as error:
@@ -126,8 +123,6 @@ def parse(raw: bytes) -> Any:
         raise Unreadable(found, "Save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise Unreadable(f"not JSON ({error})") from None
-    except RecursionError:
-        raise Unreadable("nested deeper than Python reads JSON") from None
     except ValueError:  # Python's limit for integers
         found = f"holds a number of more than {sys.get_int_max_str_digits():,} digits"
         raise Unreadable(found, "Write it as a text or remove the line") from None
@@ -139,20 +134,42 @@ def parse(raw: bytes) -> Any:
     return content
 
 
-def deeply(work: Callable[[], _Result]) -> _Result:
-    """What a recursive function returns, in a thread whose stack holds 200,000 of its levels.
+def _decoded(text: str) -> Any:
+    """What `_DECODER` makes of a text, to any depth: what is open is held in lists, not on the stack."""
+    held, closings = [list[Any]()], list[str]()  # keys and values of what is open, and how it ends
+    at = _next(text, 0)
+    while True:
+        if closings and closings[-1] == "}":
+            _next(text, at, '"')
+            key, at = _DECODER.raw_decode(text, at)
+            held[-1].append(key)
+            at = _next(text, _next(text, at), ":")
+        if text.startswith(("{", "["), at):
+            held.append([])
+            closings.append("}" if text[at] == "{" else "]")
+            at = _next(text, at + 1)
+            if not text.startswith(closings[-1], at):
+                continue
+        else:
+            value, at = _DECODER.raw_decode(text, at)
+            held[-1].append(value)
+            at = _next(text, at)
+        while closings and text.startswith(closings[-1], at):
+            items, at = held.pop(), _next(text, at + 1)
+            is_list = closings.pop() == "]"
+            held[-1].append(items if is_list else _object([*zip(items[::2], items[1::2], strict=True)]))
+        if not closings:
+            if at < len(text):
+                raise json.JSONDecodeError("Extra data", text, at)
+            return held[0][0]
+        at = _next(text, at, ",")
 
-    Python 3.12 and 3.13 have limits of their own, of some thousands, which do not depend on the caller.
-    """
-    with _LOCK:
-        size, limit = threading.stack_size(2**27), sys.getrecursionlimit()
-        sys.setrecursionlimit(200_000)
-        try:
-            with ThreadPoolExecutor(1) as thread:
-                return thread.submit(work).result()
-        finally:
-            sys.setrecursionlimit(limit)
-            threading.stack_size(size)
+
+def _next(text: str, at: int, mark: str = "") -> int:
+    """The place behind `mark`, which must be at `at`, and behind spaces after it."""
+    if not text.startswith(mark, at):
+        raise json.JSONDecodeError(f"Expecting {mark!r} delimiter", text, at)
+    return _SPACE.match(text, at + len(mark)).end()  # type: ignore[union-attr]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

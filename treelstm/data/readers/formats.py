@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza
 from treelstm.data.readers.pointers import read_parents
 from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
-from treelstm.data.reading import deeply
 from treelstm.errors import UserError
 from treelstm.files import whole_file
 from treelstm.plain import shown
@@ -158,8 +157,34 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
 
 def as_json(value: Any) -> bytes:
     """JSON of an AST of any depth."""
-    dumps = partial(json.dumps, value, ensure_ascii=False)
     try:
-        return dumps().encode()
+        return _dumps(value).encode()
     except RecursionError:
-        return deeply(dumps).encode()
+        parts, inside = list[str](), [_pieces(value)]
+        while inside:
+            if (piece := next(inside[-1], None)) is None:
+                inside.pop()
+            elif isinstance(piece, str):
+                parts.append(piece)
+            else:
+                inside.append(piece)
+        return "".join(parts).encode()
+
+
+def _pieces(value: Any) -> Iterator[str | Iterator[Any]]:
+    """Texts, and pieces of what is inside."""
+    if isinstance(value, dict) and value:
+        for before, (key, item) in zip(chain("{", repeat(", ")), value.items(), strict=False):
+            yield f"{before}{_dumps(key)}: "
+            yield _pieces(item)
+        yield "}"
+    elif isinstance(value, list) and value:
+        for before, item in zip(chain("[", repeat(", ")), value, strict=False):
+            yield before
+            yield _pieces(item)
+        yield "]"
+    else:
+        yield _dumps(value)
+
+
+_dumps = partial(json.dumps, ensure_ascii=False)
