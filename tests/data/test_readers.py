@@ -257,13 +257,14 @@ def test_stanza_s_lists_with_multiword_tokens(tmp_path):
     assert asts(write(tmp_path / "b.json", json.dumps(odd))) == [{"form": "a", "dep": {"form": "b"}}]
 
 
-def test_corenlp_s_dependencies_or_its_parse_where_there_are_none(tmp_path):
+def test_corenlp_s_dependencies_or_its_parse_where_asked(tmp_path):
     path = write(tmp_path / "a.json", json.dumps(CORENLP, indent=2))
     (tree,) = treelstm.read_trees(path)
     assert tree.ast == {"form": "b", "xpos": "VB", "nsubj": {"form": "A", "lemma": "a", "xpos": "NN"}}
     assert tree.sentence == "a b."
+    (ast,) = asts(path, "corenlp-parse")
     leaves = [{"tag": "NN", "form": "A"}, {"tag": "VB", "form": "b"}]
-    ast = {"tag": "ROOT", "children": [{"tag": "X", "children": leaves}]}
+    assert ast == {"tag": "ROOT", "children": [{"tag": "X", "children": leaves}]}
     del (sentence := dict(CORENLP["sentences"][0]))["basicDependencies"]
     assert asts(write(tmp_path / "b.json", json.dumps({"sentences": [sentence]}))) == [ast]
 
@@ -311,6 +312,10 @@ def test_parent_pointers_with_the_files_beside_them(tmp_path):
     assert problems_of(tmp_path / "a.parents")[0].startswith(":2: a.rels ends before this line")
     (tmp_path / "a.toks").unlink()
     assert "a.toks is not beside it" in problems_of(tmp_path / "a.parents")[0]
+
+
+def test_docbin_says_that_it_needs_spacy(tmp_path):
+    assert "only spaCy can read it" in problems_of(write(tmp_path / "a.spacy", b"DocBin"))[0]
 
 
 # What is what

@@ -17,7 +17,7 @@ from treelstm.data.pairs import DataError, Problems
 from treelstm.data.readers.brackets import read_brackets
 from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu
-from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza
+from treelstm.data.readers.parsers import of_corenlp, of_spacy, of_stanza, read_docbin
 from treelstm.data.readers.pointers import read_parents
 from treelstm.data.readers.source import Source, Tree
 from treelstm.data.readers.values import of_nodes, of_tree, read_json
@@ -32,8 +32,10 @@ FORMATS: dict[str, tuple[Callable[[Source], Iterator[Tree]], tuple[str, ...]]] =
     "json": (read_json, (".jsonl", ".json")),  # each value is what its keys tell
     "trees": (partial(read_json, reader=of_tree), ()),
     "spacy": (partial(read_json, reader=of_spacy), ()),
+    "docbin": (read_docbin, (".spacy",)),
     "stanza": (partial(read_json, reader=of_stanza), ()),
     "corenlp": (partial(read_json, reader=of_corenlp), ()),
+    "corenlp-parse": (partial(read_json, reader=partial(of_corenlp, parse=True)), ()),
     "nodes": (partial(read_json, reader=of_nodes), ()),
     "parents": (read_parents, (".parents", ".cparents", "parents.txt")),
     "python": (read_python, (".py", ".pyi")),

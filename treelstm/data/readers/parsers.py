@@ -1,9 +1,10 @@
-"""What parsers of text write as JSON: spaCy, Stanza, CoreNLP."""
+"""What parsers of text write as JSON: spaCy, Stanza, CoreNLP; and spaCy's binary file."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -92,11 +93,11 @@ def _convert(words: Any) -> list[_Word]:
     return msgspec.convert(renamed, list[_Word])
 
 
-def of_corenlp(source: Source, line: int, value: Any) -> Iterator[Tree]:
-    """The basic dependencies of each sentence; the `parse` of each if none has dependencies."""
+def of_corenlp(source: Source, line: int, value: Any, parse: bool = False) -> Iterator[Tree]:
+    """The basic dependencies of each sentence; its `parse` if asked, or if none has dependencies."""
     given = value.get("sentences") if isinstance(value, dict) else None
     sentences = msgspec.convert(given, list[_Sentence])
-    if any(each.basicDependencies for each in sentences):
+    if not parse and any(each.basicDependencies for each in sentences):
         return (yield from _sentences(source, line, (_related(source, each) for each in sentences)))
     for number, each in enumerate(sentences, 1):
         if not each.parse.startswith("("):
@@ -145,3 +146,17 @@ def _words(line: int, given: list[_Word], first: int) -> Iterator[Word]:
         head = 0 if root else word.head + 1 - first
         node = node_of(line, word.form, word.lemma, word.upos, word.xpos, word.feats)
         yield Word(number + 1 - first, head, word.deprel or "dep", node, line)
+
+
+def read_docbin(source: Source) -> Iterator[Tree]:
+    """The documents in a binary file of spaCy, which only spaCy reads; a tree's line is its document."""
+    try:
+        spacy, tokens = import_module("spacy"), import_module("spacy.tokens")
+        docs = tokens.DocBin().from_disk(source.path).get_docs(spacy.blank("xx").vocab)
+        for number, doc in enumerate(docs, 1):
+            yield from of_spacy(source, number, doc.to_json())
+    except ImportError:
+        remedy = "Install spaCy, or write json.dumps(doc.to_json()) on a line each of a .jsonl file"
+        source.problem(0, "only spaCy can read it, which is not installed", remedy)
+    except Exception as error:  # of zlib, of msgpack, of spaCy
+        source.problem(0, f"spaCy cannot read it ({error})", "Write the file again with DocBin.to_disk")
