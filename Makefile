@@ -10,7 +10,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight test lab preflight bench speed own-trees torture soak fuzz
+.PHONY: train overnight night test lab preflight bench speed own-trees torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -25,6 +25,10 @@ train: $(READY)
 # tmux new-session -d -s night "make overnight EPOCHS=300"; docs/training-guide.md says more.
 overnight: ENGINE := --engine treelstm
 overnight: train
+
+# Many runs, see docs/training-guide.md: make night PLAN=night.toml; the same command goes on.
+night: $(READY)
+	$(BIN)/python -m treelstm sweep --plan $(PLAN)
 
 # With this variable pytest ends when make is killed. Without it pytest outlives its parent (nohup pytest).
 test: export TREELSTM_TESTS_FOLLOW_PARENT := 1
@@ -62,10 +66,11 @@ fuzz: $(READY)
 	$(BIN)/python benchmarks/fuzz_readers.py 500
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
-# Kills and disk faults by the hundred, and tests too long for `make test`: about 30 minutes; strace
+# Kills and disk faults by the hundred, and tests too long for `make test`: about 40 minutes; strace
 # makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
+	$(BIN)/python benchmarks/sweeps.py 16 4
 	$(BIN)/pytest -m long --numprocesses 3
 
 # An hour through the engine, with a kill of kernel, engine or both every 20 to 60 s, beside its

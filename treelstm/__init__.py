@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from treelstm.run.listener import Listener
     from treelstm.run.status import run_status
     from treelstm.runs import list_runs
+    from treelstm.sweeps.night import sweep
 
 # Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Beside busy processes, threads that
 # spin keep the core that the awaited thread needs: a step can take 20 times as long. On an idle machine,
@@ -41,7 +42,7 @@ __all__ = [
     "Config", "History", "Listener", "Metrics", "Report", "evaluate", "export_encoder",
     "find_best_model", "find_latest_checkpoint", "import_encoder", "list_checkpoints", "list_runs",
     "load_checkpoint", "load_corpus", "load_encoder", "load_pairs", "make_pairs", "preflight",
-    "read_trees", "run_status", "train", "write_sample",
+    "read_trees", "run_status", "sweep", "train", "write_sample",
 ]  # fmt: skip
 
 _HOMES = {
@@ -52,6 +53,7 @@ _HOMES = {
     "model.files": "export_encoder import_encoder load_encoder",
     "run.directory": "find_best_model find_latest_checkpoint list_checkpoints load_checkpoint",
     "run.listener": "Listener", "run.status": "run_status", "runs": "list_runs",
+    "sweeps.night": "sweep",
 }  # fmt: skip
 
 

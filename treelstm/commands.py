@@ -20,7 +20,14 @@ from tqdm import tqdm
 
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
-from treelstm.config import NOT_OF_TRAINING, Config, ConfigError, EncoderSettings, did_you_mean
+from treelstm.config import (
+    NOT_OF_TRAINING,
+    Config,
+    ConfigError,
+    EncoderSettings,
+    did_you_mean,
+    from_root,
+)
 from treelstm.data.load import Needed, load_corpus, load_pairs
 from treelstm.data.pairing import make_pairs
 from treelstm.data.pairs import Pairs
@@ -46,6 +53,9 @@ from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
+from treelstm.sweeps.night import SWEEP_DIR, run_plan
+from treelstm.sweeps.plan import OF_ONE_RUN, PRUNERS, make_plan
+from treelstm.sweeps.words import from_flags, with_plan
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
@@ -171,6 +181,24 @@ def _sample(data_dir: str, positives: int, negatives: int, **options: Any) -> in
     return 0
 
 
+def _sweep(**options: Any) -> int:
+    """Many runs; a plan that cannot be carried out is bad usage, whether of flags or of a file."""
+    words = {name: options.pop(name) for name in _OF_SWEEP & options.keys()}
+    try:
+        words = from_flags(words, _value)
+        settings = {name: _value(name, text) for name, text in options.items()}
+        if file := words.pop("plan", None):
+            words, settings = with_plan(Path(file), words, settings)
+        directory = words.pop("sweep_dir", SWEEP_DIR)
+        retry_failed = words.pop("retry_failed", False)
+        swept = run_plan(make_plan(settings, **words), from_root(directory), retry_failed)
+    except ConfigError as error:
+        print(f"python -m treelstm sweep: {error}", file=sys.stderr)
+        return 2
+    print(swept)
+    return swept.exit_status
+
+
 def _trees(
     inputs: list[str],
     to: str | None = None,
@@ -211,7 +239,8 @@ def _pairs(inputs: list[str], to: str, **options: Any) -> int:
     return 0
 
 
-_PATHS = "data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
+_OF_SWEEP = {*"sweep_dir grid seeds search trials plan prune parallel retry_failed".split()}
+_PATHS = "sweep_dir data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,6 +263,20 @@ def _parser() -> argparse.ArgumentParser:
     of_training = flags_of(settings.keys() - NOT_OF_TRAINING)
     add("preflight", _preflight, "find every problem before training", of_training)
     add("train", _train, "train, or resume training", of_training)
+    add("sweep", _sweep, "train many runs in a night, or go on with them", {
+        "--sweep-dir": f"directory of all trials (default: {SWEEP_DIR}, with a plan models/ITS_NAME)",
+        "--grid": {"action": "append", "metavar": "NAME=V1,V2", "help": "try all combinations"},
+        "--seeds": {"type": int, "help": "each with so many seeds: --seed and those after it"},
+        "--search": {"action": "append", "metavar": "NAME=LOW:HIGH[:log]",
+                     "help": "search a range, or choices NAME=V1,V2, by Optuna"},
+        "--trials": {"type": int, "help": "of a search, in all"},
+        "--plan": {"metavar": "FILE", "help": "the same as a TOML file, see docs/training-guide.md"},
+        "--prune": {"choices": PRUNERS, "help": "end hopeless trials at an epoch's end"},
+        "--parallel": {"type": int, "help": "trials at once (1); threads are divided"},
+        "--retry-failed": {"action": "store_true", "help": "try failed trials again"},
+        **flags_of(settings.keys() - NOT_OF_TRAINING - set(OF_ONE_RUN)),
+        "--max-hours": "hours after which all trials of this night commit and stop",
+    })  # fmt: skip
     evaluated = flags_of({"output_dir", "checkpoint", "data_dir", "validation_dir", "device"})
     add("evaluate", _evaluate, "metrics of a checkpoint on unseen pairs", evaluated)
     run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}

@@ -17,6 +17,7 @@ from treelstm.run.lock import holder
 from treelstm.run.state import Run
 from treelstm.run.tensorboard import TensorBoardFile
 from treelstm.run.training import train_heard_by
+from treelstm.sweeps.pruning import pruning
 
 log = logging.getLogger("treelstm")
 
@@ -41,7 +42,8 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
     progress = Progress(figure_shown=live)
     figure = [LiveFigure(progress)] if live else []
     files = TensorBoardFile(config.output_path), Notifications(config.output_path)
-    return train_heard_by([progress, OneDistance(), *files, *figure, *listeners], config)
+    usual = [progress, OneDistance(), *files, *figure]
+    return train_heard_by([*usual, *listeners, *pruning(config.output_path)], config)
 
 
 class LiveFigure(Listener):

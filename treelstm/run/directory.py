@@ -73,9 +73,12 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
     return Checkpoint(int(epoch) - (step is not None), int(step or 0), path)
 
 
+OF_SWEEPS = "trial.json", "sweep.json"
+
+
 def is_file_of_run(name: str) -> bool:
     """Whether a run writes a file of this name into its directory, under a temporary name first."""
-    others = (BEST, FINAL, HISTORY, "run.json", "training.log", ".lock", ".holder.json")
+    others = (BEST, FINAL, HISTORY, "run.json", "training.log", ".lock", ".holder.json", *OF_SWEEPS)
     return name in others or bool(_NAME.fullmatch(name)) or name.startswith(".treelstm-preflight-")
 
 
