@@ -1,23 +1,5 @@
-// The table of CheckpointPicker: sorts by click, chooses by mouse or keyboard, marks the choice on the curve.
-
-const BEFORE_METRICS = [["epoch", "epoch"], ["step", "step"]]; // [name, heading]
-const AFTER_METRICS = [["bytes", "MB"], ["written", "written"], ["status", "status"]];
-
-const isDamaged = (row) => row.usable === false && row.status !== "replaced";
-
-function valueOf(row, column) {
-  return column in row.metrics ? row.metrics[column] : row[column];
-}
-
-function text(row, column) {
-  const value = valueOf(row, column);
-  if (column === "status") return isDamaged(row) ? "damaged" : value || "checking …";
-  if (value === null) return "";
-  if (column === "epoch") return row.best ? `${value} ★` : `${value}`;
-  if (column === "bytes") return (value / 1e6).toFixed(1);
-  if (column === "written") return value.replace("T", " ").slice(5, 16);
-  return column in row.metrics ? value.toFixed(4) : `${value}`;
-}
+// A table that sorts, searches and filters, and whose rows are chosen by mouse or keyboard: one (a checkpoint,
+// whose place is marked on the curve) or several (runs, each with a note). Python makes every text in it.
 
 function make(tag, parent, properties = {}, attributes = {}) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -31,79 +13,155 @@ function compare(a, b) {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
+// Whether a cell fits what is wanted in its column: a part of its text, or for numbers also > 3, <= 0.5, = 2.
+function fits([text, value], wanted) {
+  const found = /^(<=|>=|<|>|=)\s*(-?[\d.]+(?:e[-+]?\d+)?)$/i.exec(wanted.trim());
+  if (!found || typeof value === "string") return text.toLowerCase().includes(wanted.toLowerCase());
+  const order = compare(value, +found[2]);
+  return value !== null && found[1].includes(order < 0 ? "<" : order > 0 ? ">" : "=");
+}
+
+async function copy(text, button) {
+  const area = make("textarea", document.body, { value: text, className: "treelstm-hidden" });
+  area.select();
+  const done = document.execCommand("copy"); // also where the page is not "secure": http from another machine
+  area.remove();
+  button.focus();
+  button.dataset.done = done ? "copied" : "select the text and copy it";
+  setTimeout(() => delete button.dataset.done, 2000);
+}
+
+const quoted = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+
 function render({ model, el }) {
-  const columns = [...BEFORE_METRICS, ...model.get("columns"), ...AFTER_METRICS];
+  const most = model.get("most");
+  const columns = model.get("columns");
   const rows = new Map(model.get("rows").map((row) => [row.path, row]));
   const lines = new Map();
-  let order = { column: "epoch", descending: true };
+  const typed = new Map(); // notes that are not saved yet
+  const wanted = columns.map(() => "");
+  let [by, descending] = model.get("order");
+  let current = [model.get("chosen")].flat()[0] ?? rows.keys().next().value;
 
   el.classList.add("treelstm-picker");
   el.dataset.lmSuppressShortcuts = "true"; // without it, the arrow keys would move between cells
-  const frame = make("div", el, { className: "treelstm-rows" });
-  const table = make("table", frame, {}, { role: "grid", "aria-label": "checkpoints" });
+  const main = make("div", el, { className: "treelstm-main" });
+  const bar = make("div", main, { className: "treelstm-bar" });
+  const search = make("input", bar, { type: "search", placeholder: "search" }, { "aria-label": "search all columns" });
+  const copying = make("button", bar, { textContent: "copy as CSV" });
+  const count = make("span", bar, {}, { "aria-live": "polite" });
+  const frame = make("div", main, { className: "treelstm-rows" });
+  const grid = { role: "grid", "aria-label": model.get("label"), "aria-multiselectable": most > 1 };
+  const table = make("table", frame, {}, grid);
   const head = make("tr", make("thead", table));
   const body = make("tbody", table);
   make("div", frame, { className: "treelstm-left-out", textContent: model.get("left_out") });
   const side = make("div", el, { className: "treelstm-side" });
   const curve = make("div", side, { className: "treelstm-curve" });
-  const details = make("div", side, { className: "treelstm-details" }, { "aria-live": "polite" });
+  const details = make("div", side, { className: "treelstm-details" });
 
-  const { png, axes } = model.get("curve");
-  make("img", curve, { src: `data:image/png;base64,${png}`, alt: "loss and quality by epoch" });
+  const { png, axes = [] } = model.get("curve");
+  if (png) make("img", curve, { src: `data:image/png;base64,${png}`, alt: "loss and quality by epoch" });
   const marks = axes.map(() => make("div", curve, { className: "treelstm-mark" }));
 
-  const headers = columns.map(([column, label]) => {
+  if (most > 1) make("th", head, { textContent: "compare" }, { scope: "col" });
+  const headers = columns.map((label, column) => {
     const cell = make("th", head, {}, { scope: "col" });
     make("button", cell, {
       textContent: label,
       onclick: () => {
-        order = { column, descending: order.column === column && !order.descending };
+        [by, descending] = [column, by === column && !descending];
         sort();
       },
     });
-    return [column, cell];
+    const filter = make("input", cell, { size: 1, placeholder: "filter" }, { "aria-label": `filter ${label}` });
+    filter.title = 'part of the text, or for numbers also "> 3", "<= 0.5"';
+    filter.oninput = () => {
+      wanted[column] = filter.value;
+      sift();
+    };
+    return cell;
   });
+  search.oninput = sift;
+  copying.onclick = () => {
+    const shown = [...body.children].filter((line) => !line.hidden).map((line) => rows.get(line.dataset.path));
+    const values = shown.map(({ cells }) => cells.map(([text, value]) => (Number.isFinite(value) ? `${value}` : text)));
+    copy([columns, ...values].map((row) => row.map(quoted).join(",")).join("\n"), copying);
+  };
 
   function sort() {
-    const { column, descending } = order;
-    const key = (row) => (column === "epoch" ? row.position : valueOf(row, column));
-    const sorted = [...rows.values()].sort(
-      (a, b) => compare(key(a), key(b)) * (descending ? -1 : 1) || compare(a.position, b.position),
-    );
+    const sorted = [...rows.values()].sort((a, b) => {
+      const [first, second] = [a.cells[by][1], b.cells[by][1]];
+      const turned = descending && first !== null && second !== null; // rows without a number are last
+      return (compare(first, second) || compare(a.position, b.position)) * (turned ? -1 : 1);
+    });
     body.append(...sorted.map((row) => lines.get(row.path)));
-    for (const [name, cell] of headers) {
-      const here = name === column;
-      cell.setAttribute("aria-sort", here ? (descending ? "descending" : "ascending") : "none");
+    headers.forEach((cell, column) => {
+      cell.setAttribute("aria-sort", column === by ? (descending ? "descending" : "ascending") : "none");
+    });
+  }
+
+  function sift() {
+    for (const { path, cells } of rows.values()) {
+      const found = cells.some(([text]) => text.toLowerCase().includes(search.value.toLowerCase()));
+      lines.get(path).hidden = !found || !cells.every((cell, column) => fits(cell, wanted[column]));
     }
+    tell();
+  }
+
+  function tell(refused = "") {
+    const shown = [...lines.values()].filter((line) => !line.hidden).length;
+    const chosen = most > 1 ? `; ${model.get("chosen").length} chosen to be compared` : "";
+    count.textContent = refused || `${shown === rows.size ? rows.size : `${shown} of ${rows.size}`} shown${chosen}`;
   }
 
   function fill(row) {
     const line = lines.get(row.path) ?? make("tr", body, {}, { role: "row", "data-path": row.path });
     lines.set(row.path, line);
     line.replaceChildren();
-    for (const [column] of columns) {
-      make("td", line, { textContent: text(row, column) }, { role: "gridcell" });
+    if (most > 1) {
+      const box = { type: "checkbox", tabIndex: -1, disabled: row.usable === false };
+      make("input", make("td", line, {}, { role: "gridcell" }), box, { "aria-label": `compare ${row.name}` });
+    }
+    for (const [text, value] of row.cells) {
+      const words = typeof value === "string" && most > 1 ? "treelstm-words" : "";
+      make("td", line, { textContent: text, className: words }, { role: "gridcell" });
     }
     line.title = row.usable === false ? row.status : row.name;
-    line.classList.toggle("treelstm-damaged", isDamaged(row));
-    line.setAttribute("aria-disabled", row.usable === false);
+    line.classList.toggle("treelstm-damaged", row.damaged);
+    if (most === 1) line.setAttribute("aria-disabled", row.usable === false);
   }
 
   function choose(path) {
     const row = rows.get(path);
     if (!row || row.usable === false) return;
-    model.set("chosen", path);
+    const before = model.get("chosen");
+    const others = most > 1 ? before.filter((each) => each !== path) : [];
+    const added = most === 1 || others.length === before.length;
+    if (others.length + added > most) return show(path, `at most ${most} can be compared: leave one out first`);
+    model.set("chosen", most === 1 ? path : added ? [...others, path] : others);
     model.save_changes();
+    show(path);
   }
 
-  function show() {
-    const row = rows.get(model.get("chosen"));
+  function go(path) {
+    if (most === 1) choose(path);
+    else show(path);
+  }
+
+  function show(path = current, refused = "") {
+    const chosen = [model.get("chosen")].flat();
+    current = most === 1 ? chosen[0] : path;
+    const row = rows.get(current);
     for (const [path, line] of lines) {
-      line.setAttribute("aria-selected", path === row?.path);
+      line.setAttribute("aria-selected", chosen.includes(path));
       line.tabIndex = path === row?.path ? 0 : -1;
+      line.classList.toggle("treelstm-current", most > 1 && path === row?.path);
+      if (most > 1) line.querySelector("input").checked = chosen.includes(path);
     }
     details.replaceChildren();
     marks.forEach((mark) => (mark.hidden = !row));
+    tell(refused);
     if (!row) return;
     marks.forEach((mark, number) => {
       const { left, width, top, height, low, high } = axes[number];
@@ -111,9 +169,24 @@ function render({ model, el }) {
       mark.hidden = share < 0 || share > 1;
       mark.style.cssText = `left:${100 * (left + width * share)}%;top:${100 * top}%;height:${100 * height}%`;
     });
-    make("b", details, { textContent: row.name });
-    make("div", details, { textContent: row.usable === false ? row.status : row.settings });
-    if (model.get("resuming")) make("div", details, { textContent: aside(row) });
+    const words = make("div", details, {}, { "aria-live": "polite" });
+    make("b", words, { textContent: row.name });
+    make("div", words, { textContent: row.usable === false ? row.status : row.settings });
+    if (model.get("resuming")) make("div", words, { textContent: aside(row) });
+    for (const [label, text] of row.copies ?? []) {
+      const button = make("button", details, { textContent: label, onclick: () => copy(text, button) });
+      make("pre", details, { textContent: text });
+    }
+    if (row.note !== undefined) note(row);
+  }
+
+  function note(row) {
+    const area = make("textarea", details, { rows: 3 }, { "aria-label": `note on ${row.name}` });
+    area.value = typed.get(row.path) ?? row.note;
+    area.oninput = () => typed.set(row.path, area.value);
+    const save = () => model.send({ path: row.path, note: area.value, was: row.note });
+    make("button", details, { textContent: "save the note", onclick: save, disabled: row.note === null });
+    make("div", details, { className: "treelstm-said", textContent: row.said ?? "" }, { "aria-live": "polite" });
   }
 
   function aside(chosen) {
@@ -132,36 +205,43 @@ function render({ model, el }) {
 
   body.onclick = (event) => {
     const line = event.target.closest("tr");
-    choose(line.dataset.path);
+    const act = event.target.matches("input") ? choose : go;
+    act(line.dataset.path);
     line.focus();
   };
   body.onkeydown = (event) => {
-    const all = [...body.children].filter((line) => line.getAttribute("aria-disabled") !== "true");
+    const all = [...body.children].filter((line) => !line.hidden && line.getAttribute("aria-disabled") !== "true");
     const here = all.indexOf(event.target.closest("tr"));
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -all.length, End: all.length };
+    if (event.key === " " || event.key === "Enter") {
+      event.preventDefault();
+      choose(event.target.closest("tr").dataset.path);
+    }
     if (!(event.key in steps)) return;
     event.preventDefault();
     const line = all[Math.min(Math.max(here + steps[event.key], 0), all.length - 1)];
-    choose(line.dataset.path);
+    go(line.dataset.path);
     line.focus();
     line.scrollIntoView({ block: "nearest" });
   };
 
   const update = () => {
     for (const row of model.get("rows")) {
-      if (row.status === rows.get(row.path)?.status) continue;
+      if (JSON.stringify(row) === JSON.stringify(rows.get(row.path))) continue;
       rows.set(row.path, row);
       fill(row);
+      if (row.saved) typed.delete(row.path);
     }
     show();
   };
-  model.on("change:chosen", show);
+  const changed = () => show();
+  model.on("change:chosen", changed);
   model.on("change:rows", update);
   for (const row of rows.values()) fill(row);
   sort();
   show();
   return () => {
-    model.off("change:chosen", show);
+    model.off("change:chosen", changed);
     model.off("change:rows", update);
   };
 }

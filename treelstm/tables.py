@@ -85,7 +85,7 @@ def without_nan(value: Any) -> Any:
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns whose first row holds a number are aligned to the right; the first one's words wrap."""
     sides = ["right" if str(value)[:1] in set("+-0123456789") else "left" for value in rows[0]]
-    least = min(16, max(len(str(row[0])) for row in rows))
+    least = min(12, max(len(str(row[0])) for row in rows))
     sides[0] += f";overflow-wrap:anywhere;min-width:{least}ch"
     table = f"<table {AS_WRITTEN} style='font-size:85%'>"
     for tag, cells in [("th", head), *(("td", row) for row in rows)]:

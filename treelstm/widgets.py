@@ -46,6 +46,7 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 _SHARE_OF_DRAWING = 0.02  # of the training time, at most
 _ROWS, _ROWS_IN_FILE = 1_000, 100  # of a picker, at most: in a browser, in an executed page
 _TREES = 2_000  # of a choice, at most
+_DEFAULTS = Config().to_dict()
 
 
 class _PlainIfUnattended:
@@ -60,24 +61,48 @@ class _PlainIfUnattended:
         raise NotImplementedError
 
 
-_COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
+class TablePicker(_PlainIfUnattended, anywidget.AnyWidget):
+    """A table that sorts, searches and filters; mouse or keys choose rows.
 
-
-class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
-    """A run's checkpoints beside its curve; `.value` is the path of the chosen one.
-
-    A click on a column sorts; mouse or arrow keys choose. The table is shown at once; the files are
-    then read and verified in the background, newest first.
+    Of each row, picker.js needs `path` (which names it), `name`, `cells` (by column: the text, and the
+    number or text that it is sorted by, or None), `position` (sorts equal cells), `usable` (False: it
+    cannot be chosen), `damaged`, `settings` (words about it), `status` (words about an unusable one).
     """
 
     _esm = Path(__file__).with_name("picker.js")
     _css = Path(__file__).with_name("picker.css")
+    label = traitlets.Unicode().tag(sync=True)
+    columns: traitlets.List[str] = traitlets.List().tag(sync=True)  # headings
     rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
-    columns: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
-    chosen = traitlets.Unicode().tag(sync=True)
+    order: traitlets.List[Any] = traitlets.List([0, True]).tag(sync=True)  # the column; descending?
+    most = traitlets.Int(1).tag(sync=True)  # rows that can be chosen
     curve = traitlets.Dict().tag(sync=True)
     left_out = traitlets.Unicode().tag(sync=True)  # says that there are more
     resuming = traitlets.Bool().tag(sync=True)  # shows what resuming sets aside
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """With plain HTML also where a person watches, for exports; JupyterLab shows the widget."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if is_interactive():
+            bundle[0]["text/html"] = self._html()
+        return bundle
+
+
+def mark(chosen: bool) -> str:
+    """What plain HTML says of a row. A person may choose another one later."""
+    return ("chosen at first" if is_interactive() else "chosen") if chosen else ""
+
+
+_COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
+
+
+class CheckpointPicker(TablePicker):
+    """A run's checkpoints beside its curve; `.value` is the path of the chosen one.
+
+    The table is shown at once; the files are then read and verified in the background, newest first.
+    """
+
+    chosen = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -90,22 +115,22 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         `default` is the parameter `resume`, if any.
         """
         self._history, self._best, self._count = history, best(history), len(paths)
-        self._directory, key = Path(paths[0]).parent, _key(chosen)
+        self._directory, key = Path(paths[0]).parent, key_of(chosen)
         self._default, self._paths, rows = (default, key), {}, []
         known = history[-1] if history else {metric.key for metric in _COLUMNS}
         self._columns = [metric for metric in _COLUMNS if metric.key in known]
         for number, path in enumerate(map(Path, paths)):
-            if number >= len(paths) - _ROWS or _key(path) == key:
+            if number >= len(paths) - _ROWS or key_of(path) == key:
                 try:
                     rows.append(self._row(unread_row(path)))
-                    self._paths[_key(path)] = path
+                    self._paths[key_of(path)] = path
                 except FileNotFoundError:  # a run that is being trained has just replaced it
-                    if _key(path) == key:
+                    if key_of(path) == key:
                         raise
         curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
-        columns = [[metric.key, metric.column] for metric in self._columns]
+        columns = ["epoch", "step", *(each.column for each in self._columns), "MB", "written", "status"]
         shown = {"rows": rows, "columns": columns, "curve": curve, "left_out": left_out}
-        super().__init__(chosen=key, resuming=bool(default), **shown)
+        super().__init__(label="checkpoints", chosen=key, resuming=bool(default), **shown)
         self._verifying = threading.Thread(target=self._verify, daemon=True)
         self._verifying.start()
 
@@ -139,21 +164,30 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
         record = self._history[ended - 1] if unread and ended else row.record if whole else None
         place = row.epoch - 0.5 * (not whole) if own and row.epoch else None  # in epochs
         known: dict[str, Any] = {"train_loss": row.train_loss, **(record or {})}
+        metrics = {metric.key: known.get(metric.key) for metric in self._columns}
+        best = self._best is not None and ended == self._best["epoch"]
+        # sorts rows as the run made them
+        position = (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step)
+        usable = {"": None, "verified": True}.get(row.status, False)  # None: not known yet
+        cells: list[list[Any]] = [[f"{row.epoch or ''}{' ★' if best else ''}", row.epoch]]
+        numbers = [("{}", row.step), *((each.format, metrics[each.key]) for each in self._columns)]
+        cells += [["" if n is None else form.format(n), n] for form, n in numbers]
+        cells += [[f"{row.size / 1e6:.1f}", row.size / 1e6], [f"{row.written:%Y-%m-%d %H:%M}"] * 2]
+        cells.append(["damaged" if usable is False else row.status or "checking …", row.status])
         return {
-            "path": _key(row.path),
+            "path": key_of(row.path),
             "name": shown(row.path.name),
             "epoch": row.epoch,
-            "step": row.step,  # None: at an epoch's end, or not known
-            "metrics": {metric.key: known.get(metric.key) for metric in self._columns},
+            "metrics": metrics,
             "bytes": row.size,
-            "written": row.written.isoformat(timespec="seconds"),
             "status": row.status,  # "": not read yet; "verified"; or what is wrong
-            "usable": {"": None, "verified": True}.get(row.status, False),  # None: not known yet
-            # sorts rows as the run made them
-            "position": (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step),
+            "usable": usable,
+            "damaged": usable is False,
+            "position": position,
             "place": place,
-            "best": self._best is not None and ended == self._best["epoch"],
-            "settings": _settings(row.config),
+            "best": best,
+            "settings": settings_in_words(row.config),
+            "cells": cells,
         }
 
     def _verify(self) -> None:
@@ -166,7 +200,8 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             try:
                 rows[number] = self._row(verified_row(self._paths[rows[number]["path"]]))
             except FileNotFoundError:
-                rows[number] = rows[number] | {"usable": False, "status": "replaced"}
+                gone = [*rows[number]["cells"][:-1], ["replaced"] * 2]
+                rows[number] = rows[number] | {"usable": False, "status": "replaced", "cells": gone}
             if number == 0 or time.monotonic() - began > pause:
                 self.rows = list(rows)
                 began, pause = time.monotonic(), 2 * pause
@@ -174,20 +209,16 @@ class CheckpointPicker(_PlainIfUnattended, anywidget.AnyWidget):
             time.sleep(time.monotonic() - reading)
 
     def _html(self) -> str:
-        self._verifying.join(_SECONDS_TO_WAIT)
-        head = ["checkpoint", "epoch", *(metric.column for metric in self._columns), "MB", "written"]
+        if not is_interactive():
+            self._verifying.join(_SECONDS_TO_WAIT)
         lines = []
         for number, row in enumerate(reversed(self.rows)):
-            if number >= _ROWS_IN_FILE and row["path"] != self.chosen:
-                continue
-            line = [row["name"], f"{row['epoch'] or ''}{' ★' if row['best'] else ''}"]
-            numbers = [(metric.format, row["metrics"][metric.key]) for metric in self._columns]
-            line += ["" if number is None else form.format(number) for form, number in numbers]
-            line += [f"{row['bytes'] / 1e6:.1f}", row["written"].replace("T", " ")[:19]]
-            line += [row["status"] or "not verified yet", "chosen" if row["path"] == self.chosen else ""]
-            lines.append(line)
+            if number < _ROWS_IN_FILE or row["path"] == self.chosen:
+                chosen = mark(row["path"] == self.chosen)
+                texts = [text for text, _ in row["cells"][:-1]]
+                lines.append([row["name"], *texts, row["status"] or "not verified yet", chosen])
         words = _left_out(_ROWS_IN_FILE, self._count)
-        return html_table([*head, "status", ""], lines) + words + _img(self.curve["png"])
+        return html_table(["checkpoint", *self.columns, ""], lines) + words + _img(self.curve["png"])
 
 
 def _left_out(listed: int, count: int) -> str:
@@ -195,7 +226,7 @@ def _left_out(listed: int, count: int) -> str:
     return words if count > listed else ""
 
 
-def _key(path: Path | str) -> str:
+def key_of(path: Path | str) -> str:
     """The path as the browser gets it: JSON has no bytes that are not UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
@@ -248,12 +279,11 @@ def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
     return next((path for path in paths if path.resolve() == wanted), None)
 
 
-def _settings(config: Settings | None) -> str:
+def settings_in_words(config: Settings | None) -> str:
     """The settings that differ from the defaults, in words."""
     if not config:
         return ""
-    defaults = Config().to_dict()
-    changed = [f"{k}={v!r}" for k, v in config.items() if k not in defaults or defaults[k] != v]
+    changed = [f"{k}={v!r}" for k, v in config.items() if k not in _DEFAULTS or _DEFAULTS[k] != v]
     return shown(f"Trained with {', '.join(changed) or 'the default settings'}.")
 
 
