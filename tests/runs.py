@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import tiny_config
 
-from treelstm import Config, Listener
+from treelstm import Config, Listener, train
 from treelstm.run.directory import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint
 from treelstm.run.state import Run
 from treelstm.run.summary import SUMMARY
@@ -90,6 +91,17 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
         for path in directory.iterdir()
         if path.is_file() and path.suffix in (".pt", ".json") and not path.name.startswith(".")
     }
+
+
+def night_of_runs(data: Path, directory: Path) -> Path:
+    """Six small runs, of two learning rates and three seeds, and a damaged one."""
+    for rate in (0.01, 0.001):
+        for seed in (1, 2, 3):
+            run = directory / f"learning_rate={rate},seed={seed}"
+            train(tiny_config(data, run, epochs=2, learning_rate=rate, seed=seed))
+    (directory / "broken").mkdir()
+    (directory / "broken" / "run.json").write_text("{")
+    return directory
 
 
 class OnStep(Listener):

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 from lab import Page, until
+from nbconvert import HTMLExporter
 from nbformat import v4
-from runs import assert_same_run, copy
+from runs import assert_same_run, copy, night_of_runs
 
 from treelstm import (
     list_checkpoints,
+    list_runs,
     load_checkpoint,
     load_encoder,
     load_pairs,
     preflight,
+    run_table,
     tables,
     train,
     widgets,
@@ -327,6 +330,7 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
         widgets.model_picker(run, run.parent / f"{NAME}.pt")._html(),
         widgets.resume_picker(run, "auto")._html(),
         widgets.RunMonitor(run)._html(),
+        run_table.RunTable(list_runs(run.parent.parent))._html(),
         widgets.TreeChoice(pairs)._html(),
         tables.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
         tables.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
@@ -350,3 +354,126 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
     finally:
         page.screenshot("saved")
         page.close()
+
+
+# Texts in widgets and tables with less contrast than WCAG 2.1 asks for at level AA.
+_FAINT = """() => {
+    const numbers = color => [...color.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+    const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+    const behind = each => {
+        const color = numbers(getComputedStyle(each).backgroundColor);
+        if (color[3] === 1 || !each.parentElement) return color.slice(0, 3);
+        return over(color, behind(each.parentElement));
+    };
+    const light = color => {
+        const [r, g, b] = color.map(value => value / 255)
+            .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    return [...document.querySelectorAll('.treelstm-picker *, .jp-OutputArea-output td')]
+        .filter(each => each.offsetParent)
+        .filter(each => each.textContent.trim() || each.matches('textarea, input:not([type=checkbox])'))
+        .map(each => {
+            const below = behind(each), of = [over(numbers(getComputedStyle(each).color), below), below];
+            const [low, high] = of.map(light).sort((a, b) => a - b);
+            return [high / low, each.outerHTML.slice(0, 80)];
+        })
+        .filter(([ratio]) => ratio < 4.5);
+}"""
+_TOO_WIDE = """() => [...document.querySelectorAll('.jp-OutputArea-output')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)"""
+
+
+def test_runs_are_sorted_filtered_compared_and_noted_on(opened, root, tiny, tmp_path):
+    directory = night_of_runs(tiny, tmp_path / "night")
+    page = opened("05_compare", {"directory": str(directory)})
+    tab, broken = page.tab, page.tab.locator('tr[data-path="broken"]')
+    page.run_all()
+    page.finished()
+    line = tab.locator(".treelstm-picker tbody tr:visible")
+    bar = tab.locator(".treelstm-bar")
+
+    def names() -> list[str]:
+        return [str(each.get_attribute("data-path")) for each in line.all()]
+
+    def compared() -> list[str]:
+        rows = tab.locator(".treelstm-picker [aria-selected=true]").all()
+        return [str(row.get_attribute("data-path")) for row in rows]
+
+    assert len(names()) == 7 and names()[-1] == "broken" and broken.locator("input").is_disabled()
+    assert {name.partition(",")[0] for name in compared()} == {
+        "learning_rate=0.01",
+        "learning_rate=0.001",
+    }
+    tab.get_by_role("button", name="seed", exact=True).click()
+    assert [name[-1] for name in names()] == [*"112233", "n"]
+    tab.get_by_label("filter learning_rate").fill("< 0.01")
+    tab.get_by_label("filter seed").fill(">=2")
+    assert names() == ["learning_rate=0.001,seed=2", "learning_rate=0.001,seed=3"]
+    bar.get_by_text("copy as CSV").click()
+    tab.context.grant_permissions(["clipboard-read"])
+    csv = tab.evaluate("navigator.clipboard.readText()").splitlines()
+    assert csv[0].startswith("run,average precision,state,learning_rate,seed,") and len(csv) == 3
+    assert re.match(r'"learning_rate=0.001,seed=2",0\.\d{5,},finished,0.001,2,2,2,', csv[1])
+    tab.get_by_label("filter learning_rate").fill("")
+    tab.get_by_label("filter seed").fill("")
+    tab.get_by_label("search all columns").fill("DAMAGED")
+    assert names() == ["broken"] and "1 of 7 shown; 2 chosen" in bar.inner_text()
+    tab.get_by_label("search all columns").fill("")
+
+    for name in compared():  # by mouse; then two by keys
+        tab.get_by_label(f"compare {name}").click()
+    assert compared() == []
+    line.nth(0).click()
+    for key in ("Space", "ArrowDown", "ArrowDown", "Space"):
+        tab.keyboard.press(key)
+    assert compared() == ["learning_rate=0.01,seed=1", "learning_rate=0.01,seed=2"]
+    for number in (1, 3, 4, 5):
+        line.nth(number).locator("input").click()
+    assert len(compared()) == 5 and "at most 5" in bar.inner_text()
+    for number in (1, 3, 4):
+        line.nth(number).locator("input").click()
+    page.run_from("run_table.compared(")
+    page.finished()
+    table = page.cell("run_table.compared(").inner_text()
+    assert "seed=1" in table and "difference to" in table and "0.001" not in table
+
+    line.nth(0).click()
+    details, note = tab.locator(".treelstm-details"), directory / names()[0] / "notes.md"
+    assert f"output_dir = '{directory / names()[0]}'" in details.inner_text()
+    details.locator("textarea").fill(NAME)
+    details.get_by_text("save the note").click()
+    details.get_by_text("Saved in notes.md.").wait_for()
+    assert note.read_text() == NAME and NAME in line.nth(0).inner_text()
+    assert_text_is_text(page)
+    note.write_text("another page wrote this")
+    details.locator("textarea").fill("")
+    details.locator("textarea").press_sequentially("mine")  # m would make a cell Markdown
+    details.get_by_text("save the note").click()
+    details.get_by_text("is now: another page wrote this").wait_for()
+    assert (
+        note.read_text() == "another page wrote this"
+        and details.locator("textarea").input_value() == "mine"
+    )
+    details.get_by_text("save the note").click()
+    details.get_by_text("Saved in notes.md.").wait_for()
+    assert note.read_text() == "mine"
+
+    broken.click()
+    tab.set_viewport_size({"width": 1000, "height": 1000})
+    tab.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+    for theme in ("Light", "Dark"):
+        tab.evaluate(
+            f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})"
+        )
+        tab.locator(f"[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
+        page.screenshot(f"runs-{theme}")
+        time.sleep(1)  # the time that a theme's colours take
+        assert tab.evaluate(_FAINT) == [], theme
+    assert tab.evaluate(_TOO_WIDE) == []
+    tab.keyboard.press("Control+s")
+    until(lambda: b"image/png" in (root / "05_compare.ipynb").read_bytes(), 30, "the page to be saved")
+    exported, _ = HTMLExporter().from_filename(root / "05_compare.ipynb")
+    assert (
+        exported.count(">chosen at first</td>") == 2 and ">learning_rate=0.001,seed=3</td>" in exported
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -13,10 +14,12 @@ import papermill
 import pytest
 from conftest import REPOSITORY, tiny_config
 from jupyter_client.manager import start_new_kernel
+from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
-from runs import StopAfter, assert_same_run, copy
+from runs import StopAfter, assert_same_run, copy, night_of_runs
 
 from treelstm import list_checkpoints, train
+from treelstm.run.lock import only_writer
 
 SIZES = {"embedding_dim": 8, "hidden_dim": 12, "output_dim": 6}
 
@@ -389,3 +392,37 @@ def test_the_stop_button_commits_stops_within_a_second_and_the_cell_goes_on_bit_
     train(tiny_config(tiny, tmp_path / "run", epochs=epochs))
     train(tiny_config(tiny, tmp_path / "whole", epochs=epochs))
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_page_that_compares_runs_shows_them_and_sets_two_side_by_side(tiny, tmp_path):
+    directory = night_of_runs(tiny, tmp_path / "night")
+    names = ["learning_rate=0.01,seed=1", "learning_rate=0.001,seed=3"]
+    page = execute("05_compare", tmp_path, {"directory": str(directory), "runs": names})
+    found = results(page)
+    assert len(found["runs"]) == 7 and "7 runs: 6 finished, 1 damaged" in text(page)
+    assert {name.partition("/")[0] for name in found["compared"]} == {*names}
+    assert [*found["differences"]] == found["compared"][1:] and "72 pairs" in text(page)
+    exported, _ = HTMLExporter().from_notebook_node(page)
+    for name in names:
+        assert f">{name}</td>" in exported and f"{directory / name}" in exported
+    assert exported.count(">chosen</td>") == 2 and "widget-view" not in json.dumps(page.cells)
+    assert len(json.dumps(page)) < 2_000_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["none", "one", "damaged", "running"])
+def test_the_page_that_compares_runs_says_what_it_cannot_compare_and_runs_through(tiny, tmp_path, kind):
+    directory = tmp_path / "models"
+    (directory / "run").mkdir(parents=True)
+    with contextlib.ExitStack() as until_the_end:
+        if kind == "damaged":
+            (directory / "run" / "run.json").write_text("{")
+        elif kind != "none":
+            train(tiny_config(tiny, directory / "run", epochs=2))
+        if kind == "running":
+            until_the_end.enter_context(only_writer(directory / "run"))
+        page = execute("05_compare", tmp_path, {"directory": str(directory)})
+    assert "Nothing is compared: two to five encoders can be compared, not " in text(page)
+    words = {"none": "No run is under ", "one": "1 run: 1 finished", "damaged": "1 damaged"}
+    assert words.get(kind, "1 running now") in text(page)
+    assert len(results(page)["runs"]) == (kind != "none") and results(page)["scores"] == {}

@@ -117,13 +117,43 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
-    """What an encoder is besides its weights and vocabulary. Building, saving, exporting, importing and
-    checking an encoder follow these fields: a new one is listed here and nowhere else.
+class Parameters:
+    """Fields whose values are checked.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range (names the setting, the value and what
             is expected), or a name is unknown (names the closest ones).
+    """
+
+    def __new__(cls, **parameters: Any) -> Self:
+        known = sorted(setting.name for setting in dataclasses.fields(cls))
+        for name in parameters:
+            if name not in known:
+                listed = f"{did_you_mean(name, known)}The settings are {', '.join(known)}."
+                raise ConfigError(f"{name}: no such setting. {listed}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = _converted(setting, getattr(self, setting.name))
+            valid, expected = setting.metadata["check"]
+            if value is not None and not valid(value):
+                expected += ", or None" if "None" in str(setting.type) else ""
+                raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
+            object.__setattr__(self, setting.name, value)
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """What the notebook's parameters cell assigns, and the one that papermill adds; `namespace` is
+        its `globals()`.
+        """
+        return cls(**_assigned(namespace))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Parameters):
+    """What an encoder is besides its weights and vocabulary. Building, saving, exporting, importing and
+    checking an encoder follow these fields: a new one is listed here and nowhere else.
     """
 
     embedding_dim: int = _fixed(128, "size of a symbol's embedding", _COUNT)
@@ -143,22 +173,8 @@ class EncoderSettings:
         f"keys of the ASTs that the model must not see: their names, or {' or '.join(KEY_LISTS)}",
     )
 
-    def __new__(cls, **parameters: Any) -> Self:
-        known = sorted(setting.name for setting in dataclasses.fields(cls))
-        for name in parameters:
-            if name not in known:
-                listed = f"{did_you_mean(name, known)}The settings are {', '.join(known)}."
-                raise ConfigError(f"{name}: no such setting. {listed}")
-        return super().__new__(cls)
-
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            value = _converted(setting, getattr(self, setting.name))
-            valid, expected = setting.metadata["check"]
-            if value is not None and not valid(value):
-                expected += ", or None" if "None" in str(setting.type) else ""
-                raise ConfigError(f"{setting.name} is {value!r}, expected {expected}. Change it.")
-            object.__setattr__(self, setting.name, value)
+        super().__post_init__()
         object.__setattr__(self, "ignored_keys", _expanded(self.ignored_keys))
         if not self.hidden_dim and not self.bag_of_symbols:
             raise ConfigError("hidden_dim is 0 (no tree), which needs bag_of_symbols=True. Change one.")
@@ -302,7 +318,7 @@ class Config(EncoderSettings):
         `others`, None means "as there" for a setting that cannot itself be None. If a kernel was
         started again, a run that had begun is resumed, whatever `resume` says.
         """
-        given = {name: namespace[name] for name in _assigned_names(namespace.get("In", ()))}
+        given = _assigned(namespace)
         if others is not None:
             required = {s.name for s in dataclasses.fields(cls) if "None" not in str(s.type)}
             given = {k: v for k, v in given.items() if v is not None or k not in required}
@@ -350,6 +366,21 @@ class Config(EncoderSettings):
                 if not isinstance(value, bool):
                     words += map(str, value if isinstance(value, tuple) else [value])
         return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Parameters):
+    """The parameters of 05_compare.ipynb, which are no settings of a run. Raises as `Parameters`."""
+
+    directory: str = _free("models", "directory whose runs are compared", _PATH)
+    runs: tuple[str, ...] | None = _free(None, "names of two to five of them; None: the best ones")
+    validation_dir: str | None = _free(None, "unseen pairs; None: what the first run held out", _PATH)
+    device: str = _free("auto", '"auto", "cpu", "cuda", "cuda:N"', _DEVICE)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.runs, str):  # one name, which may hold commas
+            object.__setattr__(self, "runs", (self.runs,))
+        super().__post_init__()
 
 
 # What earlier versions did, which had no such settings.
@@ -403,10 +434,10 @@ def _expanded(keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for key in keys for one in KEY_LISTS.get(key, (key,))))
 
 
-def _assigned_names(cells: Iterable[str]) -> list[str]:
-    """Names assigned in the newest parameters cell and in the cell papermill put after it."""
-    marked = [cell for cell in cells if cell.startswith(PARAMETERS_MARK)]
+def _assigned(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """What is assigned in the newest parameters cell and in the cell papermill put after it."""
+    marked = [cell for cell in namespace.get("In", ()) if cell.startswith(PARAMETERS_MARK)]
     own = max((i for i, cell in enumerate(marked) if cell.splitlines()[0] != PARAMETERS_MARK), default=0)
     nodes = (node for cell in marked[own:] for node in ast.walk(ast.parse(cell)))
     stored = (n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-    return list(dict.fromkeys(stored))
+    return {name: namespace[name] for name in stored}
