@@ -52,8 +52,6 @@ def test_a_row_tells_what_the_files_of_a_run_tell(run, tmp_path):
     assert row.value(loss) == row.best["validation_loss"]
     files = [path for path in run.rglob("*") if path.is_file()]
     assert row.size == sum(path.stat().st_size for path in files)
-    newest = max(path.stat().st_mtime for path in files if path.name != "notes.md")
-    assert row.written is not None and row.written.timestamp() == pytest.approx(newest)
     assert row.note == "# Good\nkeep it"
 
 
@@ -154,17 +152,17 @@ def test_a_history_that_is_gone_makes_a_row_that_says_so(run, tmp_path):
 @pytest.mark.parametrize(
     ("make", "note"),
     [
-        (write("ĝis".encode() * 2_000), "ĝis" * 1_000),
-        (write(b"\xef\xbb\xbf caf\xc3"), "caf"),  # ends within a character
+        (write(b"\xef\xbb\xbfcaf\xc3\xa9\n"), "caf\xe9\n"),
+        (write(b"x" * 100_001), "notes.md cannot be read: it is larger than 100,000 bytes"),
         (write(b"\xff\xfeab"), "notes.md cannot be read: "),
         (Path.mkdir, "notes.md cannot be read: it is a directory"),
         (pipe, "notes.md cannot be read: it is a named pipe"),
     ],
 )
-def test_a_note_is_shown_up_to_4000_bytes_or_why_it_cannot_be(run, tmp_path, make, note):
+def test_a_row_has_the_note_or_why_it_cannot_be_read(run, tmp_path, make, note):
     make(run / "notes.md")
     row = only(tmp_path / "models")
-    assert row.state == "finished" and row.note.startswith(note) and len(row.note) < 4_001
+    assert row.state == "finished" and row.note.startswith(note)
 
 
 def test_a_directory_that_cannot_be_listed_is_a_row_that_says_so(run, tmp_path, monkeypatch):
@@ -207,7 +205,7 @@ def test_a_trial_that_never_became_a_run_is_a_row(run, tmp_path):
     (run / "trial.json").write_text(json.dumps({**failed, "outcome": "finished", "why": ""}))
     rows = list_runs(tmp_path / "models")
     assert [row.says for row in rows] == ["failed: no data", "not begun", "finished"]
-    assert [row.trial for row in rows] == [3, 3, 3] and rows[0].settings["seed"] == 7
+    assert rows[0].settings["seed"] == 7
     assert {*rows[0].settings} >= {*rows[2].settings}
     told(run, outcome=None)  # its kernel died again and again
     (run / "trial.json").write_text(json.dumps(failed))

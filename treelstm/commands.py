@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
+from treelstm import run_table
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import (
@@ -164,14 +165,11 @@ def _status(directory: Path | str) -> int:
 
 
 def _runs(directory: Path | str, json: bool = False, sort: str = "") -> int:
-    from treelstm.run_tables import as_text, ranked  # the other commands need no IPython
-
     rows, metric = list_runs(Path(directory).absolute()), metric_named(sort) if sort else None
     if json:
-        print(dumps([row.to_dict() for row in ranked(rows, metric)], indent=1))
+        print(dumps([row.to_dict() for row in run_table.ranked(rows, metric)], indent=1))
     else:
-        none = f"No run is in {directory}. Train one, or name the directory that holds them"
-        print(as_text(rows, metric) if rows else shown(f"{none}."))
+        print(run_table.as_text(rows, metric) if rows else run_table.about(rows, directory))
     return 0
 
 

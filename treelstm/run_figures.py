@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from treelstm.figures import MOST_EPOCHS, as_written, new_figure, shortened
-from treelstm.history import Metric, metric_named, value_of
-from treelstm.run_tables import (
+from treelstm.history import metric_named, value_of
+from treelstm.run_table import (
     cut,
     differing,
     groups,
@@ -33,16 +33,14 @@ _NAMED, _PANELS, _TICKS = 12, 12, 6  # at most: lines with names; settings in a 
 _NEEDED, _FEW = 10, 30  # finished runs, for shares
 
 
-def curves_figure(
-    rows: Sequence[RunRow], metric: Metric | None = None, together: bool = False
-) -> Figure:
+def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
     """Learning curves of runs: a metric, and the validation loss where it means the same in all.
 
     The best twelve are named by the settings that differ, the others are gray. With `together`, runs
     that differ in the seed alone are one line, their mean, in a band of one standard deviation.
     """
-    metric, loss = metric or main_metric(rows), metric_named("validation_loss")
-    rows = [row for row in ranked(rows, metric) if row.history]
+    metric, loss = main_metric(rows), metric_named("validation_loss")
+    rows = [row for row in ranked(rows) if row.history]
     if metric is None or not rows:
         return _empty("no epoch has ended yet")
     lines = [(text, [row]) for text, row in zip(labels(rows), rows, strict=True)]
@@ -102,11 +100,11 @@ def _by_epoch(rows: Sequence[RunRow], key: str, nth: int) -> tuple[Array, Array]
     return np.arange(1, values.shape[1] + 1)[::-nth][::-1], values[:, ::-nth][:, ::-1]
 
 
-def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[dict[str, float], str]:
+def importances(rows: Sequence[RunRow]) -> tuple[dict[str, float], str]:
     """The share of a metric's variance that each differing setting explains, largest first, and a
     sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
     """
-    metric = metric or main_metric(rows)
+    metric = main_metric(rows)
     known = [row for row in rows if row.finished and metric and math.isfinite(row.value(metric))]
     names = [name for name in differing(known) if all(name in row.settings for row in known)]
     if metric is None or len(known) < _NEEDED or len(names) < 2:
@@ -149,11 +147,11 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     return "log" if low > 0 and high / low >= 10 else "linear", values
 
 
-def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
+def effects_figure(rows: Sequence[RunRow]) -> Figure:
     """A metric of each run's best epoch by each setting that differs, the most important one first."""
-    metric = metric or main_metric(rows)
+    metric = main_metric(rows)
+    shares, words = importances(rows)
     rows = [row for row in rows if metric and math.isfinite(row.value(metric))]
-    shares, words = importances(rows, metric)
     names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
     if metric is None or not names:
         return _empty("no setting differs between runs with an epoch")

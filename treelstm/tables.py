@@ -1,8 +1,7 @@
 """The tables of the notebooks, as HTML."""
 
-import json
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from IPython.display import HTML
@@ -11,6 +10,8 @@ from treelstm.evaluation import Estimate, Retrieval
 from treelstm.explanation import Explanation
 from treelstm.history import METRICS
 from treelstm.plain import AS_WRITTEN, in_html
+from treelstm.run_table import caveats, groups, ranked, shared_metrics
+from treelstm.runs import RunRow
 from treelstm.tree_figures import node_name
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import ROLE, readable, value_of
@@ -48,6 +49,27 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     return HTML(f"{words}{html_table(head, rows)}")
 
 
+def group_table(rows: Sequence[RunRow]) -> HTML:
+    """The mean of each shared metric over the seeds of a setting, its standard deviation and count."""
+    metrics = shared_metrics(rows)
+    found = [group for group in groups(ranked(rows)) if any(row.finished for row in group.rows)]
+    if not metrics or not found:
+        return HTML("No run has finished yet: there is no mean.")
+    words = ["Mean of the best epochs ± standard deviation (number of seeds), of finished runs."]
+    if left := sum(not row.finished for row in rows):
+        words.append(f"{left} of {len(rows)} runs have not finished and are left out.")
+    cells = [[group.label, *(_spread(group.values(metric)) for metric in metrics)] for group in found]
+    head = ["setting", *(metric.label for metric in metrics)]
+    return HTML(in_html(" ".join(words + caveats(rows))) + html_table(head, cells))
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})"
+
+
 def confusion_table(distance: Array, label: Array, threshold: float) -> HTML:
     """How many pairs of each class a threshold calls similar, and its precision and recall."""
     called = distance.astype(np.float64) < threshold
@@ -75,11 +97,6 @@ def explanation_table(why: Explanation, label_keys: Sequence[str] = ()) -> HTML:
     said = f"{why.of_trees:+.3f} from the trees, {why.of_bags:+.3f} from the bags of symbols"
     style = "display:flex;gap:2em;align-items:flex-start;flex-wrap:wrap"
     return HTML(f"Distance {why.distance:.3f}: {said}.<div style='{style}'>{''.join(tables)}</div>")
-
-
-def without_nan(value: Any) -> Any:
-    """Nested results with None for NaN, which JSON does not have."""
-    return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -26,6 +26,7 @@ from treelstm.process import usable_cores
 from treelstm.run.directory import list_checkpoints
 from treelstm.run.lock import only_writer
 from treelstm.run.summary import FAILED
+from treelstm.run_table import as_text
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
@@ -73,8 +74,6 @@ class Swept:
         return int(any(trial.outcome in (None, FAILED) for trial in self.trials))
 
     def __str__(self) -> str:
-        from treelstm.run_tables import as_text  # imports IPython
-
         text = as_text(list_runs(self.directory), metric_named(self.metric) if self.metric else None)
         if any(trial.outcome == FAILED for trial in self.trials):
             text += "\nCorrect what made trials fail, then run the same command with --retry-failed."
