@@ -1,7 +1,7 @@
 """Every run under a directory as a row, read from small files: `run.json`, the history, the note.
 
-Hundreds of runs take a second. Only a run of an earlier version, which has no `run.json`, is read from
-its checkpoints. Nothing is written but a note.
+Hundreds of runs take a second. A run of an earlier version has no `run.json`: its settings are read from
+its model. Nothing is written but a note.
 """
 
 import errno
@@ -32,14 +32,12 @@ from treelstm.run.directory import (
     checkpoint_at,
 )
 from treelstm.run.lock import holder
-from treelstm.run.status import run_status
 from treelstm.run.summary import SUMMARY, Summary
 from treelstm.sealed import CheckpointError
 from treelstm.sweeps.trials import TRIAL, Trial
 
 NOTES = "notes.md"
-RUNNING, KILLED, BROKEN = "running now", "killed", "damaged"
-WAITING, NO_COMMIT = "not begun", "no checkpoint"
+RUNNING, KILLED, BROKEN, WAITING = "running now", "killed", "damaged", "not begun"
 _MARKS = {SUMMARY, HISTORY, TRIAL, BEST, FINAL}  # whatever holds one of these is a run
 _ASIDE = {SUPERSEDED, DAMAGED, BAG_ALONE}  # below a run, but no runs of their own
 _MOST_OF_NOTE = 100_000  # bytes
@@ -116,9 +114,8 @@ def _places(root: Path) -> list[tuple[RunRow, set[str]]]:
     """
     found, seen = list[tuple[RunRow, set[str]]](), set[tuple[int, int]]()
     waiting: list[tuple[Path, RunRow | None, bool]] = [(root, None, False)]
-    links = waiting[:0]
-    while waiting or links:
-        path, owner, aside = waiting.pop() if waiting else links.pop()
+    while waiting:
+        path, owner, aside = waiting.pop()
         row = RunRow(path.relative_to(root).as_posix(), path)
         try:
             stat = path.stat()
@@ -133,15 +130,14 @@ def _places(root: Path) -> list[tuple[RunRow, set[str]]]:
                 found.append((row, set()))
             continue
         names = {entry.name for entry in entries}
-        if not aside and (names & _MARKS or _has_commits(names)):
+        if not aside and (names & _MARKS or any(checkpoint_at(Path(name)) for name in names)):
             owner = row
             found.append((row, names))
         for entry in entries:
             below = (owner is not None and entry.name in _ASIDE) or entry.name == BAG_ALONE
-            if entry.is_symlink():
-                links.append((path / entry.name, owner, aside or below))
-            elif entry.is_dir():
-                waiting.append((path / entry.name, owner, aside or below))
+            if entry.is_symlink() or entry.is_dir():
+                place = 0 if entry.is_symlink() else len(waiting)
+                waiting.insert(place, (path / entry.name, owner, aside or below))
             elif owner:
                 with suppress(FileNotFoundError):  # a newer commit has just replaced it
                     owner.size += entry.stat().st_size
@@ -175,12 +171,15 @@ def _read(row: RunRow, names: set[str]) -> None:
             row.state, row.why = told["outcome"] or KILLED, told["why"]
             row.epochs_done, row.seconds = told["epochs_done"], told["seconds"]
             row.settings = completed(told["settings"])
-        elif names & {BEST, FINAL} or _has_commits(names):
-            _read_commits(row, names)
+        elif models := [name for name in (FINAL, BEST) if name in names]:
+            model = read_model(path / models[0])
+            ended = models[0] == FINAL and model["epoch"] == count
+            row.state = Outcome.FINISHED if ended else KILLED
+            row.epochs_done, row.settings = count, completed(model["config"])
         elif trial:
             row.state, row.settings = WAITING, {**Config().to_dict(), **trial.settings}
         else:
-            row.state = NO_COMMIT
+            row.state = KILLED
     except (CheckpointError, OSError) as error:
         wrong.append(str(error))
     if row.state in (KILLED, WAITING) and trial and trial.outcome:
@@ -190,29 +189,6 @@ def _read(row: RunRow, names: set[str]) -> None:
     if by or wrong:
         row.state = RUNNING if by else BROKEN
         row.why = "; ".join([f"by {by}"] * bool(by) + wrong)
-
-
-def _has_commits(names: set[str]) -> bool:
-    return any(checkpoint_at(Path(name)) for name in names)
-
-
-def _read_commits(row: RunRow, names: set[str]) -> None:
-    """What the checkpoints, or else a model, tell of a run that an earlier version of treelstm trained.
-
-    Raises:
-        CheckpointError: none of them can be used.
-    """
-    if not _has_commits(names):
-        model = read_model(row.path / (FINAL if FINAL in names else BEST))
-        row.state, row.epochs_done, row.settings = NO_COMMIT, model["epoch"], model["config"]
-        return
-    status = run_status(row.path)
-    content, outcome = status.newest.content, Outcome.in_text(status.last_line)
-    if outcome is None or outcome.finished != status.finished:
-        outcome = Outcome.FINISHED if status.finished else None
-    row.state, row.history, row.epochs_done = outcome or KILLED, status.history, len(status.history)
-    row.seconds = content["seconds"] + sum(timing["seconds"] for timing in content["timings"])
-    row.settings = completed(content["config"])
 
 
 def read_note(run: Path) -> str:
