@@ -44,7 +44,7 @@ from treelstm.evaluation import (
     retrieval,
     tfidf_scorer,
 )
-from treelstm.history import IN_HISTORY, metric_named
+from treelstm.history import IN_HISTORY
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
@@ -164,12 +164,12 @@ def _status(directory: Path | str) -> int:
     return 0
 
 
-def _runs(directory: Path | str, json: bool = False, sort: str = "") -> int:
-    rows, metric = list_runs(Path(directory).absolute()), metric_named(sort) if sort else None
+def _runs(directory: Path | str, json: bool = False) -> int:
+    rows = list_runs(Path(directory).absolute())
     if json:
-        print(dumps([row.to_dict() for row in run_table.ranked(rows, metric)], indent=1))
+        print(dumps([row.to_dict() for row in run_table.ranked(rows)], indent=1))
     else:
-        print(run_table.as_text(rows, metric) if rows else run_table.about(rows, directory))
+        print(run_table.as_text(rows) if rows else run_table.about(rows, directory))
     return 0
 
 
@@ -280,11 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}
     add("status", _status, "how a run stands, from its files", {"directory": run_dir})
     runs_dir = {"nargs": "?", "default": Config().output_path.parent, "help": "directory of runs"}
-    metrics = [metric.key for metric in IN_HISTORY if metric.better]
     add("runs", _runs, "every run under a directory, best first", {
         "directory": runs_dir,
         "--json": {"action": "store_true", "help": "all that is known, for other programs"},
-        "--sort": {"metavar": "METRIC", "choices": metrics, "help": f"one of {', '.join(metrics)}"},
     })  # fmt: skip
     add("sample", _sample, "write a sample corpus", {
         "--data-dir": {"default": Config().data_dir, "help": "directory to write to"},

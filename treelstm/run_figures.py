@@ -10,18 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from treelstm import run_table
 from treelstm.figures import as_written, new_figure, shortened
 from treelstm.history import metric_named, value_of
-from treelstm.run_table import (
-    cut,
-    differing,
-    groups,
-    labels,
-    main_metric,
-    ranked,
-    setting_text,
-    shared_metrics,
-)
 from treelstm.runs import RunRow
 from treelstm.sweeps import journal
 
@@ -38,14 +29,13 @@ def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
     The best twelve are named by the settings that differ, the others are gray. With `together`, runs
     that differ in the seed alone are one line, their mean, in a band of one standard deviation.
     """
-    metric, loss = main_metric(rows), metric_named("validation_loss")
-    rows = [row for row in ranked(rows) if row.history]
+    metric, loss = run_table.main_metric(rows), metric_named("validation_loss")
+    rows = [row for row in run_table.ranked(rows) if row.history]
     if metric is None or not rows:
         return _empty("no epoch has ended yet")
-    lines = [(text, [row]) for text, row in zip(labels(rows), rows, strict=True)]
-    if together:
-        lines = [(group.label, group.rows) for group in groups(rows)]
-    metrics = [metric, loss] if loss in shared_metrics(rows) and metric != loss else [metric]
+    lines = [(text, [row]) for text, row in zip(run_table.labels(rows), rows, strict=True)]
+    lines = run_table.groups(rows) if together else lines
+    metrics = [metric, loss] if loss in run_table.shared_metrics(rows) and metric != loss else [metric]
     figure, axes = new_figure(len(metrics), width=10 / (1 + len(metrics)), height=3.6)
     last, names = max(len(row.history) for row in rows), list[str]()
     epoch = np.arange(1, last + 1)
@@ -96,9 +86,9 @@ def importances(rows: Sequence[RunRow]) -> tuple[dict[str, float], str]:
     """The share of a metric's variance that each differing setting explains, largest first, and a
     sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
     """
-    metric = main_metric(rows)
+    metric = run_table.main_metric(rows)
     known = [row for row in rows if row.finished and metric and math.isfinite(row.value(metric))]
-    names = [name for name in differing(known) if all(name in row.settings for row in known)]
+    names = [name for name in run_table.differing(known) if all(name in row.settings for row in known)]
     if metric is None or len(known) < _NEEDED or len(names) < 2:
         need = f"No shares: they need {_NEEDED} finished runs and 2 settings that differ in them"
         return {}, f"{need}; here are {len(known)} and {len(names)}."
@@ -129,17 +119,17 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
     values: list[Any] = [row.settings[name] for row in rows]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        return "", [setting_text(row, name) for row in rows]
+        return "", [run_table.setting_text(row, name) for row in rows]
     low, high = min(values), max(values)
     return "log" if low > 0 and high / low >= 10 else "linear", values
 
 
 def effects_figure(rows: Sequence[RunRow]) -> Figure:
     """A metric of each run's best epoch by each setting that differs, the most important one first."""
-    metric = main_metric(rows)
+    metric = run_table.main_metric(rows)
     shares, words = importances(rows)
     rows = [row for row in rows if metric and math.isfinite(row.value(metric))]
-    names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
+    names = sorted(run_table.differing(rows), key=lambda name: -shares.get(name, 0.0))
     if metric is None or not names:
         return _empty("no setting differs between runs with an epoch")
     if names[_PANELS:]:
@@ -160,7 +150,7 @@ def effects_figure(rows: Sequence[RunRow]) -> Figure:
                 ax.minorticks_off()
         else:
             values = [texts.index(value) for value in values]
-            ticks = [cut(text, 16) for text in texts]
+            ticks = [run_table.cut(text, 16) for text in texts]
             slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, ticks)) > 30 else {}
             ax.set_xticks(range(len(texts)), ticks, **slant)
             ax.set_xlim(-0.5, len(texts) - 0.5)

@@ -55,7 +55,7 @@ class RunPicker(TablePicker):
 
     def _default(self) -> list[str]:
         runs = [run for run in self._runs.values() if _has_encoder(run)]
-        best = [group.rows[0] for group in groups(runs)]
+        best = [rows[0] for _, rows in groups(runs)]
         return [*dict.fromkeys(key_of(run.name) for run in best + runs)][:2]
 
     def _named(self, name: str) -> str:

@@ -5,7 +5,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,9 @@ def main_metric(rows: Sequence[RunRow]) -> Metric | None:
     return next(iter(chosen + quality + shared), None)
 
 
-def ranked(rows: Sequence[RunRow], metric: Metric | None = None) -> list[RunRow]:
+def ranked(rows: Sequence[RunRow]) -> list[RunRow]:
     """The runs, best first; at the end, by name, those that have no such number."""
-    metric = metric or main_metric(rows)
+    metric = main_metric(rows)
     sign = -1 if metric and metric.better == "higher" else 1
 
     def place(row: RunRow) -> tuple[float, str]:
@@ -156,10 +156,9 @@ def _sorted_by(value: Any) -> Any:
     return None if value is None else shown(value)
 
 
-def as_text(rows: Sequence[RunRow], metric: Metric | None = None) -> str:
+def as_text(rows: Sequence[RunRow]) -> str:
     """The runs for a terminal of 100 columns, best first."""
-    metric = metric or main_metric(rows)
-    rows, names = ranked(rows, metric), differing(rows)
+    metric, rows, names = main_metric(rows), ranked(rows), differing(rows)
     head, cells = table(rows, [metric] if metric else [])
     heads = itertools.zip_longest(*(name.replace("_", " ").split() for name in head[:-1]), fillvalue="")
     body = [
@@ -206,25 +205,12 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs whose settings differ in the seed alone."""
-
-    label: str  # the settings that tell it from the other groups
-    rows: list[RunRow]
-
-    def values(self, metric: Metric) -> list[float]:
-        """A metric of its finished runs; of those with one seed, which are equal, of one."""
-        of_seed = {row.settings.get("seed"): row.value(metric) for row in self.rows if row.finished}
-        return [value for value in of_seed.values() if not math.isnan(value)]
-
-
-def groups(rows: Sequence[RunRow]) -> list[Group]:
-    """The runs whose settings are known, by all settings but the seed."""
+def groups(rows: Sequence[RunRow]) -> list[tuple[str, list[RunRow]]]:
+    """The runs whose settings differ in the seed alone, by the settings that tell these from others."""
     names = [name for name in differing(rows) if name != "seed"]
     found = dict[tuple[str, ...], list[RunRow]]()
     for row in rows:
         if row.settings:
             key = tuple(_same(name, row.settings.get(name)) for name in names)
             found.setdefault(key, []).append(row)
-    return [Group(label(of[0], names) or "the same settings", of) for of in found.values()]
+    return [(label(of[0], names) or "the same settings", of) for of in found.values()]

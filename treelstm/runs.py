@@ -95,24 +95,15 @@ def list_runs(directory: Path | str = "models") -> list[RunRow]:
     """Every run under the directory at any depth, by name. A run that is damaged is a row that says so,
     and so is a directory that cannot be listed. A relative path starts from the repository.
 
+    Links come last: what they lead to goes by its own name, if it has one.
+
     Raises:
         NoDirectory: there is none of this name.
     """
     root = from_root(directory)
     if not root.is_dir():
         raise NoDirectory(f"{root}: no such directory. Name one that holds runs.")
-    found = sorted(_places(root), key=lambda each: each[0].name)
-    for row, names in found:
-        _read(row, names)
-    return [row for row, _ in found]
-
-
-def _places(root: Path) -> list[tuple[RunRow, set[str]]]:
-    """The runs under `root`, and directories that cannot be listed, with the names of their files.
-
-    Links come last: what they lead to goes by its own name, if it has one.
-    """
-    found, seen = list[tuple[RunRow, set[str]]](), set[tuple[int, int]]()
+    found, seen = list[RunRow](), set[tuple[int, int]]()
     waiting: list[tuple[Path, RunRow | None, bool]] = [(root, None, False)]
     while waiting:
         path, owner, aside = waiting.pop()
@@ -127,12 +118,13 @@ def _places(root: Path) -> list[tuple[RunRow, set[str]]]:
         except OSError as error:  # it is gone; a link to a file or in a circle; or closed
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 row.why = f"it cannot be listed: {error.strerror}"
-                found.append((row, set()))
+                found.append(row)
             continue
         names = {entry.name for entry in entries}
         if not aside and (names & _MARKS or any(checkpoint_at(Path(name)) for name in names)):
             owner = row
-            found.append((row, names))
+            _read(row, names)
+            found.append(row)
         for entry in entries:
             below = (owner is not None and entry.name in _ASIDE) or entry.name == BAG_ALONE
             if entry.is_symlink() or entry.is_dir():
@@ -141,12 +133,12 @@ def _places(root: Path) -> list[tuple[RunRow, set[str]]]:
             elif owner:
                 with suppress(FileNotFoundError):  # a newer commit has just replaced it
                     owner.size += entry.stat().st_size
-    return found
+    return sorted(found, key=lambda row: row.name)
 
 
 def _read(row: RunRow, names: set[str]) -> None:
     """Completes a row with what the files of the run tell."""
-    path, wrong = row.path, [row.why] if row.why else []
+    path, wrong = row.path, list[str]()
 
     def read(name: str, kind: Any, most: int = 10**6) -> Any:
         """The JSON in a file; None if there is none, or none that can be used."""

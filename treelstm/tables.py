@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from treelstm.evaluation import Estimate, Retrieval
 from treelstm.explanation import Explanation
-from treelstm.history import METRICS
+from treelstm.history import METRICS, Metric
 from treelstm.plain import AS_WRITTEN, in_html
 from treelstm.run_table import caveats, groups, ranked, shared_metrics
 from treelstm.runs import RunRow
@@ -52,22 +52,24 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
 def group_table(rows: Sequence[RunRow]) -> HTML:
     """The mean of each shared metric over the seeds of a setting, its standard deviation and count."""
     metrics = shared_metrics(rows)
-    found = [group for group in groups(ranked(rows)) if any(row.finished for row in group.rows)]
+    of_setting = [(text, [row for row in of if row.finished]) for text, of in groups(ranked(rows))]
+    found = [(text, ended) for text, ended in of_setting if ended]
     if not metrics or not found:
         return HTML("No run has finished yet: there is no mean.")
     words = ["Mean of the best epochs ± standard deviation (number of seeds), of finished runs."]
     if left := sum(not row.finished for row in rows):
         words.append(f"{left} of {len(rows)} runs have not finished and are left out.")
-    cells = [[group.label, *(_spread(group.values(metric)) for metric in metrics)] for group in found]
+    cells = [[text, *(_spread(ended, metric) for metric in metrics)] for text, ended in found]
     head = ["setting", *(metric.label for metric in metrics)]
     return HTML(in_html(" ".join(words + caveats(rows))) + html_table(head, cells))
 
 
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
+def _spread(rows: Sequence[RunRow], metric: Metric) -> str:
+    """Of runs with one seed, which are equal, one counts."""
+    of_seed = {row.settings.get("seed"): row.value(metric) for row in rows}
+    values = [value for value in of_seed.values() if not np.isnan(value)]
     deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})"
+    return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})" if values else ""
 
 
 def confusion_table(distance: Array, label: Array, threshold: float) -> HTML:

@@ -17,7 +17,7 @@ import msgspec
 
 from treelstm.config import Config, ConfigError, from_root, require_config
 from treelstm.files import make_directory, write_whole
-from treelstm.history import Outcome, metric_named
+from treelstm.history import Outcome
 from treelstm.log import logged
 from treelstm.night import NIGHT_FILE
 from treelstm.notify import ADDRESSES, notify
@@ -74,7 +74,7 @@ class Swept:
         return int(any(trial.outcome in (None, FAILED) for trial in self.trials))
 
     def __str__(self) -> str:
-        text = as_text(list_runs(self.directory), metric_named(self.metric) if self.metric else None)
+        text = as_text(list_runs(self.directory))
         if any(trial.outcome == FAILED for trial in self.trials):
             text += "\nCorrect what made trials fail, then run the same command with --retry-failed."
         return text
