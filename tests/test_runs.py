@@ -199,6 +199,9 @@ def test_the_settings_of_a_run_of_an_earlier_version_are_read_from_its_model(run
     records.append({**records[-1], "epoch": 3})
     (run / "training_history.json").write_text(json.dumps(records))
     assert only(tmp_path / "models").says == "killed", "it has gone on after its final model"
+    (run / "training_history.json").unlink()
+    found = "damaged: training_history.json has 0 epochs, its model says 2"
+    assert only(tmp_path / "models").says == found
 
 
 def test_a_trial_that_never_became_a_run_is_a_row(run, tmp_path):

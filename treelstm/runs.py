@@ -167,7 +167,7 @@ def _read(row: RunRow, names: set[str]) -> None:
             model = read_model(path / models[0])
             ended = models[0] == FINAL and model["epoch"] == count
             row.state = Outcome.FINISHED if ended else KILLED
-            row.epochs_done, row.settings = count, completed(model["config"])
+            row.epochs_done, row.settings = max(count, model["epoch"]), completed(model["config"])
         elif trial:
             row.state, row.settings = WAITING, {**Config().to_dict(), **trial.settings}
         else:
@@ -176,8 +176,9 @@ def _read(row: RunRow, names: set[str]) -> None:
         wrong.append(str(error))
     if row.state in (KILLED, WAITING) and trial and trial.outcome:
         row.state, row.why = trial.outcome, trial.why
-    if told and count < told["epochs_done"] and not by and not wrong:
-        wrong.append(f"{HISTORY} has {count} epochs, {SUMMARY} says {told['epochs_done']}")
+    if count < row.epochs_done and not by and not wrong:
+        says = f"{SUMMARY if told else 'its model'} says {row.epochs_done}"
+        wrong.append(f"{HISTORY} has {count} epochs, {says}")
     if by or wrong:
         row.state = RUNNING if by else BROKEN
         row.why = "; ".join([f"by {by}"] * bool(by) + wrong)
