@@ -377,11 +377,6 @@ class Comparison(Parameters):
     validation_dir: str | None = _free(None, "unseen pairs; None: what the first run held out", _PATH)
     device: str = _free("auto", '"auto", "cpu", "cuda", "cuda:N"', _DEVICE)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.runs, str):  # one name, which may hold commas
-            object.__setattr__(self, "runs", (self.runs,))
-        super().__post_init__()
-
 
 # What earlier versions did, which had no such settings.
 _EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}

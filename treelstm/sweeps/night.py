@@ -17,7 +17,7 @@ import msgspec
 
 from treelstm.config import Config, ConfigError, from_root, require_config
 from treelstm.files import make_directory, write_whole
-from treelstm.history import Outcome, metric_named
+from treelstm.history import Outcome
 from treelstm.log import logged
 from treelstm.night import NIGHT_FILE
 from treelstm.notify import ADDRESSES, notify
@@ -26,6 +26,7 @@ from treelstm.process import usable_cores
 from treelstm.run.directory import list_checkpoints
 from treelstm.run.lock import only_writer
 from treelstm.run.summary import FAILED
+from treelstm.run_table import as_text
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
@@ -73,9 +74,7 @@ class Swept:
         return int(any(trial.outcome in (None, FAILED) for trial in self.trials))
 
     def __str__(self) -> str:
-        from treelstm.run_tables import as_text  # imports IPython
-
-        text = as_text(list_runs(self.directory), metric_named(self.metric) if self.metric else None)
+        text = as_text(list_runs(self.directory))
         if any(trial.outcome == FAILED for trial in self.trials):
             text += "\nCorrect what made trials fail, then run the same command with --retry-failed."
         return text
