@@ -60,6 +60,12 @@ def from_root(path: str | Path) -> Path:
         raise ConfigError(words) from error
 
 
+def as_setting(path: Path) -> str:
+    """An absolute path as one writes it in a page: from `project_root`, if it is below it."""
+    root = project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 def require_config(config: object) -> None:
     """Raises ConfigError if it is anything else than a Config."""
     if not isinstance(config, Config):

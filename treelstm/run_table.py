@@ -9,7 +9,7 @@ from typing import Any
 import traitlets
 
 from treelstm import run_tables
-from treelstm.config import ConfigError, did_you_mean, from_root
+from treelstm.config import ConfigError, as_setting, did_you_mean, from_root
 from treelstm.errors import UserError
 from treelstm.files import open_file, write_whole
 from treelstm.plain import AS_WRITTEN, in_html, shown
@@ -181,7 +181,7 @@ def _note(run: RunRow) -> tuple[str | None, str]:
 def _row(run: RunRow, position: int, cells: list[list[Any]]) -> dict[str, Any]:
     """A row as picker.js gets it."""
     note, said = _note(run)
-    output_dir = f"# Parameters of this run\noutput_dir = {str(run.path)!r}\n"
+    output_dir = f"# Parameters of this run\noutput_dir = {as_setting(run.path)!r}\n"
     return {
         "path": key_of(run.name),
         "name": shown(run.name),
