@@ -8,6 +8,7 @@ or 124 by max_hours.
 import argparse
 import dataclasses
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -81,8 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
             options = {"config": Config.from_parameters(options)}
         except ConfigError as error:
             parser.error(str(error))
+    status = 141  # 128 + SIGPIPE
     try:
-        return int(run(**options))
+        status = int(run(**options))
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
     except PreflightRefused as error:
         print(error, file=sys.stderr)
         return 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import traitlets
 
-from treelstm.config import ConfigError, did_you_mean
+from treelstm.config import ConfigError, as_setting, did_you_mean
 from treelstm.errors import UserError
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.run.directory import find_best_model
@@ -106,7 +106,10 @@ def _has_encoder(run: RunRow) -> bool:
 
 def _row(run: RunRow, position: int, cells: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """A row as picker.js gets it."""
-    output_dir, says = f"# Parameters of this run\noutput_dir = {str(run.path)!r}\n", shown(run.says)
+    output_dir, says = (
+        f"# Parameters of this run\noutput_dir = {as_setting(run.path)!r}\n",
+        shown(run.says),
+    )
     return {
         "path": key_of(run.name),
         "name": shown(run.name),

@@ -109,7 +109,9 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     table = f"<table {AS_WRITTEN} style='font-size:85%'>"
     for tag, cells in [("th", head), *(("td", row) for row in rows)]:
         table += "<tr>"
-        for cell, side in zip(cells, sides, strict=True):
-            table += f"<{tag} style='text-align:{side}'>{in_html(cell)}</{tag}>"
+        name, *others = map(in_html, cells)
+        name = name.replace(",", ",<wbr>").replace("/", "/<wbr>")  # where a line may end
+        for text, side in zip((name, *others), sides, strict=True):
+            table += f"<{tag} style='text-align:{side}'>{text}</{tag}>"
         table += "</tr>"
     return f"{table}</table>"
