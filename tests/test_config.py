@@ -6,7 +6,7 @@ import pytest
 
 from treelstm import Config
 from treelstm.commands import _parser, _value
-from treelstm.config import ConfigError, project_root
+from treelstm.config import Comparison, ConfigError, project_root
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,10 @@ def test_flags_are_the_settings_that_differ_and_the_command_line_reads_them_back
     for name in ("command", "run", "flags"):
         del options[name]
     assert Config.from_parameters({name: _value(name, text) for name, text in options.items()}) == config
+
+
+def test_one_name_of_a_run_may_hold_commas():
+    """The trials of a sweep are called so; several names are a list."""
+    one = Comparison(runs="hidden_dim=64,seed=43")
+    assert one.runs == ("hidden_dim=64,seed=43",)
+    assert Comparison(runs=["a,b", "c"]).runs == ("a,b", "c") and Comparison().runs is None
