@@ -110,7 +110,9 @@ def killed_until_it_ends(
             if night.returncode >= 0:
                 break
             night = start(work, config, **words)
-        if sum(done.values()) >= min(kills, math.ceil(kills / spread * (ended() + 1))):
+        if sum(done.values()) >= min(
+            kills, math.ceil(kills / spread * (ended() + words.get("parallel", 1)))
+        ):
             time.sleep(0.1)  # until another trial has ended
             continue
         while_training = draw.random() < 0.5
