@@ -90,7 +90,7 @@ FLOORS = [
     "progress checks.report checks.environment checks.bookkeeping checks.keys checks.data checks.trial",
     "checks.directory",
     "checks.groups",
-    "sweeps.plan sweeps.words sweeps.trials sweeps.journal sweeps.pruning sweeps.estimate",
+    "sweeps.plan sweeps.trials sweeps.journal sweeps.pruning sweeps.estimate",
     "sweeps.trial_process",
     "figures tree_figures tables run_tables run_figures widgets overnight engine",
     "sweeps.night",

@@ -175,4 +175,4 @@ def test_two_at_once_share_the_threads_and_max_hours_is_for_the_night(tiny, tmp_
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {t.settings["num_threads"] for t in trials.values()} == {threads}
     told = [json.loads((tmp_path / "night" / name / "run.json").read_bytes()) for name in trials]
-    assert {each["outcome"] for each in told} == {"stopped by max_hours"}
+    assert {each["outcome"] for each in told} == {"stopped by SIGTERM"}

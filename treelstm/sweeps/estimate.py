@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,8 @@ from treelstm.sweeps.plan import Plan
 
 log = logging.getLogger("treelstm")
 
+_DATA = attrgetter("data_dir", "validation_dir")
+
 
 def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) -> None:
     """Checks what `to_do` and so many trials that a search will propose need; logs what it finds.
@@ -28,22 +31,22 @@ def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) 
             `ignore_preflight` is not set.
     """
     seconds, size, peak = 0.0, 0.0, 0.0
-    if plan.base.validation_dir is None and len({config.seed for config in to_do}) > 1:
-        log.info("note: without validation_dir, each seed holds out other pairs")
-    for largest in plan.largest:
+    any_of = [*to_do, *(plan.corners if new else ())]
+    for where in dict.fromkeys(map(_DATA, any_of)):
+        here = (each for each in any_of if _DATA(each) == where)
+        largest = max(here, key=lambda each: (_weights(each), each.batch_size))
         # In a directory that is not there: each trial checks its own when it starts.
-        report = preflight(replace(largest, output_dir=str(directory / "none"), resume="auto"))
+        report = preflight(replace(largest, output_dir=str(directory / "none")))
         for finding in report.all:
             if finding.level != OK:
                 log.info("%s: %s. %s", finding.level, finding.found, finding.remedy)
         log.info("preflight of the largest trial on %s: %s", largest.data_dir, summary(report))
         report.require_go()
-        where = largest.data_dir, largest.validation_dir
-        its = [each for each in to_do if (each.data_dir, each.validation_dir) == where] + [largest] * new
         symbols = len(report.pairs.forest.symbols) if report.pairs else 1
-        of_largest = _numbers_kept(largest, symbols)
-        seconds += sum(report.seconds_per_epoch * each.epochs for each in its)
-        size += sum(report.disk_bytes * _numbers_kept(each, symbols) / of_largest for each in its)
+        of_one = report.disk_bytes / (_weights(largest, symbols) * _kept(largest))
+        for each in [*(each for each in to_do if _DATA(each) == where), *[largest] * new]:
+            seconds += report.seconds_per_epoch * each.epochs
+            size += of_one * _weights(each, symbols) * _kept(each)
         peak = max(peak, report.peak_memory_bytes)
     together = min(plan.parallel, len(to_do) + new)
     free = shutil.disk_usage(nearest_existing(directory)).free
@@ -62,8 +65,10 @@ def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) 
         raise PreflightRefused("\n".join(["preflight of the night says no-go:", *problems]))
 
 
-def _numbers_kept(config: Config, symbols: int) -> int:
-    """Weights in all checkpoints of a trial that are kept."""
-    weights = sum(map(math.prod, parameter_shapes(config, symbols).values()))
-    kept = config.epochs if config.keep == "all" else min(config.epochs, 2 * int(config.keep))
-    return weights * kept
+def _weights(config: Config, symbols: int = 1) -> int:
+    return sum(map(math.prod, parameter_shapes(config, symbols).values()))
+
+
+def _kept(config: Config) -> int:
+    """Checkpoints of a trial that stay."""
+    return config.epochs if config.keep == "all" else min(config.epochs, 2 * int(config.keep))

@@ -1,4 +1,4 @@
-"""What Optuna does for a sweep: it proposes settings, and its journal records the trials.
+"""What Optuna does for a sweep: it proposes settings, and its journal records the trials that ended.
 
 Studies are made from the trials' own files. So a proposal depends on what those hold alone, and is the
 same whenever it is made again; and a journal that is lost or damaged is made anew.
@@ -6,14 +6,13 @@ same whenever it is made again; and a journal that is lost or damaged is made an
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treelstm.config import Value
 from treelstm.errors import UserError
 from treelstm.history import Outcome, best, metric_named, value_of
 from treelstm.run.summary import FAILED
-from treelstm.sweeps.plan import Space
 from treelstm.sweeps.trials import Trial, history_of
 
 log = logging.getLogger("treelstm")
@@ -27,89 +26,72 @@ class NeedsOptuna(UserError, ImportError):
 
 def optuna() -> Any:
     """The package, which warns but does not chat."""
-    try:
-        import optuna as package
-    except ImportError as error:
+    if find_spec("optuna") is None:
         remedy = 'pip install "treelstm[sweep]"'
-        raise NeedsOptuna(f"search, prune and the journal need Optuna: {remedy}.") from error
+        raise NeedsOptuna(f"search, prune and the journal need Optuna: {remedy}.")
+    import optuna as package
+
     package.logging.set_verbosity(package.logging.WARNING)
     return package
-
-
-def is_there() -> bool:
-    """Whether there is Optuna, and so a journal."""
-    try:
-        optuna()
-    except NeedsOptuna:
-        return False
-    return True
 
 
 def direction_of(metric: str) -> str:
     return "minimize" if metric_named(metric).better == "lower" else "maximize"
 
 
-def _distribution(space: Space) -> Any:
-    package = optuna().distributions
-    if space.choices:
-        return package.CategoricalDistribution(space.choices)
-    kind = package.IntDistribution if space.whole else package.FloatDistribution
-    return kind(space.low, space.high, log=space.log)
-
-
-def _frozen(sweep_dir: Path, trial: Trial, space: Mapping[str, Space], metric: str) -> Any:
-    """A trial as Optuna knows it: its values by epoch, and its best one by `best_by`."""
+def _frozen(sweep_dir: Path, trial: Trial, space: Mapping[str, Any], metric: str) -> Any:
+    """A trial that ended, as Optuna knows it: its values by epoch, and its best one by `best_by`."""
     states, history = optuna().trial.TrialState, history_of(sweep_dir / trial.name)
     record, settings = best(history), trial.config.to_dict()
-    state = {None: states.RUNNING, FAILED: states.FAIL, Outcome.PRUNED: states.PRUNED}.get(
-        trial.outcome, states.COMPLETE
-    )
-    if state is states.COMPLETE and record is None:  # its files were removed
-        state = states.FAIL
+    state = states.PRUNED if trial.outcome == Outcome.PRUNED else states.COMPLETE
+    if trial.outcome == FAILED or record is None:  # None: its files were removed
+        state, record = states.FAIL, None
     return optuna().trial.create_trial(
         state=state,
-        value=value_of(record, metric) if record and state in (states.COMPLETE, states.PRUNED) else None,
+        value=record and value_of(record, metric),
         params={name: settings[name] for name in space},
-        distributions={name: _distribution(each) for name, each in space.items()},
+        distributions=dict(space),
         intermediate_values={each["epoch"]: value_of(each, metric) for each in history},
         user_attrs={"name": trial.name},
     )
 
 
 def proposal(
-    sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Space], metric: str, seed: int
-) -> dict[str, Value]:
+    sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Any], metric: str, seed: int
+) -> dict[str, Any]:
     """The settings of the next trial, by Optuna's TPE: a function of the trials before it."""
-    package = optuna()
-    sampler = package.samplers.TPESampler(seed=(seed + len(trials)) % 2**32)
-    study = package.create_study(direction=direction_of(metric), sampler=sampler)
+    sampler = optuna().samplers.TPESampler(seed=(seed + len(trials)) % 2**32)
+    study = optuna().create_study(direction=direction_of(metric), sampler=sampler)
     for trial in trials:
-        study.add_trial(_frozen(sweep_dir, trial, space, metric))
-    asked = study.ask({name: _distribution(each) for name, each in space.items()})
-    return dict(asked.params)
+        if trial.ended:
+            study.add_trial(_frozen(sweep_dir, trial, space, metric))
+    return dict(study.ask(dict(space)).params)
 
 
-def record(sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Space], metric: str) -> None:
-    """Brings the journal up to date. It ends no sweep: what cannot be written is written later, and a
-    journal that cannot be read is set aside and made anew, as far as these trials go.
+def record(sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Any], metric: str) -> None:
+    """Brings the journal up to date, where there is Optuna and one `metric`. It ends no sweep: what
+    cannot be written is written later, and a journal that cannot be read is set aside and made anew.
     """
+    if not metric or find_spec("optuna") is None:
+        return
     path = sweep_dir / JOURNAL
-    known = [(trial.name, _frozen(sweep_dir, trial, space, metric)) for trial in trials]
+    ended = [_frozen(sweep_dir, trial, space, metric) for trial in trials if trial.ended]
     try:
         try:
-            _write(path, known, metric)
+            _write(path, ended, metric)
         except OSError:
             raise
         except Exception as error:  # whatever a damaged line makes of it
             number = len([*sweep_dir.glob("journal.damaged*.log")])
             aside = path.replace(path.with_name(f"journal.damaged-{number}.log"))
             log.warning("%s is damaged (%s): set aside as %s, made anew", path, error, aside.name)
-            _write(path, known, metric)
+            _write(path, ended, metric)
     except OSError as error:
         log.warning("%s is behind: %s. It is brought up to date later", path, error.strerror)
 
 
-def _write(path: Path, trials: Sequence[tuple[str, Any]], metric: str) -> None:
+def _write(path: Path, ended: Sequence[Any], metric: str) -> None:
+    """Adds the trials that are not there. One that ended again, after more epochs, is there twice."""
     _clear_leftovers(path)
     storages = optuna().storages
     storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
@@ -118,18 +100,14 @@ def _write(path: Path, trials: Sequence[tuple[str, Any]], metric: str) -> None:
         study = optuna().load_study(**options)
     except KeyError:  # create_study would add a line each time
         study = optuna().create_study(**options, direction=direction_of(metric))
-    known = {trial.user_attrs.get("name"): trial for trial in study.get_trials(deepcopy=False)}
-    for name, now in trials:
-        before = known.get(name)
-        if before is None or (before.state.is_finished() and before.state != now.state):
-            study.add_trial(now)  # also a failed one that is tried again
-        elif not before.state.is_finished():
-            for epoch in sorted(now.intermediate_values.keys() - before.intermediate_values.keys()):
-                value = now.intermediate_values[epoch]
-                storage.set_trial_intermediate_value(before._trial_id, epoch, value)
-            if now.state.is_finished():
-                values = None if now.value is None else [now.value]
-                storage.set_trial_state_values(before._trial_id, state=now.state, values=values)
+
+    def told(trial: Any) -> tuple[object, ...]:
+        return trial.user_attrs.get("name"), trial.state, len(trial.intermediate_values)
+
+    known = {told(trial) for trial in study.get_trials(deepcopy=False)}
+    for trial in ended:
+        if told(trial) not in known:
+            study.add_trial(trial)
 
 
 def _clear_leftovers(path: Path) -> None:

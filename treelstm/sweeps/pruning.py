@@ -18,49 +18,48 @@ class Pruning(Listener):
     """
 
     def __init__(self, directory: Path, trial: Trial) -> None:
-        self._directory, self._trial = directory, trial
+        self._sweep_dir, self._trial = directory.parent, trial
 
     def on_start(self, run: Run) -> None:
         self._run, self._metric = run, metric_named(run.best_by)
         if run.outcome is not None:
             return
-        trial, pruners = self._trial, optuna().pruners
+        pruners = optuna().pruners
         pruner = pruners.MedianPruner()
-        if trial.prune == "hyperband":
+        if self._trial.prune == "hyperband":
             pruner = pruners.HyperbandPruner(max_resource=run.config.epochs)
         direction = direction_of(run.best_by)
         self._study = optuna().create_study(study_name=STUDY, direction=direction, pruner=pruner)
-        found = (read_trial(self._directory.parent / name) for name in trial.peers)
+        found = (read_trial(self._sweep_dir / name) for name in self._trial.peers)
         peers = {peer.number: peer for peer in found if peer}
-        for number in range(max([*peers, trial.number]) + 1):  # Hyperband goes by the trials' numbers
+        for number in range(max([*peers, self._trial.number]) + 1):  # Hyperband goes by the numbers
             asked = self._study.ask()
-            if number == trial.number:
+            if number == self._trial.number:
                 self._asked = asked
             else:
                 self._tell(asked, peers.get(number))
-        for record in run.history:
-            hopeless = self._judge(record)
-        if run.history and hopeless:
+        judged = [self._is_hopeless(record, self._asked) for record in run.history]
+        if any(judged[-1:]):
             raise Prune(self._why(run.history[-1]))
 
     def on_epoch(self, record: EpochRecord) -> None:
-        if self._run.outcome is None and self._judge(record):
+        if self._run.outcome is None and self._is_hopeless(record, self._asked):
             raise Prune(self._why(record))
 
-    def _judge(self, record: EpochRecord) -> bool:
-        self._asked.report(value_of(record, self._metric.key), record["epoch"])
-        return bool(self._asked.should_prune())
+    def _is_hopeless(self, record: EpochRecord, asked: Any) -> bool:
+        """Optuna's word on a trial after this epoch, which it remembers."""
+        asked.report(value_of(record, self._metric.key), record["epoch"])
+        return bool(asked.should_prune())
 
     def _tell(self, asked: Any, peer: Trial | None) -> None:
         """Has the study know one of the trials that had ended."""
-        states, history = optuna().trial.TrialState, []
-        if peer:
-            history = history_of(self._directory.parent / peer.name)
+        states, history = (
+            optuna().trial.TrialState,
+            history_of(self._sweep_dir / peer.name) if peer else [],
+        )
         for record in history:
-            asked.report(value_of(record, self._metric.key), record["epoch"])
-            asked.should_prune()  # by which Hyperband notes its rungs
-        record_of_best = best(history)
-        if peer is None or record_of_best is None:
+            self._is_hopeless(record, asked)
+        if peer is None or (record_of_best := best(history)) is None:
             self._study.tell(asked, state=states.FAIL)
         elif peer.outcome == Outcome.PRUNED:
             self._study.tell(asked, state=states.PRUNED)
@@ -69,9 +68,9 @@ class Pruning(Listener):
 
     def _why(self, record: EpochRecord) -> str:
         metric, epoch = self._metric, record["epoch"]
-        mine = f"{metric.label} {metric.text(record)}"
         if self._trial.prune == "hyperband":
-            return f"{mine} at epoch {epoch}, not among the best by then (hyperband)"
+            place = f"at epoch {epoch}, not among the best by then (hyperband)"
+            return f"{metric.label} {metric.text(record)} {place}"
         complete = self._study.get_trials(states=(optuna().trial.TrialState.COMPLETE,))
         values = (each.intermediate_values for each in complete)
         others = [each[epoch] for each in values if epoch in each]
@@ -82,8 +81,7 @@ class Pruning(Listener):
 
 def pruning(output_dir: Path) -> list[Listener]:
     """The listener that prunes this run, if it is a trial of a sweep that asks for that."""
-    directory = os.environ.get(TRIAL_DIR)
-    if directory is None or Path(directory) != output_dir:
+    if os.environ.get(TRIAL_DIR) != str(output_dir):
         return []
     trial = read_trial(output_dir)
     return [Pruning(output_dir, trial)] if trial and trial.prune else []

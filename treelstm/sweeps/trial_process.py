@@ -1,6 +1,6 @@
 """The process of one trial: papermill with the engine, which ends when the sweep's process does.
 
-python -m treelstm.sweeps.trial_process TRIAL_DIRECTORY PAGE PARENT [MAX_HOURS]
+python -m treelstm.sweeps.trial_process TRIAL_DIRECTORY PAGE PARENT
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from treelstm.night import watch_parent
 
 
-def main(directory: Path, page: Path, parent: int, max_hours: float | None = None) -> int:
+def main(directory: Path, page: Path, parent: int) -> int:
     watch_parent(parent)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     import papermill
@@ -21,8 +21,6 @@ def main(directory: Path, page: Path, parent: int, max_hours: float | None = Non
     trial = read_trial(directory)
     assert trial is not None, directory
     parameters = trial.settings | {"output_dir": str(directory)}
-    if max_hours is not None:
-        parameters["max_hours"] = max_hours
     options = {"engine_name": "treelstm", "log_output": True, "progress_bar": False}
     try:
         papermill.execute_notebook(page, directory / page.name, parameters, **options)
@@ -38,4 +36,4 @@ def main(directory: Path, page: Path, parent: int, max_hours: float | None = Non
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -3,9 +3,9 @@
 These files and the runs' commits are the sweep's state; Optuna's journal follows from them.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -14,11 +14,8 @@ from treelstm.errors import UserError
 from treelstm.files import write_whole
 from treelstm.history import EpochRecord
 from treelstm.run.directory import HISTORY
-from treelstm.run.summary import SUMMARY, Summary
 
-_T = TypeVar("_T")
-
-TRIAL, PLAN = "trial.json", "sweep.json"
+TRIAL = "trial.json"
 TRIAL_DIR = "TREELSTM_TRIAL"  # in the environment of a trial's processes: its directory
 
 
@@ -47,7 +44,7 @@ class Trial:
         return self.outcome is not None
 
 
-def read_as(path: Path, kind: type[_T]) -> _T | None:
+def read_as(path: Path, kind: Any) -> Any:
     """What a JSON file of a sweep or run holds; None if there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -58,15 +55,20 @@ def read_as(path: Path, kind: type[_T]) -> _T | None:
         raise DamagedSweep(f"{path} is damaged: {error}. {remedy}.") from error
 
 
+def write_as_json(path: Path, content: Any) -> None:
+    write_whole(path, msgspec.json.format(msgspec.json.encode(content)))
+
+
 def read_trial(directory: Path) -> Trial | None:
     """The trial of this directory; it is called as the directory is now."""
-    if trial := read_as(directory / TRIAL, Trial):
+    trial: Trial | None = read_as(directory / TRIAL, Trial)
+    if trial:
         trial.name = directory.name
     return trial
 
 
 def write_trial(sweep_dir: Path, trial: Trial) -> None:
-    write_whole(sweep_dir / trial.name / TRIAL, msgspec.json.format(msgspec.json.encode(asdict(trial))))
+    write_as_json(sweep_dir / trial.name / TRIAL, trial)
 
 
 def read_trials(sweep_dir: Path) -> dict[str, Trial]:
@@ -77,7 +79,3 @@ def read_trials(sweep_dir: Path) -> dict[str, Trial]:
 
 def history_of(directory: Path) -> list[EpochRecord]:
     return read_as(directory / HISTORY, list[EpochRecord]) or []
-
-
-def summary_of(directory: Path) -> Summary | None:
-    return read_as(directory / SUMMARY, Summary)
