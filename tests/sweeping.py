@@ -62,7 +62,7 @@ def parts(night: subprocess.Popen[bytes]) -> dict[str, list[psutil.Process]]:
         sweep_process = psutil.Process(night.pid)
         found["sweep"] = [sweep_process]
         for engine in sweep_process.children():
-            if "trial_process" in " ".join(engine.cmdline()):
+            if "sweeps.trials" in " ".join(engine.cmdline()):
                 found["engine"].append(engine)
                 found["kernel"] += engine.children()
     return found

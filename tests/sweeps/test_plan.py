@@ -73,7 +73,7 @@ def test_paths_and_lists_have_short_names():
         ({"runs": {"x" * 201: {}}}, "too long"),
         ({"grid": {"output_dir": ["a"]}}, "cannot hold output_dir"),
         ({"settings": {"resume": None}, "seeds": 2}, "cannot hold resume"),
-        ({"grid": {"max_hours": [1, 2]}}, "cannot hold max_hours. It is for the whole night"),
+        ({"grid": {"max_hours": [1, 2]}}, "cannot hold max_hours. Each trial"),
         ({"grid": {"margin": [0.5, 2]}}, "trial margin=0.5: positive_margin is 0.75, margin 0.5"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": 2, "parallel": 0}, "parallel is 0"),

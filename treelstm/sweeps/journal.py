@@ -1,19 +1,23 @@
-"""What Optuna does for a sweep: it proposes settings, and its journal records the trials that ended.
+"""What Optuna does for a sweep: it proposes settings, prunes, and its journal records what has ended.
 
 Studies are made from the trials' own files. So a proposal depends on what those hold alone, and is the
 same whenever it is made again; and a journal that is lost or damaged is made anew.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from treelstm.errors import UserError
-from treelstm.history import Outcome, best, metric_named, value_of
+from treelstm.history import EpochRecord, Outcome, best, metric_named, value_of
+from treelstm.run.listener import Listener, Prune
+from treelstm.run.state import Run
 from treelstm.run.summary import FAILED
-from treelstm.sweeps.trials import Trial, history_of
+from treelstm.sweeps.trials import TRIAL_DIR, Trial, history_of, read_trial
 
 log = logging.getLogger("treelstm")
 
@@ -35,7 +39,7 @@ def optuna() -> Any:
     return package
 
 
-def direction_of(metric: str) -> str:
+def _direction(metric: str) -> str:
     return "minimize" if metric_named(metric).better == "lower" else "maximize"
 
 
@@ -61,7 +65,7 @@ def proposal(
 ) -> dict[str, Any]:
     """The settings of the next trial, by Optuna's TPE: a function of the trials before it."""
     sampler = optuna().samplers.TPESampler(seed=(seed + len(trials)) % 2**32)
-    study = optuna().create_study(direction=direction_of(metric), sampler=sampler)
+    study = optuna().create_study(direction=_direction(metric), sampler=sampler)
     for trial in trials:
         if trial.ended:
             study.add_trial(_frozen(sweep_dir, trial, space, metric))
@@ -92,14 +96,17 @@ def record(sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Any], m
 
 def _write(path: Path, ended: Sequence[Any], metric: str) -> None:
     """Adds the trials that are not there. One that ended again, after more epochs, is there twice."""
-    _clear_leftovers(path)
+    # What a killed sweep left: a lock, for which Optuna would wait 30 s, and a part of a line.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     storages = optuna().storages
     storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
     options = {"storage": storage, "study_name": STUDY}
     try:
         study = optuna().load_study(**options)
     except KeyError:  # create_study would add a line each time
-        study = optuna().create_study(**options, direction=direction_of(metric))
+        study = optuna().create_study(**options, direction=_direction(metric))
 
     def told(trial: Any) -> tuple[object, ...]:
         return trial.user_attrs.get("name"), trial.state, len(trial.intermediate_values)
@@ -110,13 +117,72 @@ def _write(path: Path, ended: Sequence[Any], metric: str) -> None:
             study.add_trial(trial)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Removes what a killed sweep left: the journal's lock, for which Optuna would wait 30 s, and a part
-    of a line, to which it would append.
+class Pruning(Listener):
+    """In a trial's kernel: ends a hopeless trial at an epoch's end, by Optuna's pruners.
+
+    Compares it with the trials that had ended when it began, so that a kernel that is started again
+    decides as the one before it would have.
     """
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    if path.exists():
-        with path.open("rb+") as file:
-            content = file.read()
-            if not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
+
+    def __init__(self, directory: Path, trial: Trial) -> None:
+        self._sweep_dir, self._trial = directory.parent, trial
+
+    def on_start(self, run: Run) -> None:
+        self._run, self._metric = run, metric_named(run.best_by)
+        if run.outcome is not None:
+            return
+        pruners, states = optuna().pruners, optuna().trial.TrialState
+        pruner = pruners.MedianPruner()
+        if self._trial.prune == "hyperband":
+            pruner = pruners.HyperbandPruner(max_resource=run.config.epochs)
+        direction = _direction(run.best_by)
+        self._study = optuna().create_study(study_name=STUDY, direction=direction, pruner=pruner)
+        found = (read_trial(self._sweep_dir / name) for name in self._trial.peers)
+        peers = {peer.number: peer for peer in found if peer}
+        for number in range(max([*peers, self._trial.number]) + 1):  # Hyperband goes by the numbers
+            asked = self._study.ask()
+            if number == self._trial.number:
+                self._asked = asked
+            elif number not in peers:
+                self._study.tell(asked, state=states.FAIL)
+            else:
+                peer = _frozen(self._sweep_dir, peers[number], {}, run.best_by)
+                for epoch, value in peer.intermediate_values.items():
+                    _is_hopeless(asked, epoch, value)
+                value = peer.value if peer.state is states.COMPLETE else None
+                self._study.tell(asked, value, state=peer.state)
+        for record in run.history[:-1]:
+            _is_hopeless(self._asked, record["epoch"], value_of(record, run.best_by))
+        for record in run.history[-1:]:
+            self.on_epoch(record)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        value = value_of(record, self._metric.key)
+        if self._run.outcome is None and _is_hopeless(self._asked, record["epoch"], value):
+            raise Prune(self._why(record))
+
+    def _why(self, record: EpochRecord) -> str:
+        metric, epoch = self._metric, record["epoch"]
+        if self._trial.prune == "hyperband":
+            place = f"at epoch {epoch}, not among the best by then (hyperband)"
+            return f"{metric.label} {metric.text(record)} {place}"
+        complete = self._study.get_trials(states=(optuna().trial.TrialState.COMPLETE,))
+        values = (each.intermediate_values for each in complete)
+        others = [each[epoch] for each in values if epoch in each]
+        shown = metric.text(best(self._run.history) or record)
+        middle = metric.format.format(median(others))
+        return f"best {metric.label} {shown} by epoch {epoch}, median of {len(others)} trials {middle}"
+
+
+def _is_hopeless(asked: Any, epoch: int, value: float) -> bool:
+    """The pruner's word on a trial after this epoch, which the study remembers (Hyperband its rungs)."""
+    asked.report(value, epoch)
+    return bool(asked.should_prune())
+
+
+def pruning(output_dir: Path) -> list[Listener]:
+    """The listener that prunes this run, if it is a trial of a sweep that asks for that."""
+    if os.environ.get(TRIAL_DIR) != str(output_dir):
+        return []
+    trial = read_trial(output_dir)
+    return [Pruning(output_dir, trial)] if trial and trial.prune else []

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,25 +12,31 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import psutil
+
+from treelstm.checks.groups import preflight
+from treelstm.checks.report import OK, PreflightRefused, summary
 from treelstm.config import Config, ConfigError, from_root, require_config
-from treelstm.files import make_directory
+from treelstm.files import make_directory, nearest_existing
 from treelstm.history import Outcome
 from treelstm.log import logged
+from treelstm.model.encoder import parameter_shapes
 from treelstm.night import NIGHT_FILE
 from treelstm.notify import ADDRESSES, notify
 from treelstm.plain import shown
 from treelstm.process import usable_cores
+from treelstm.progress import duration
 from treelstm.run.directory import list_checkpoints
 from treelstm.run.lock import only_writer
 from treelstm.run.summary import FAILED, SUMMARY, Summary
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
-from treelstm.sweeps.estimate import check_night
 from treelstm.sweeps.plan import Plan, Spec, given_in, make_plan, search_name
 from treelstm.sweeps.trials import (
     TRIAL_DIR,
@@ -48,6 +55,7 @@ _PLAN = "sweep.json"
 _KILLS_AT_ONE_COMMIT = 3  # of a trial's process, which then has failed
 _ENDS = (Outcome.FINISHED, Outcome.FINISHED_EARLY, Outcome.PRUNED)
 _SECONDS_BETWEEN_LOOKS = 0.1
+_DATA = attrgetter("data_dir", "validation_dir")
 _STARTED_WITH = ("data_dir", "validation_dir", "start_from", "num_threads")  # which decide the bits too
 
 
@@ -265,7 +273,7 @@ class Night:
         directory, unset = self.directory / trial.name, (ADDRESSES, NIGHT_FILE)
         # One notification for the night, and for each engine a night of its own.
         environment = {name: value for name, value in os.environ.items() if name not in unset}
-        words = [sys.executable, "-m", "treelstm.sweeps.trial_process", str(directory), str(self.page)]
+        words = [sys.executable, "-m", "treelstm.sweeps.trials", str(directory), str(self.page)]
         with (directory / "engine.log").open("ab") as console:
             try:
                 fcntl.flock(console, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -331,3 +339,54 @@ def _refuse(directory: Path, name: str, before: object, now: object) -> NoReturn
 def _last_line(path: Path) -> str:
     text = path.read_bytes()[-20_000:].decode(errors="replace").rstrip()
     return shown(text.rpartition("\n")[2][:2000])
+
+
+def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) -> None:
+    """Checks what `to_do` and so many trials that a search will propose need; logs what it finds.
+
+    Raises:
+        PreflightRefused: a trial would fail, or the disk is too small for all of them, and
+            `ignore_preflight` is not set.
+    """
+    seconds, size, peak = 0.0, 0.0, 0.0
+    any_of = [*to_do, *(plan.configs if new else ())]
+    for where in dict.fromkeys(map(_DATA, any_of)):
+        here = (each for each in any_of if _DATA(each) == where)
+        largest = max(here, key=lambda each: (_weights(each), each.batch_size))
+        # In a directory that is not there: each trial checks its own when it starts.
+        report = preflight(replace(largest, output_dir=str(directory / "none")))
+        for finding in report.all:
+            if finding.level != OK:
+                log.info("%s: %s. %s", finding.level, finding.found, finding.remedy)
+        log.info("preflight of the largest trial on %s: %s", largest.data_dir, summary(report))
+        report.require_go()
+        symbols = len(report.pairs.forest.symbols) if report.pairs else 1
+        of_one = report.disk_bytes / (_weights(largest, symbols) * _kept(largest))
+        for each in [*(each for each in to_do if _DATA(each) == where), *[largest] * new]:
+            seconds += report.seconds_per_epoch * each.epochs
+            size += of_one * _weights(each, symbols) * _kept(each)
+        peak = max(peak, report.peak_memory_bytes)
+    together = min(plan.parallel, len(to_do) + new)
+    free = shutil.disk_usage(nearest_existing(directory)).free
+    memory = psutil.virtual_memory().available
+    log.info(
+        f"{len(to_do) + new} trials to do: at most {duration(seconds / together)} with {together} at "
+        f"once, {size / 1e9:,.2f} GB of disk ({free / 1e9:,.1f} GB are free)"
+    )
+    problem = ""
+    if together * peak > memory:
+        needed = f"{together} trials at once need {together * peak / 1e9:.1f} GB of memory"
+        problem = f"{needed}, {memory / 1e9:.1f} GB are free: lower parallel."
+    if size > free:
+        problem = "The disk is too small for all trials: set keep=3, or make room."
+    if problem and not plan.base.ignore_preflight:
+        raise PreflightRefused(f"preflight of the night says no-go:\n{problem}")
+
+
+def _weights(config: Config, symbols: int = 1) -> int:
+    return sum(map(math.prod, parameter_shapes(config, symbols).values()))
+
+
+def _kept(config: Config) -> int:
+    """Checkpoints of a trial that stay."""
+    return config.epochs if config.keep == "all" else min(config.epochs, 2 * int(config.keep))

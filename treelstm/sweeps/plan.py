@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -51,7 +51,7 @@ class Plan:
 
     fixed: dict[str, Config]
     search: dict[str, Any]  # Optuna's distributions
-    corners: list[Config]  # trials at the ends of all ranges, with all choices
+    configs: list[Config]  # all trials; of a search, those at the ends of all ranges
     trials: int
     prune: str | None
     parallel: int
@@ -60,13 +60,12 @@ class Plan:
     @property
     def base(self) -> Config:
         """One of the trials, for what they have in common."""
-        return next(iter([*self.fixed.values(), *self.corners]))
+        return self.configs[0]
 
     @property
     def metric(self) -> str:
         """The key of the number by which trials are compared; "" if they do not share one."""
-        configs = [*self.fixed.values(), *self.corners]
-        keys = {config.best_by or objective_of(config).best_by for config in configs}
+        keys = {config.best_by or objective_of(config).best_by for config in self.configs}
         return keys.pop() if len(keys) == 1 else ""
 
 
@@ -88,52 +87,37 @@ def make_plan(
     if prune is not None and prune not in PRUNERS:
         raise ConfigError(f"prune is {prune!r}, expected {' or '.join(PRUNERS)}. Change it.")
     hours = Config(max_hours=settings.pop("max_hours", None)).max_hours
-    _require_settings("the settings", settings)
-    _require_settings("the grid", grid)
-    _require_settings("the search", search)
-    for name in runs:
-        _require_settings(f"run {name}", runs[name])
-    fixed, spaces, corners = dict[str, Config](), dict[str, Any](), list[Config]()
-    if search:
-        if grid or runs or seeds > 1:
-            remedy = "Write the grid's values as choices, name=a,b, or make two sweeps"
-            raise ConfigError(f"a search cannot be combined with a grid, seeds or runs. {remedy}.")
-        if trials is None:
-            raise ConfigError("a search needs the number of its trials: set trials.")
-        for name in search.keys() & settings.keys():
-            raise ConfigError(f"{name} is searched, and set for all trials. Keep one.")
-        spaces = {name: _space(name, spec) for name, spec in search.items()}
-        ends = (getattr(each, "choices", None) or (each.low, each.high) for each in spaces.values())
-        for values in islice(product(*ends), _CORNERS):
-            corners.append(Config(**settings, **dict(zip(search, values, strict=True))))
-    elif trials is not None:
-        raise ConfigError("trials counts those of a search. Name what to search, or leave it out.")
-    else:
-        fixed = _named_trials(settings, grid, runs, seeds)
-    plan = Plan(fixed, spaces, corners, trials or len(fixed), prune, parallel, hours)
+    given = {"the settings": settings, "the grid": grid, "the search": search}
+    given |= {f"run {name}": of_run for name, of_run in runs.items()}
+    for where, name in ((where, name) for where, its in given.items() for name in its):
+        if name not in FIELDS:
+            raise ConfigError(f"{where}: {name}: no such setting. {did_you_mean(name, FIELDS)}")
+        if name in OF_ONE_RUN:
+            remedy = "Each trial has its own directory and goes on by itself; max_hours is for all"
+            raise ConfigError(f"{where} cannot hold {name}. {remedy}.")
+    if search and (grid or runs or seeds > 1):
+        remedy = "Write the grid's values as choices, name=a,b, or make two sweeps"
+        raise ConfigError(f"a search cannot be combined with a grid, seeds or runs. {remedy}.")
+    if bool(search) != (trials is not None):
+        raise ConfigError("trials counts those of a search, which needs it: set trials, or search none.")
+    spaces = {name: _space(name, spec) for name, spec in search.items()}
+    ends = {n: getattr(each, "choices", None) or (each.low, each.high) for n, each in spaces.items()}
+    combined = _combinations(settings, {**grid, **ends}, runs, seeds)
+    fixed = {} if search else _by_name(combined)
+    configs = [*fixed.values()] or [config for _, config in islice(combined, _CORNERS)]
+    plan = Plan(fixed, spaces, configs, trials or len(fixed), prune, parallel, hours)
     if search or prune:
         _require_one_metric(plan)
     return plan
 
 
-def _require_settings(where: str, names: Mapping[str, Any]) -> None:
-    for name in names:
-        if name not in FIELDS:
-            raise ConfigError(f"{where}: {name}: no such setting. {did_you_mean(name, FIELDS)}")
-        if name in OF_ONE_RUN:
-            remedy = "Each trial has a directory of its own in sweep_dir, and goes on by itself"
-            if name == "max_hours":
-                remedy = "It is for the whole night: set it for all trials"
-            raise ConfigError(f"{where} cannot hold {name}. {remedy}.")
-
-
-def _named_trials(
+def _combinations(
     settings: dict[str, Any],
     grid: Mapping[str, Sequence[Any]],
     runs: Mapping[str, Mapping[str, Any]],
     seeds: int,
-) -> dict[str, Config]:
-    """All combinations of runs, the grid's values and seeds, by readable names."""
+) -> Iterator[tuple[str, Config]]:
+    """All combinations of runs, the grid's values and seeds, with readable names."""
     axes: list[list[tuple[str, Mapping[str, Any]]]] = [[*runs.items()]] if runs else []
     for name in runs:
         if name != _file_name(name) or name.startswith("."):
@@ -147,28 +131,34 @@ def _named_trials(
         axes.append([(f"seed={n}", {"seed": n}) for n in range(first, first + seeds)])
     if not axes:
         raise ConfigError("no trials: give a grid, seeds, a search, or a plan with runs.")
-    trials = dict[str, Config]()
     for parts in product(*axes):
         name, combined = ",".join(label for label, _ in parts), settings
         for _, its in parts:
             if both := combined.keys() & its.keys():
-                what = "is set twice: for all trials, in the grid, in a run or by seeds. Keep one"
+                what = (
+                    "is set twice: for all trials, in the grid, the search, a run or by seeds. Keep one"
+                )
                 raise ConfigError(f"{', '.join(sorted(both))} {what}.")
             combined = {**combined, **its}
         try:
-            config = Config(**combined)
+            yield name, Config(**combined)
         except ConfigError as error:
             raise ConfigError(f"trial {name}: {error}") from error
+
+
+def _by_name(trials: Iterable[tuple[str, Config]]) -> dict[str, Config]:
+    """The trials, each of which needs settings and a directory of its own."""
+    found, names = dict[str, Config](), dict[object, str]()
+    for name, config in trials:
         if len(os.fsencode(name)) > _LONGEST_NAME:
             remedy = "Name runs in a plan instead"
             raise ConfigError(f"the name {name} is too long for a directory. {remedy}.")
-        for other, before in trials.items():
-            if config == before:
-                raise ConfigError(f"trials {other} and {name} have the same settings. Remove one.")
-            if name.casefold() == other.casefold():
-                raise ConfigError(f"trials {other} and {name}: both are one directory. Change one.")
-        trials[name] = config
-    return trials
+        if other := names.get(config) or names.get(name.casefold()):
+            what = "have the same settings" if found[other] == config else "are one directory"
+            raise ConfigError(f"trials {other} and {name} {what}. Change one.")
+        names[config] = names[name.casefold()] = name
+        found[name] = config
+    return found
 
 
 def _file_name(text: str) -> str:
@@ -191,6 +181,9 @@ def _text(name: str, value: Any, values: Sequence[Any]) -> str:
 def _space(name: str, spec: Spec) -> Any:
     """Optuna's distribution of a searched setting."""
     distributions = optuna().distributions
+    expected = "low:high or low:high:log of a setting that is a number, the lower end first and above 0"
+    expected += " for log, or a list of at least two choices, none twice; lists only a grid can try"
+    wrong = ConfigError(f"the search of {name} is {spec!r}, expected {expected}.")
     kind = str(FIELDS[name].type).removesuffix(" | None")
     try:
         if isinstance(spec, str):
@@ -202,14 +195,8 @@ def _space(name: str, spec: Spec) -> Any:
         elif len(set(map(repr, spec))) == len(spec) > 1 and "tuple" not in kind:
             return distributions.CategoricalDistribution((*spec,))
     except (ValueError, KeyError, TypeError) as error:
-        raise _no_space(name, spec) from error
-    raise _no_space(name, spec)
-
-
-def _no_space(name: str, spec: Spec) -> ConfigError:
-    expected = "low:high or low:high:log of a setting that is a number, the lower end first and above 0"
-    expected += " for log, or a list of at least two choices, none twice; lists only a grid can try"
-    return ConfigError(f"the search of {name} is {spec!r}, expected {expected}.")
+        raise wrong from error
+    raise wrong
 
 
 def search_name(number: int, values: Mapping[str, Any]) -> str:
@@ -220,17 +207,15 @@ def search_name(number: int, values: Mapping[str, Any]) -> str:
 
 def _require_one_metric(plan: Plan) -> None:
     """A search and pruning compare trials by one number, which must mean the same for all."""
-    text, configs = "", [*plan.fixed.values(), *plan.corners]
-    names = [n for n in sorted(DECIDE_LOSS) if len({getattr(config, n) for config in configs}) > 1]
-    if not plan.metric:
-        text = "the trials are compared by different numbers of the history"
-    elif plan.metric == "validation_loss" and names:
+    names = [n for n in sorted(DECIDE_LOSS) if len({getattr(each, n) for each in plan.configs}) > 1]
+    text = "the trials are compared by different numbers of the history"
+    if plan.metric == "validation_loss" and names:
         text = f"{', '.join(names)}: with other values, validation_loss means something else"
-    else:
+    elif plan.metric:
         metric_named(plan.metric)
-    if text:
-        remedy = 'Set best_by for all trials, such as "validation_average_precision"'
-        raise ConfigError(f"{text}. {remedy}.")
+        return
+    remedy = 'Set best_by for all trials, such as "validation_average_precision"'
+    raise ConfigError(f"{text}. {remedy}.")
 
 
 def given_in(config: Config) -> Settings:

@@ -1,8 +1,13 @@
-"""What a sweep knows of each trial: `trial.json` in its directory, beside the run's own files.
+"""A trial: `trial.json` in its directory, beside the run's own files, and its process.
 
-These files and the runs' commits are the sweep's state; Optuna's journal follows from them.
+These files and the runs' commits are the sweep's state; Optuna's journal follows from them. The process
+is papermill with the engine, and ends when the sweep's does:
+
+    python -m treelstm.sweeps.trials TRIAL_DIRECTORY PAGE PARENT
 """
 
+import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from treelstm.config import Config
 from treelstm.errors import UserError
 from treelstm.files import write_whole
 from treelstm.history import EpochRecord
+from treelstm.night import watch_parent
 from treelstm.run.directory import HISTORY
 
 TRIAL = "trial.json"
@@ -79,3 +85,31 @@ def read_trials(sweep_dir: Path) -> dict[str, Trial]:
 
 def history_of(directory: Path) -> list[EpochRecord]:
     return read_as(directory / HISTORY, list[EpochRecord]) or []
+
+
+def train_page(directory: Path, page: Path) -> str:
+    """Runs the page with the trial's settings; returns why that failed, "" if it did not."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    trial = read_trial(directory)
+    assert trial is not None, directory
+    parameters = trial.settings | {"output_dir": str(directory)}
+    options = {"engine_name": "treelstm", "log_output": True, "progress_bar": False}
+    try:
+        papermill.execute_notebook(page, directory / page.name, parameters, **options)
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except SystemExit as end:
+        if not isinstance(end.code, str):
+            raise
+        return end.code  # the page could not be saved
+    return ""
+
+
+if __name__ == "__main__":
+    watch_parent(int(sys.argv[3]))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    why = train_page(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(" ".join(why.split()), flush=True)  # the last line tells the sweep why it failed
+    sys.exit(bool(why))
