@@ -66,7 +66,7 @@ def test_paths_and_lists_have_short_names():
         ({"settings": {"margin": 2}, "grid": {"margin": [1, 2]}}, "margin is set twice"),
         ({"grid": {"seed": [1, 2]}, "seeds": 2}, "seed is set twice"),
         ({"runs": {"a": {"margin": 2}}, "grid": {"margin": [1, 2]}}, "margin is set twice"),
-        ({"runs": {"a": {"margin": 2}, "A": {"margin": 3}}}, "a and A: both are one directory"),
+        ({"runs": {"a": {"margin": 2}, "A": {"margin": 3}}}, "a and A are one directory"),
         ({"runs": {"a": {"margin": 2}, "b": {"margin": 2.0}}}, "a and b have the same settings"),
         ({"runs": {"a": {"marginn": 2}}}, "run a: marginn: no such setting"),
         ({"runs": {".a": {}}}, "letters, digits"),

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from treelstm.errors import UserError
@@ -128,7 +127,7 @@ class Pruning(Listener):
         self._sweep_dir, self._trial = directory.parent, trial
 
     def on_start(self, run: Run) -> None:
-        self._run, self._metric = run, metric_named(run.best_by)
+        self._run = run
         if run.outcome is not None:
             return
         pruners, states = optuna().pruners, optuna().trial.TrialState
@@ -157,21 +156,11 @@ class Pruning(Listener):
             self.on_epoch(record)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        value = value_of(record, self._metric.key)
-        if self._run.outcome is None and _is_hopeless(self._asked, record["epoch"], value):
-            raise Prune(self._why(record))
-
-    def _why(self, record: EpochRecord) -> str:
-        metric, epoch = self._metric, record["epoch"]
-        if self._trial.prune == "hyperband":
-            place = f"at epoch {epoch}, not among the best by then (hyperband)"
-            return f"{metric.label} {metric.text(record)} {place}"
-        complete = self._study.get_trials(states=(optuna().trial.TrialState.COMPLETE,))
-        values = (each.intermediate_values for each in complete)
-        others = [each[epoch] for each in values if epoch in each]
-        shown = metric.text(best(self._run.history) or record)
-        middle = metric.format.format(median(others))
-        return f"best {metric.label} {shown} by epoch {epoch}, median of {len(others)} trials {middle}"
+        run, epoch = self._run, record["epoch"]
+        if run.outcome is None and _is_hopeless(self._asked, epoch, value_of(record, run.best_by)):
+            metric, among = metric_named(run.best_by), len(self._trial.peers)
+            found = f"best {metric.label} {metric.text(best(run.history) or record)} by epoch {epoch}"
+            raise Prune(f"{found}, hopeless among {among} earlier trials ({self._trial.prune})")
 
 
 def _is_hopeless(asked: Any, epoch: int, value: float) -> bool:

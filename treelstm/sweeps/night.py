@@ -26,8 +26,7 @@ from treelstm.files import make_directory, nearest_existing
 from treelstm.history import Outcome
 from treelstm.log import logged
 from treelstm.model.encoder import parameter_shapes
-from treelstm.night import NIGHT_FILE
-from treelstm.notify import ADDRESSES, notify
+from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.process import usable_cores
 from treelstm.progress import duration
@@ -38,15 +37,7 @@ from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
 from treelstm.sweeps.plan import Plan, Spec, given_in, make_plan, search_name
-from treelstm.sweeps.trials import (
-    TRIAL_DIR,
-    Trial,
-    history_of,
-    read_as,
-    read_trials,
-    write_as_json,
-    write_trial,
-)
+from treelstm.sweeps.trials import Trial, history_of, read_as, read_trials, write_as_json, write_trial
 
 log = logging.getLogger("treelstm")
 
@@ -74,8 +65,7 @@ class Swept:
     @property
     def exit_status(self) -> int:
         """0 if all trials are finished or pruned, 1 if some are not, else what stopped the night."""
-        unfinished = self.failed or not all(trial.ended for trial in self.trials)
-        return self.outcome.exit_status or int(unfinished)
+        return self.outcome.exit_status or int(any(t.outcome not in _ENDS for t in self.trials))
 
     def __str__(self) -> str:
         from treelstm.run_tables import as_text  # imports IPython
@@ -199,7 +189,10 @@ class Night:
 
     def run(self) -> None:
         """Until all trials have ended, or a signal or `max_hours` stops the night."""
-        to_do = [self._rest_of(trial) for trial in self.mine() if not trial.ended]
+        to_do = list[Config]()
+        for trial in self.mine():
+            left = trial.config.epochs - len(history_of(self.directory / trial.name))
+            to_do += [replace(trial.config, epochs=max(1, left))] * (not trial.ended)
         to_do += [config for name, config in self.plan.fixed.items() if name not in self.trials]
         new = max(0, self.plan.trials - len(self.trials)) if self.plan.search else 0
         if to_do or new:
@@ -240,24 +233,21 @@ class Night:
         for trial in self.mine():
             if not trial.ended and trial.name not in busy:
                 return trial
+        known = [*self.trials.values()]
+        number = max((trial.number for trial in known), default=-1) + 1
         for name, config in plan.fixed.items():
             if name not in self.trials:
-                return self.begin(name, config)
-        if plan.search and len(self.trials) < plan.trials:
-            known = [*self.trials.values()]
+                return self.begin(number, name, config)
+        if plan.search and len(known) < plan.trials:
             values = journal.proposal(self.directory, known, plan.search, plan.metric, plan.base.seed)
-            return self.begin(search_name(self.number(), values), replace(plan.base, **values))
+            return self.begin(number, search_name(number, values), replace(plan.base, **values))
         return None
 
-    def number(self) -> int:
-        """Of the next trial."""
-        return max((trial.number for trial in self.trials.values()), default=-1) + 1
-
-    def begin(self, name: str, config: Config) -> Trial:
+    def begin(self, number: int, name: str, config: Config) -> Trial:
         """Writes down what the trial is, for all its starts."""
         if config.num_threads is None and self.plan.parallel > 1:
             config = replace(config, num_threads=max(1, usable_cores() // self.plan.parallel))
-        trial = Trial(self.number(), given_in(config), prune=self.plan.prune, name=name)
+        trial = Trial(number, given_in(config), prune=self.plan.prune, name=name)
         if trial.prune:
             trial.peers = [t.name for t in self.mine() if t.ended and t.outcome != FAILED]
         make_directory(self.directory / name)
@@ -270,10 +260,9 @@ class Night:
 
         They hold the lock of `engine.log`, which each process inherits with its standard output.
         """
-        directory, unset = self.directory / trial.name, (ADDRESSES, NIGHT_FILE)
-        # One notification for the night, and for each engine a night of its own.
-        environment = {name: value for name, value in os.environ.items() if name not in unset}
-        words = [sys.executable, "-m", "treelstm.sweeps.trials", str(directory), str(self.page)]
+        directory = self.directory / trial.name
+        words = [sys.executable, "-m", "treelstm.sweeps.trials"]
+        words += map(str, (directory, self.page, os.getpid()))
         with (directory / "engine.log").open("ab") as console:
             try:
                 fcntl.flock(console, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,8 +270,7 @@ class Night:
                 if isinstance(error, BlockingIOError):
                     return False
             self.running[trial.name] = subprocess.Popen(
-                [*words, str(os.getpid())],
-                env=environment | {TRIAL_DIR: str(directory)},
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -311,7 +299,8 @@ class Night:
             self.left.add(trial.name)
             log.warning("%s: stopped by a signal, left for the next night", of_all)
         else:
-            self.end(trial, FAILED, _last_line(directory / "engine.log"))
+            lines = (directory / "engine.log").read_text("utf-8", "replace").rstrip().rpartition("\n")
+            self.end(trial, FAILED, shown(lines[2][:2000]))
 
     def end(self, trial: Trial, outcome: str, why: str) -> None:
         trial.outcome, trial.why = outcome, why
@@ -322,10 +311,6 @@ class Night:
     def note(self) -> None:
         journal.record(self.directory, self.mine(), self.plan.search, self.plan.metric)
 
-    def _rest_of(self, trial: Trial) -> Config:
-        done = len(history_of(self.directory / trial.name))
-        return replace(trial.config, epochs=max(1, trial.config.epochs - done))
-
     def _of_all(self, trial: Trial) -> str:
         ended = sum(each.ended for each in self.mine())
         return f"{trial.name} ({ended} of {self.plan.trials} have ended)"
@@ -334,11 +319,6 @@ class Night:
 def _refuse(directory: Path, name: str, before: object, now: object) -> NoReturn:
     remedy = "Put it back, or choose another sweep_dir"
     raise ConfigError(f"{directory} was begun with {name}={before!r}, now it is {now!r}. {remedy}.")
-
-
-def _last_line(path: Path) -> str:
-    text = path.read_bytes()[-20_000:].decode(errors="replace").rstrip()
-    return shown(text.rpartition("\n")[2][:2000])
 
 
 def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) -> None:

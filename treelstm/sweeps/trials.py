@@ -7,6 +7,7 @@ is papermill with the engine, and ends when the sweep's does:
 """
 
 import logging
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ from treelstm.config import Config
 from treelstm.errors import UserError
 from treelstm.files import write_whole
 from treelstm.history import EpochRecord
-from treelstm.night import watch_parent
+from treelstm.night import NIGHT_FILE, watch_parent
+from treelstm.notify import ADDRESSES
 from treelstm.run.directory import HISTORY
 
 TRIAL = "trial.json"
-TRIAL_DIR = "TREELSTM_TRIAL"  # in the environment of a trial's processes: its directory
+TRIAL_DIR = "TREELSTM_TRIAL"  # in the environment of a trial's kernel: its directory
 
 
 class DamagedSweep(UserError, ValueError):
@@ -109,6 +111,9 @@ def train_page(directory: Path, page: Path) -> str:
 
 if __name__ == "__main__":
     watch_parent(int(sys.argv[3]))
+    os.environ[TRIAL_DIR] = sys.argv[1]
+    for name in (ADDRESSES, NIGHT_FILE):  # one notification for all trials; a night for each engine
+        os.environ.pop(name, None)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     why = train_page(Path(sys.argv[1]), Path(sys.argv[2]))
     print(" ".join(why.split()), flush=True)  # the last line tells the sweep why it failed
