@@ -194,8 +194,8 @@ def _sweep(**options: Any) -> int:
                 raise ConfigError(f"{name} stands in {file} and among the flags. Keep one.")
             words, said = {"sweep_dir": f"models/{Path(file).stem}", **plan, **words}, settings | said
         directory = from_root(words.pop("sweep_dir", SWEEP_DIR))
-        retry_failed = words.pop("retry_failed", False)
-        swept = run_plan(make_plan(said, **words), directory, retry_failed, from_root(PAGE))
+        retry = words.pop("retry_failed", False)
+        swept = run_plan(make_plan(said, **words), directory, retry, from_root(PAGE))
     except ConfigError as error:
         print(f"python -m treelstm sweep: {error}", file=sys.stderr)
         return 2
@@ -210,8 +210,7 @@ def _choices(flag: str, texts: list[str]) -> dict[str, Any]:
         name, equals, values = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name in found:
-            expected = "each setting once, as name=value,value"
-            raise ConfigError(f"--{flag} {text}: expected {expected}. Correct it.")
+            raise ConfigError(f"--{flag} {text}: expected each setting once, as name=value,value.")
         listed = [_value(name, each) for each in values.split(",") if values]
         found[name] = values if flag == "search" and ":" in values else listed
     return found

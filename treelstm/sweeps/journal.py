@@ -16,7 +16,7 @@ from treelstm.history import EpochRecord, Outcome, best, metric_named, value_of
 from treelstm.run.listener import Listener, Prune
 from treelstm.run.state import Run
 from treelstm.run.summary import FAILED
-from treelstm.sweeps.trials import TRIAL_DIR, Trial, history_of, read_trial
+from treelstm.sweeps.trials import TRIAL_DIR, Trial, history_of, read_trials
 
 log = logging.getLogger("treelstm")
 
@@ -123,8 +123,8 @@ class Pruning(Listener):
     decides as the one before it would have.
     """
 
-    def __init__(self, directory: Path, trial: Trial) -> None:
-        self._sweep_dir, self._trial = directory.parent, trial
+    def __init__(self, sweep_dir: Path, trial: Trial) -> None:
+        self._sweep_dir, self._trial = sweep_dir, trial
 
     def on_start(self, run: Run) -> None:
         self._run = run
@@ -134,22 +134,19 @@ class Pruning(Listener):
         pruner = pruners.MedianPruner()
         if self._trial.prune == "hyperband":
             pruner = pruners.HyperbandPruner(max_resource=run.config.epochs)
-        direction = _direction(run.best_by)
-        self._study = optuna().create_study(study_name=STUDY, direction=direction, pruner=pruner)
-        found = (read_trial(self._sweep_dir / name) for name in self._trial.peers)
-        peers = {peer.number: peer for peer in found if peer}
+        study = optuna().create_study(study_name=STUDY, direction=_direction(run.best_by), pruner=pruner)
+        names = self._trial.peers
+        peers = {t.number: t for t in read_trials(self._sweep_dir).values() if t.name in names}
         for number in range(max([*peers, self._trial.number]) + 1):  # Hyperband goes by the numbers
-            asked = self._study.ask()
+            asked = study.ask()
             if number == self._trial.number:
                 self._asked = asked
-            elif number not in peers:
-                self._study.tell(asked, state=states.FAIL)
-            else:
+            elif number in peers:
                 peer = _frozen(self._sweep_dir, peers[number], {}, run.best_by)
                 for epoch, value in peer.intermediate_values.items():
                     _is_hopeless(asked, epoch, value)
                 value = peer.value if peer.state is states.COMPLETE else None
-                self._study.tell(asked, value, state=peer.state)
+                study.tell(asked, value, state=peer.state)
         for record in run.history[:-1]:
             _is_hopeless(self._asked, record["epoch"], value_of(record, run.best_by))
         for record in run.history[-1:]:
@@ -173,5 +170,5 @@ def pruning(output_dir: Path) -> list[Listener]:
     """The listener that prunes this run, if it is a trial of a sweep that asks for that."""
     if os.environ.get(TRIAL_DIR) != str(output_dir):
         return []
-    trial = read_trial(output_dir)
-    return [Pruning(output_dir, trial)] if trial and trial.prune else []
+    trial = read_trials(output_dir.parent).get(output_dir.name)
+    return [Pruning(output_dir.parent, trial)] if trial and trial.prune else []

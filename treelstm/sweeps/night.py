@@ -261,8 +261,6 @@ class Night:
         They hold the lock of `engine.log`, which each process inherits with its standard output.
         """
         directory = self.directory / trial.name
-        words = [sys.executable, "-m", "treelstm.sweeps.trials"]
-        words += map(str, (directory, self.page, os.getpid()))
         with (directory / "engine.log").open("ab") as console:
             try:
                 fcntl.flock(console, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,7 +268,7 @@ class Night:
                 if isinstance(error, BlockingIOError):
                     return False
             self.running[trial.name] = subprocess.Popen(
-                words,
+                [sys.executable, "-m", "treelstm.sweeps.trials", directory, self.page, str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -282,9 +280,9 @@ class Night:
     def settle(self, trial: Trial, status: int) -> None:
         """Writes down how a trial ended, if it did; if not, it is started again."""
         directory, of_all = self.directory / trial.name, self._of_all(trial)
-        summary: Summary | None = read_as(directory / SUMMARY, Summary)
-        if status == 0 and summary and summary["outcome"] in _ENDS:
-            self.end(trial, summary["outcome"], summary["why"])
+        told = read_as(directory / SUMMARY, Summary)
+        if status == 0 and told and told["outcome"] in _ENDS:
+            self.end(trial, told["outcome"], told["why"])
         elif self.stopped_by:
             log.info("%s: stopped after a commit", of_all)
         elif status < 0:

@@ -151,8 +151,7 @@ def _by_name(trials: Iterable[tuple[str, Config]]) -> dict[str, Config]:
     found, names = dict[str, Config](), dict[object, str]()
     for name, config in trials:
         if len(os.fsencode(name)) > _LONGEST_NAME:
-            remedy = "Name runs in a plan instead"
-            raise ConfigError(f"the name {name} is too long for a directory. {remedy}.")
+            raise ConfigError(f"{name} is too long for a directory. Name the runs in a plan.")
         if other := names.get(config) or names.get(name.casefold()):
             what = "have the same settings" if found[other] == config else "are one directory"
             raise ConfigError(f"trials {other} and {name} {what}. Change one.")

@@ -9,7 +9,7 @@ is papermill with the engine, and ends when the sweep's does:
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +67,15 @@ def write_as_json(path: Path, content: Any) -> None:
     write_whole(path, msgspec.json.format(msgspec.json.encode(content)))
 
 
-def read_trial(directory: Path) -> Trial | None:
-    """The trial of this directory; it is called as the directory is now."""
-    trial: Trial | None = read_as(directory / TRIAL, Trial)
-    if trial:
-        trial.name = directory.name
-    return trial
-
-
 def write_trial(sweep_dir: Path, trial: Trial) -> None:
     write_as_json(sweep_dir / trial.name / TRIAL, trial)
 
 
 def read_trials(sweep_dir: Path) -> dict[str, Trial]:
-    """All trials that have begun, by name, in the order in which they did."""
-    found = [read_trial(path.parent) for path in sweep_dir.glob(f"*/{TRIAL}")]
-    return {trial.name: trial for trial in sorted(filter(None, found), key=lambda each: each.number)}
+    """All trials that have begun, by the name of their directory now, in the order in which they did."""
+    found = {path.parent.name: read_as(path, Trial) for path in sweep_dir.glob(f"*/{TRIAL}")}
+    trials = [replace(trial, name=name) for name, trial in found.items() if trial]
+    return {trial.name: trial for trial in sorted(trials, key=lambda each: each.number)}
 
 
 def history_of(directory: Path) -> list[EpochRecord]:
@@ -94,9 +87,7 @@ def train_page(directory: Path, page: Path) -> str:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    trial = read_trial(directory)
-    assert trial is not None, directory
-    parameters = trial.settings | {"output_dir": str(directory)}
+    parameters = read_as(directory / TRIAL, Trial).settings | {"output_dir": str(directory)}
     options = {"engine_name": "treelstm", "log_output": True, "progress_bar": False}
     try:
         papermill.execute_notebook(page, directory / page.name, parameters, **options)
