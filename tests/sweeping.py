@@ -99,7 +99,7 @@ def killed_until_it_ends(
     draw, done, sweep_dir, hits = random.Random(7), Counter[str](), Path(words["sweep_dir"]), _Hits()
 
     def ended() -> int:
-        return sum(trial.ended for trial in read_trials(sweep_dir).values())
+        return sum(bool(trial.outcome) for trial in read_trials(sweep_dir).values())
 
     def trains() -> bool:
         return any(map(holder, sweep_dir.glob("*/")))

@@ -66,7 +66,7 @@ def proposal(
     sampler = optuna().samplers.TPESampler(seed=(seed + len(trials)) % 2**32)
     study = optuna().create_study(direction=_direction(metric), sampler=sampler)
     for trial in trials:
-        if trial.ended:
+        if trial.outcome:
             study.add_trial(_frozen(sweep_dir, trial, space, metric))
     return dict(study.ask(dict(space)).params)
 
@@ -78,7 +78,7 @@ def record(sweep_dir: Path, trials: Sequence[Trial], space: Mapping[str, Any], m
     if not metric or find_spec("optuna") is None:
         return
     path = sweep_dir / JOURNAL
-    ended = [_frozen(sweep_dir, trial, space, metric) for trial in trials if trial.ended]
+    ended = [_frozen(sweep_dir, trial, space, metric) for trial in trials if trial.outcome]
     try:
         try:
             _write(path, ended, metric)

@@ -41,8 +41,7 @@ from treelstm.sweeps.trials import Trial, history_of, read_as, read_trials, writ
 
 log = logging.getLogger("treelstm")
 
-PAGE, SWEEP_DIR = "notebooks/02_train.ipynb", "models/sweep"
-_PLAN = "sweep.json"
+PAGE, SWEEP_DIR, _PLAN = "notebooks/02_train.ipynb", "models/sweep", "sweep.json"
 _KILLS_AT_ONE_COMMIT = 3  # of a trial's process, which then has failed
 _ENDS = (Outcome.FINISHED, Outcome.FINISHED_EARLY, Outcome.PRUNED)
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -192,7 +191,7 @@ class Night:
         to_do = list[Config]()
         for trial in self.mine():
             left = trial.config.epochs - len(history_of(self.directory / trial.name))
-            to_do += [replace(trial.config, epochs=max(1, left))] * (not trial.ended)
+            to_do += [replace(trial.config, epochs=max(1, left))] * (not trial.outcome)
         to_do += [config for name, config in self.plan.fixed.items() if name not in self.trials]
         new = max(0, self.plan.trials - len(self.trials)) if self.plan.search else 0
         if to_do or new:
@@ -231,7 +230,7 @@ class Night:
         """One that has begun and goes on, else a new one, else None."""
         plan, busy = self.plan, self.left | self.running.keys()
         for trial in self.mine():
-            if not trial.ended and trial.name not in busy:
+            if not trial.outcome and trial.name not in busy:
                 return trial
         known = [*self.trials.values()]
         number = max((trial.number for trial in known), default=-1) + 1
@@ -249,7 +248,7 @@ class Night:
             config = replace(config, num_threads=max(1, usable_cores() // self.plan.parallel))
         trial = Trial(number, given_in(config), prune=self.plan.prune, name=name)
         if trial.prune:
-            trial.peers = [t.name for t in self.mine() if t.ended and t.outcome != FAILED]
+            trial.peers = [t.name for t in self.mine() if t.outcome in _ENDS]
         make_directory(self.directory / name)
         write_trial(self.directory, trial)
         self.trials[name] = trial
@@ -310,7 +309,7 @@ class Night:
         journal.record(self.directory, self.mine(), self.plan.search, self.plan.metric)
 
     def _of_all(self, trial: Trial) -> str:
-        ended = sum(each.ended for each in self.mine())
+        ended = sum(bool(each.outcome) for each in self.mine())
         return f"{trial.name} ({ended} of {self.plan.trials} have ended)"
 
 
@@ -322,9 +321,7 @@ def _refuse(directory: Path, name: str, before: object, now: object) -> NoReturn
 def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) -> None:
     """Checks what `to_do` and so many trials that a search will propose need; logs what it finds.
 
-    Raises:
-        PreflightRefused: a trial would fail, or the disk is too small for all of them, and
-            `ignore_preflight` is not set.
+    Raises PreflightRefused if that will not do, unless `ignore_preflight` is set.
     """
     seconds, size, peak = 0.0, 0.0, 0.0
     any_of = [*to_do, *(plan.configs if new else ())]
@@ -339,10 +336,10 @@ def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) 
         log.info("preflight of the largest trial on %s: %s", largest.data_dir, summary(report))
         report.require_go()
         symbols = len(report.pairs.forest.symbols) if report.pairs else 1
-        of_one = report.disk_bytes / (_weights(largest, symbols) * _kept(largest))
+        of_one = report.disk_bytes / (_weights(largest, symbols) * _checkpoints_kept(largest))
         for each in [*(each for each in to_do if _DATA(each) == where), *[largest] * new]:
             seconds += report.seconds_per_epoch * each.epochs
-            size += of_one * _weights(each, symbols) * _kept(each)
+            size += of_one * _weights(each, symbols) * _checkpoints_kept(each)
         peak = max(peak, report.peak_memory_bytes)
     together = min(plan.parallel, len(to_do) + new)
     free = shutil.disk_usage(nearest_existing(directory)).free
@@ -365,6 +362,5 @@ def _weights(config: Config, symbols: int = 1) -> int:
     return sum(map(math.prod, parameter_shapes(config, symbols).values()))
 
 
-def _kept(config: Config) -> int:
-    """Checkpoints of a trial that stay."""
+def _checkpoints_kept(config: Config) -> int:
     return config.epochs if config.keep == "all" else min(config.epochs, 2 * int(config.keep))

@@ -135,9 +135,7 @@ def _combinations(
         name, combined = ",".join(label for label, _ in parts), settings
         for _, its in parts:
             if both := combined.keys() & its.keys():
-                what = (
-                    "is set twice: for all trials, in the grid, the search, a run or by seeds. Keep one"
-                )
+                what = "is set twice: for all trials, in the grid, search, a run or by seeds. Keep one"
                 raise ConfigError(f"{', '.join(sorted(both))} {what}.")
             combined = {**combined, **its}
         try:

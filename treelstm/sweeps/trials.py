@@ -47,10 +47,6 @@ class Trial:
     def config(self) -> Config:
         return Config(**self.settings)
 
-    @property
-    def ended(self) -> bool:
-        return self.outcome is not None
-
 
 def read_as(path: Path, kind: Any) -> Any:
     """What a JSON file of a sweep or run holds; None if there is none."""
