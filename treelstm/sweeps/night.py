@@ -289,7 +289,7 @@ class Night:
             self.kills[at] += 1
             why = f"its process was killed by {signal.Signals(-status).name}"
             if self.kills[at] == _KILLS_AT_ONE_COMMIT:
-                self.end(trial, FAILED, f"{why}, {self.kills[at]} times without a new commit")
+                self.end(trial, FAILED, f"{why} {self.kills[at]} times in a row without a new commit")
             else:
                 log.warning("%s: %s, it is started again", of_all, why)
         elif status > 128:
