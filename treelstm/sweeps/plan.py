@@ -99,7 +99,7 @@ def make_plan(
         remedy = "Write the grid's values as choices, name=a,b, or make two sweeps"
         raise ConfigError(f"a search cannot be combined with a grid, seeds or runs. {remedy}.")
     if bool(search) != (trials is not None):
-        raise ConfigError("trials counts those of a search, which needs it: set trials, or search none.")
+        raise ConfigError("trials counts those of a search: set trials for a search, and only then.")
     spaces = {name: _space(name, spec) for name, spec in search.items()}
     ends = {n: getattr(each, "choices", None) or (each.low, each.high) for n, each in spaces.items()}
     combined = _combinations(settings, {**grid, **ends}, runs, seeds)
