@@ -28,7 +28,7 @@ from treelstm import (
     load_encoder,
     load_pairs,
     preflight,
-    run_table,
+    run_picker,
     tables,
     train,
     widgets,
@@ -330,7 +330,7 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
         widgets.model_picker(run, run.parent / f"{NAME}.pt")._html(),
         widgets.resume_picker(run, "auto")._html(),
         widgets.RunMonitor(run)._html(),
-        run_table.RunTable(list_runs(run.parent.parent))._html(),
+        run_picker.RunPicker(list_runs(run.parent.parent))._html(),
         widgets.TreeChoice(pairs)._html(),
         tables.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
         tables.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
@@ -433,9 +433,9 @@ def test_runs_are_sorted_filtered_compared_and_noted_on(opened, root, tiny, tmp_
     assert len(compared()) == 5 and "at most 5" in bar.inner_text()
     for number in (1, 3, 4):
         line.nth(number).locator("input").click()
-    page.run_from("run_table.compared(")
+    page.run_from("run_picker.compared(")
     page.finished()
-    table = page.cell("run_table.compared(").inner_text()
+    table = page.cell("run_picker.compared(").inner_text()
     assert "seed=1" in table and "difference to" in table and "0.001" not in table
 
     line.nth(0).click()

@@ -443,3 +443,16 @@ def test_a_setting_that_is_true_by_default_can_be_switched_off(tiny, tmp_path):
     assert main(["train", *config.flags()]) == 0
     weights = load_checkpoint(tmp_path / "run" / "checkpoint_epoch_1.pt")["model_state_dict"]
     assert "bag_weight" not in weights
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+    """`runs | head`, `trees --show | head`: quiet, with the status of SIGPIPE."""
+    trees = tmp_path / "trees.jsonl"
+    trees.write_text('{"a": {"b": "c"}}\n' * 3000)
+    words = [sys.executable, "-m", "treelstm", "trees", str(trees), "--show", "3000"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert subprocess.run(words, capture_output=True, timeout=60).returncode == 0

@@ -86,16 +86,17 @@ FLOORS = [
     "comparison",
     "run.lock run.content run.directory run.changes run.status run.state run.step run.divergence",
     "run.deadline run.listener run.summary run.tensorboard run.training",
-    "runs",
+    "runs sweeps.trials",
+    "run_table",
     "progress checks.report checks.environment checks.bookkeeping checks.keys checks.data checks.trial",
     "checks.directory",
     "checks.groups",
-    "sweeps.trials sweeps.journal sweeps.plan",
-    "figures tree_figures tables run_tables run_figures widgets overnight engine",
+    "sweeps.journal sweeps.plan",
+    "figures tree_figures tables run_figures widgets overnight engine",
     "sweeps.night",
     "listeners",
     "rivals side_by_side",
-    "run_table",
+    "run_picker",
     "commands",
     "__main__",
 ]
@@ -154,7 +155,7 @@ def test_imports_point_one_way():
 def test_every_module_is_one_idea_of_at_most_450_lines_and_the_package_stays_thin():
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     assert {name: count for name, count in lines.items() if count > 450} == {}
-    assert sum(lines.values()) <= 14_700  # 9,000 is the aim when all is built
+    assert sum(lines.values()) <= 14_536  # 9,000 is the aim when all is built
 
 
 def test_the_readme_maps_every_module():

@@ -8,6 +8,7 @@ or 124 by max_hours.
 import argparse
 import dataclasses
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
+from treelstm import run_table
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
 from treelstm.config import (
@@ -43,7 +45,7 @@ from treelstm.evaluation import (
     retrieval,
     tfidf_scorer,
 )
-from treelstm.history import IN_HISTORY, metric_named
+from treelstm.history import IN_HISTORY
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
@@ -79,8 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
             options = {"config": Config.from_parameters(options)}
         except ConfigError as error:
             parser.error(str(error))
+    status = 141  # 128 + SIGPIPE
     try:
-        return int(run(**options))
+        status = int(run(**options))
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
     except PreflightRefused as error:
         print(error, file=sys.stderr)
         return 3
@@ -162,15 +170,12 @@ def _status(directory: Path | str) -> int:
     return 0
 
 
-def _runs(directory: Path | str, json: bool = False, sort: str = "") -> int:
-    from treelstm.run_tables import as_text, ranked  # the other commands need no IPython
-
-    rows, metric = list_runs(Path(directory).absolute()), metric_named(sort) if sort else None
+def _runs(directory: Path | str, json: bool = False) -> int:
+    rows = list_runs(Path(directory).absolute())
     if json:
-        print(dumps([row.to_dict() for row in ranked(rows, metric)], indent=1))
+        print(dumps([row.to_dict() for row in run_table.ranked(rows)], indent=1))
     else:
-        none = f"No run is in {directory}. Train one, or name the directory that holds them"
-        print(as_text(rows, metric) if rows else shown(f"{none}."))
+        print(run_table.as_text(rows) if rows else run_table.about(rows, directory))
     return 0
 
 
@@ -301,11 +306,9 @@ def _parser() -> argparse.ArgumentParser:
     run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}
     add("status", _status, "how a run stands, from its files", {"directory": run_dir})
     runs_dir = {"nargs": "?", "default": Config().output_path.parent, "help": "directory of runs"}
-    metrics = [metric.key for metric in IN_HISTORY if metric.better]
     add("runs", _runs, "every run under a directory, best first", {
         "directory": runs_dir,
         "--json": {"action": "store_true", "help": "all that is known, for other programs"},
-        "--sort": {"metavar": "METRIC", "choices": metrics, "help": f"one of {', '.join(metrics)}"},
     })  # fmt: skip
     add("sample", _sample, "write a sample corpus", {
         "--data-dir": {"default": Config().data_dir, "help": "directory to write to"},

@@ -60,6 +60,12 @@ def from_root(path: str | Path) -> Path:
         raise ConfigError(words) from error
 
 
+def as_setting(path: Path) -> str:
+    """An absolute path as one writes it in a page: from `project_root`, if it is below it."""
+    root = project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 def require_config(config: object) -> None:
     """Raises ConfigError if it is anything else than a Config."""
     if not isinstance(config, Config):
@@ -378,7 +384,7 @@ class Comparison(Parameters):
     device: str = _free("auto", '"auto", "cpu", "cuda", "cuda:N"', _DEVICE)
 
     def __post_init__(self) -> None:
-        if isinstance(self.runs, str):  # one name, which may hold commas
+        if isinstance(self.runs, str):  # one name; those of a sweep's trials hold commas
             object.__setattr__(self, "runs", (self.runs,))
         super().__post_init__()
 

@@ -23,7 +23,7 @@ from treelstm.trees.forest import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
 _KINDS = {1: ("similar", SIMILAR), 0: ("dissimilar", DISSIMILAR), -1: ("not labelled", TRAINING)}
-MOST_EPOCHS = 2_000  # in a figure
+_MOST_EPOCHS = 2_000  # in a figure
 _Drawn = TypeVar("_Drawn", bound=Artist)
 _STYLES = ((SIMILAR, "-"), ("tab:gray", "--"), ("tab:gray", ":"), ("tab:green", "-"), ("tab:red", "-."))
 _PANELS: dict[str, dict[str, Any]] = {  # of history_figure
@@ -95,7 +95,7 @@ def history_figure(
     if not epochs:
         axes[0].set_title("no epoch has ended yet")
         return _finished(figure)
-    xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // MOST_EPOCHS
+    xlim, nth = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5), 1 + len(epochs) // _MOST_EPOCHS
     best_record = best(epochs)
     epochs = epochs[::-nth][::-1]  # to the last
     number = [record["epoch"] for record in epochs]

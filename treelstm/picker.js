@@ -185,7 +185,7 @@ function render({ model, el }) {
     area.value = typed.get(row.path) ?? row.note;
     area.oninput = () => typed.set(row.path, area.value);
     const save = () => model.send({ path: row.path, note: area.value, was: row.note });
-    make("button", details, { textContent: "save the note", onclick: save, disabled: row.note === null });
+    make("button", details, { textContent: "save the note", onclick: save });
     make("div", details, { className: "treelstm-said", textContent: row.said ?? "" }, { "aria-live": "polite" });
   }
 

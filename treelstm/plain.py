@@ -1,10 +1,12 @@
 """Text of data, settings and paths, made fit to be printed, saved and put on a page as what it is."""
 
 import html
+import json
 import re
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 # Surrogates cannot be written as UTF-8; control characters would steer a terminal.
 _UNFIT = re.compile(r"[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,3 +34,8 @@ def distinct_names(paths: Sequence[Path | str]) -> list[str]:
     names = [shown(Path(*path.parts[-1 - more :])) for path in given]
     counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, counts, strict=True)]
+
+
+def without_nan(value: Any) -> Any:
+    """Nested results with None for NaN, which JSON does not have."""
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)

@@ -7,24 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from treelstm.figures import MOST_EPOCHS, as_written, new_figure, shortened
-from treelstm.history import Metric, metric_named, value_of
-from treelstm.run_tables import (
-    cut,
-    differing,
-    groups,
-    labels,
-    main_metric,
-    ranked,
-    setting_text,
-    shared_metrics,
-)
+from treelstm import run_table
+from treelstm.figures import as_written, new_figure, shortened
+from treelstm.history import metric_named, value_of
 from treelstm.runs import RunRow
-from treelstm.trees.forest import Array
+from treelstm.sweeps import journal
 
 # Told apart by people who see few colours (Okabe & Ito 2008), and by their dashes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -33,56 +23,54 @@ _NAMED, _PANELS, _TICKS = 12, 12, 6  # at most: lines with names; settings in a 
 _NEEDED, _FEW = 10, 30  # finished runs, for shares
 
 
-def curves_figure(
-    rows: Sequence[RunRow], metric: Metric | None = None, together: bool = False
-) -> Figure:
+def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
     """Learning curves of runs: a metric, and the validation loss where it means the same in all.
 
     The best twelve are named by the settings that differ, the others are gray. With `together`, runs
     that differ in the seed alone are one line, their mean, in a band of one standard deviation.
     """
-    metric, loss = metric or main_metric(rows), metric_named("validation_loss")
-    rows = [row for row in ranked(rows, metric) if row.history]
+    metric, loss = run_table.main_metric(rows), metric_named("validation_loss")
+    rows = [row for row in run_table.ranked(rows) if row.history]
     if metric is None or not rows:
         return _empty("no epoch has ended yet")
-    lines = [(text, [row]) for text, row in zip(labels(rows), rows, strict=True)]
-    if together:
-        lines = [(group.label, group.rows) for group in groups(rows)]
-    metrics = [metric, loss] if loss in shared_metrics(rows) and metric != loss else [metric]
+    lines = [(text, [row]) for text, row in zip(run_table.labels(rows), rows, strict=True)]
+    lines = run_table.groups(rows) if together else lines
+    metrics = [metric, loss] if loss in run_table.shared_metrics(rows) and metric != loss else [metric]
     figure, axes = new_figure(len(metrics), width=10 / (1 + len(metrics)), height=3.6)
-    nth = 1 + max(len(row.history) for row in rows) // MOST_EPOCHS
-    drawn, names = list[Artist](), list[str]()
+    last, names = max(len(row.history) for row in rows), list[str]()
+    epoch = np.arange(1, last + 1)
     for number, (text, runs) in reversed([*enumerate(lines)]):  # the best on top
-        style: dict[str, Any] = {"color": "lightgray", "linewidth": 1}
+        color, dash = "lightgray", "-"
         if number < _NAMED:
+            color = _COLORS[number % len(_COLORS)]
             dash = _DASHES[(number + number // len(_COLORS)) % len(_DASHES)]
-            style = {"color": _COLORS[number % len(_COLORS)], "linestyle": dash}
         for ax, each in zip(axes, metrics, strict=True):
-            epoch, values = _by_epoch(runs, each.key, nth)
+            values = np.full((len(runs), last), np.nan)
+            for row, of in zip(runs, values, strict=True):
+                of[: len(row.history)] = [value_of(record, each.key) for record in row.history]
             count = (~np.isnan(values)).sum(axis=0)
             mean = np.nansum(values, axis=0) / np.where(count, count, np.nan)
-            (line,) = ax.plot(epoch, mean, marker="." if len(epoch) < 30 else "", **style)
+            ax.plot(epoch, mean, dash, color=color, marker="." if last < 30 else "")
             if together and number < _NAMED:
                 squares = np.nansum((values - mean) ** 2, axis=0)
                 spread = np.sqrt(squares / np.maximum(count - 1, 1))
-                ax.fill_between(epoch, mean - spread, mean + spread, color=line.get_color(), alpha=0.15)
+                ax.fill_between(epoch, mean - spread, mean + spread, color=color, alpha=0.15)
         if together:
             fewer = epoch[count < len(runs)]
             rest = f", fewer from epoch {fewer[0]} on" if len(fewer) else ""
             text += f" ({len(runs)} run{'s' * (len(runs) > 1)}{rest})"
         if number <= _NAMED:
-            drawn.insert(0, line)
-            names.insert(0, text if number < _NAMED else f"{len(lines) - _NAMED} more")
+            text = text if number < _NAMED else f"{len(lines) - _NAMED} more"
+            names.insert(0, "\n".join(textwrap.wrap(shortened(text, 120), 42)))
     for ax, each in zip(axes, metrics, strict=True):
-        ax.set(xlabel="epoch" if nth == 1 else f"epoch (1 in {nth} is drawn)", ylabel=each.label)
-        ax.set_xlim(0.5, max(len(row.history) for row in rows) + 0.5)
+        ax.set(xlabel="epoch", ylabel=each.label, xlim=(0.5, last + 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    numbers = [str(number) for number in range(len(drawn))]  # as a line's label, "_x" would be left out
-    legend = figure.legend(drawn, numbers, loc="outside right upper", frameon=False, fontsize=7)
-    wrapped = ["\n".join(textwrap.wrap(shortened(name, 120), 42)) for name in names]
-    for words, name in zip(legend.get_texts(), wrapped, strict=True):
+    handles = axes[0].get_lines()[::-1][: len(names)]
+    numbers = map(str, range(len(names)))  # as a line's label, "_x" would be left out
+    legend = figure.legend(handles, numbers, loc="outside right upper", frameon=False, fontsize=7)
+    for words, name in zip(legend.get_texts(), names, strict=True):
         words.set_text(name)
-    figure.set_figheight(max(3.6, 0.4 + sum(0.06 + 0.13 * (1 + name.count("\n")) for name in wrapped)))
+    figure.set_figheight(max(3.6, 0.4 + sum(0.06 + 0.13 * (1 + name.count("\n")) for name in names)))
     figure.set_figwidth(figure.get_figwidth() + 3.2)
     return as_written(figure)
 
@@ -94,40 +82,27 @@ def _empty(words: str) -> Figure:
     return figure
 
 
-def _by_epoch(rows: Sequence[RunRow], key: str, nth: int) -> tuple[Array, Array]:
-    """Every nth epoch, to the last [E]; a number of theirs in each run [R, E], NaN where it has none."""
-    values = np.full((len(rows), max(len(row.history) for row in rows)), np.nan)
-    for row, of in zip(rows, values, strict=True):
-        of[: len(row.history)] = [value_of(record, key) for record in row.history]
-    return np.arange(1, values.shape[1] + 1)[::-nth][::-1], values[:, ::-nth][:, ::-1]
-
-
-def importances(rows: Sequence[RunRow], metric: Metric | None = None) -> tuple[dict[str, float], str]:
+def importances(rows: Sequence[RunRow]) -> tuple[dict[str, float], str]:
     """The share of a metric's variance that each differing setting explains, largest first, and a
     sentence on it (functional ANOVA, Hutter et al. 2014); no shares where there is too little to tell.
     """
-    metric = metric or main_metric(rows)
+    metric = run_table.main_metric(rows)
     known = [row for row in rows if row.finished and metric and math.isfinite(row.value(metric))]
-    names = [name for name in differing(known) if all(name in row.settings for row in known)]
+    names = [name for name in run_table.differing(known) if all(name in row.settings for row in known)]
     if metric is None or len(known) < _NEEDED or len(names) < 2:
         need = f"No shares: they need {_NEEDED} finished runs and 2 settings that differ in them"
         return {}, f"{need}; here are {len(known)} and {len(names)}."
     try:
-        import optuna
-    except ImportError:
+        optuna = journal.optuna()
+    except journal.NeedsOptuna:
         return {}, 'No shares: they need Optuna, pip install "treelstm[sweep]".'
     kinds, columns = dict[str, Any](), dict[str, list[Any]]()
     for name in names:
         scale, columns[name] = _scaled(known, name)
-        if scale:
-            low, high = float(min(columns[name])), float(max(columns[name]))
-            kinds[name] = optuna.distributions.FloatDistribution(low, high, log=scale == "log")
-        else:
-            kinds[name] = optuna.distributions.CategoricalDistribution(sorted({*columns[name]}))
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it tells of a new study
+        of, choices = optuna.distributions, sorted({*columns[name]})
+        ends = choices[0], choices[-1], scale == "log"
+        kinds[name] = of.FloatDistribution(*ends) if scale else of.CategoricalDistribution(choices)
     study = optuna.create_study()
-    optuna.logging.set_verbosity(level)
     for number, row in enumerate(known):
         params, value = {name: columns[name][number] for name in names}, row.value(metric)
         study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=value))
@@ -144,17 +119,17 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     """Values of a setting for an axis: "log" where they span decades, "linear", or "" for words."""
     values: list[Any] = [row.settings[name] for row in rows]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        return "", [setting_text(row, name) for row in rows]
+        return "", [run_table.setting_text(row, name) for row in rows]
     low, high = min(values), max(values)
     return "log" if low > 0 and high / low >= 10 else "linear", values
 
 
-def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figure:
+def effects_figure(rows: Sequence[RunRow]) -> Figure:
     """A metric of each run's best epoch by each setting that differs, the most important one first."""
-    metric = metric or main_metric(rows)
+    metric = run_table.main_metric(rows)
+    shares, words = importances(rows)
     rows = [row for row in rows if metric and math.isfinite(row.value(metric))]
-    shares, words = importances(rows, metric)
-    names = sorted(differing(rows), key=lambda name: -shares.get(name, 0.0))
+    names = sorted(run_table.differing(rows), key=lambda name: -shares.get(name, 0.0))
     if metric is None or not names:
         return _empty("no setting differs between runs with an epoch")
     if names[_PANELS:]:
@@ -175,16 +150,15 @@ def effects_figure(rows: Sequence[RunRow], metric: Metric | None = None) -> Figu
                 ax.minorticks_off()
         else:
             values = [texts.index(value) for value in values]
-            ticks = [cut(text, 16) for text in texts]
+            ticks = [run_table.cut(text, 16) for text in texts]
             slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, ticks)) > 30 else {}
             ax.set_xticks(range(len(texts)), ticks, **slant)
             ax.set_xlim(-0.5, len(texts) - 0.5)
         both = [*zip(values, known, strict=True)]
-        for finished, color in ((False, "none"), (True, _COLORS[0])):
-            points = [(x, r.value(metric)) for x, r in both if r.finished == finished]
+        for said, color in (("not finished", "none"), ("finished", _COLORS[0])):
+            points = [(x, r.value(metric)) for x, r in both if r.finished == (said == "finished")]
             if points:
                 xs, ys = zip(*points, strict=True)
-                said = "finished" if finished else "not finished"
                 ax.scatter(xs, ys, 20, facecolors=color, edgecolors=_COLORS[0], label=said)
         share = f" ({shares[name]:.0%})" if name in shares else ""
         ax.set(xlabel=f"{name}{share}", ylabel=metric.label)

@@ -1,206 +1,216 @@
-"""The table of 05_compare.ipynb: runs to compare, to write a note on, to go on with."""
+"""Many runs compared: which settings differ, which numbers can be compared, their order, their table."""
 
+import itertools
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import traitlets
-
-from treelstm import run_tables
-from treelstm.config import ConfigError, did_you_mean, from_root
-from treelstm.errors import UserError
-from treelstm.files import open_file, write_whole
-from treelstm.plain import AS_WRITTEN, in_html, shown
-from treelstm.run.directory import find_best_model
+from treelstm.config import NOT_OF_TRAINING, Config, Value, project_root
+from treelstm.history import IN_HISTORY, Metric
+from treelstm.model.objectives import Contrastive, Graded, Ranking
+from treelstm.plain import shown
+from treelstm.run.changes import DECIDE_LOSS
 from treelstm.run.summary import FAILED
-from treelstm.runs import BROKEN, NOTES, RunRow
-from treelstm.side_by_side import SideBySide, compare_encoders
-from treelstm.tables import html_table
-from treelstm.widgets import TablePicker, key_of, mark, settings_in_words
+from treelstm.runs import BROKEN, RUNNING, RunRow
 
-_MOST = 5  # runs that are compared
-_MOST_OF_NOTE = 100_000  # bytes that can be edited here
-_SHOWN_OF_NOTE = 200  # characters in the table
-
-
-class NoteRefused(UserError, OSError):
-    """A note cannot be read or written here."""
-
-
-def read_note(run: Path) -> str:
-    """The note on a run, "" if there is none. Raises NoteRefused if it cannot be read whole."""
-    try:
-        with open_file(run / NOTES) as file:
-            data = file.read(_MOST_OF_NOTE + 1) or b""
-        if len(data) > _MOST_OF_NOTE:
-            raise ValueError(f"it is longer than {_MOST_OF_NOTE:,} bytes")
-        return data.decode()
-    except FileNotFoundError:
-        return ""
-    except (ValueError, OSError) as error:
-        why = f"{run / NOTES} cannot be edited here: {error}. Use another program"
-        raise NoteRefused(f"{why}.") from error
+# These say where a run is and how it is watched, which is no difference between two runs.
+_NO_CHOICE = NOT_OF_TRAINING | {"output_dir", "resume", "changes", "max_hours", "ignore_preflight"}
+_NO_CHOICE |= {"accept_weak_disk", "checkpoint_every_seconds", "keep"}
+_CHOICES = [setting.name for setting in fields(Config) if setting.name not in _NO_CHOICE]
+_PATHS = {"data_dir", "validation_dir", "start_from", "vectors"}
+_ROOT = project_root()
+_Cell = tuple[str, Any]
+_BEST_BY = {"contrastive": Contrastive.best_by, "graded": Graded.best_by, "ranking": Ranking.best_by}
+_UNSEEN = [metric for metric in IN_HISTORY if metric.key.startswith("validation_")]
+_WIDTH, _NAME, _LISTED = 100, 24, 10  # of a terminal; the least of a name; reasons, at most
+_OF_NOTE = 200  # characters in a table, at most
+_TOLD = {BROKEN, FAILED, RUNNING}  # states whose reasons a terminal shows
 
 
-def write_note(run: Path, text: str, was: str) -> None:
-    """Writes the note on a run, whole or not at all, if the present one is `was`.
-
-    Raises:
-        NoteRefused: it is another one by now, or cannot be read.
-        WriteFailed: the disk refuses.
-    """
-    if (now := read_note(run)) != was:
-        found = f"has changed meanwhile and is now: {now}" if now else "has been removed meanwhile"
-        raise NoteRefused(f"Not saved: {NOTES} {found}\nSave again to replace it.")
-    write_whole(run / NOTES, shown(text).encode())
+def _same(name: str, value: Value) -> str:
+    """Text that is equal for equal values of a setting; a path is, from wherever it is written."""
+    return str(_ROOT / value) if name in _PATHS and isinstance(value, str) else repr(value)
 
 
-class RunTable(TablePicker):
-    """All runs, best first; `.value` are those chosen to be compared.
+def differing(rows: Sequence[RunRow]) -> list[str]:
+    """Names of the settings that differ between runs, in the order of `Config`."""
+    known = [row.settings for row in rows]
+    found = {name: {_same(name, each[name]) for each in known if name in each} for name in _CHOICES}
+    return [name for name, values in found.items() if len(values) > 1]
 
-    By default the best runs of two different settings, else the best two.
-    """
 
-    chosen: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+def setting_text(row: RunRow, name: str) -> str:
+    """A setting as a table shows it, in four digits; "" if it is not known."""
+    value = row.settings.get(name, "")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
 
-    def __init__(self, runs: Sequence[RunRow], names: Sequence[str] | None = None) -> None:
-        """`names` of the chosen ones.
 
-        Raises:
-            ConfigError: there is no run of a name, or none with an encoder.
-        """
-        runs, metric = run_tables.ranked(runs), run_tables.main_metric(runs)
-        self._runs = {key_of(run.name): run for run in runs}
-        differing, shared = run_tables.differing(runs), run_tables.shared_metrics(runs)
-        head, texts = run_tables.table(runs, shared)
-        head[-3:-1] = ["minutes", "MB"]
-        # beside the name, the number by which they are ranked
-        columns = sorted(range(len(head)), key=lambda n: n > 0 and head[n] != (metric and metric.label))
-        rows = []
-        for position, (run, line) in enumerate(zip(runs, texts, strict=True)):
-            settings = [run.settings.get(name) for name in differing]
-            best = dict[str, Any](run.best or {})
-            numbers = [run.epochs_done, *(best.get(key) for key in ["epoch", *(m.key for m in shared)])]
-            minutes, size = run.seconds and run.seconds / 60, run.size / 1e6
-            values = [run.name, run.says, *settings, *numbers, minutes, size, run.note]
-            line[-3:-1] = ["" if minutes is None else f"{minutes:.1f}", f"{size:.1f}"]
-            line[-1] = run_tables.cut(run.note, _SHOWN_OF_NOTE)
-            cells = [[shown(line[n]), _sorted_by(values[n])] for n in columns]
-            rows.append(_row(run, position, cells))
-        super().__init__(
-            label="runs",
-            columns=[head[n] for n in columns],
-            rows=rows,
-            order=[1, metric.better == "higher"] if metric else [0, False],
-            most=_MOST,
-            chosen=self._default() if names is None else [self._named(name) for name in names],
+def label(row: RunRow, names: Sequence[str]) -> str:
+    """These settings of a run: `hidden_dim=128, seed=43`."""
+    return ", ".join(f"{name}={setting_text(row, name)}" for name in names if name in row.settings)
+
+
+def labels(rows: Sequence[RunRow]) -> list[str]:
+    """What tells each run from the others: the settings that differ, and its name where it needs it."""
+    names = differing(rows)
+    found = [label(row, names) for row in rows]
+    return [
+        text if text and found.count(text) == 1 else f"{row.name} {text}".strip()
+        for row, text in zip(rows, found, strict=True)
+    ]
+
+
+def shared_metrics(rows: Sequence[RunRow]) -> list[Metric]:
+    """The numbers on unseen pairs that every run with an epoch has, and that mean the same in all."""
+    keys = [{*row.best} for row in rows if row.best]
+    shared = set.intersection(*keys) if keys else set()
+    if DECIDE_LOSS & {*differing(rows)}:
+        shared -= {"validation_loss"}
+    return [metric for metric in _UNSEEN if metric.key in shared]
+
+
+def main_metric(rows: Sequence[RunRow]) -> Metric | None:
+    """The shared number by which all of them chose their best epoch, else the first one of quality."""
+    shared = shared_metrics(rows)
+    settings = [row.settings for row in rows if row.best]
+    by = {each.get("best_by") or _BEST_BY.get(str(each.get("objective"))) for each in settings}
+    chosen = [metric for metric in shared if by == {metric.key}]
+    quality = [metric for metric in shared if metric.panel == "quality" and metric.column]
+    return next(iter(chosen + quality + shared), None)
+
+
+def ranked(rows: Sequence[RunRow]) -> list[RunRow]:
+    """The runs, best first; at the end, by name, those that have no such number."""
+    metric = main_metric(rows)
+    sign = -1 if metric and metric.better == "higher" else 1
+
+    def place(row: RunRow) -> tuple[float, str]:
+        value = sign * row.value(metric) if metric else math.nan
+        return math.inf if math.isnan(value) else value, row.name
+
+    return sorted(rows, key=place)
+
+
+def caveats(rows: Sequence[RunRow]) -> list[str]:
+    """What one must know before comparing these runs, in sentences."""
+    found, names = list[str](), differing(rows)
+    split = [row for row in rows if row.settings and row.settings.get("validation_dir") is None]
+    causes = [n for n in differing(split) if n in ("data_dir", "validation_fraction", "seed")]
+    if "validation_dir" in names:
+        found.append("The runs are measured on other pairs: validation_dir differs.")
+    elif causes:
+        found.append(
+            f"Which pairs a run holds out depends on {' and '.join(causes)}, as validation_dir is None: "
+            "part of the difference between these runs is that of their pairs."
         )
-        self.on_msg(self._write)
-
-    @property
-    def value(self) -> list[RunRow]:
-        return [self._runs[key] for key in self.chosen]
-
-    def _default(self) -> list[str]:
-        runs = [run for run in self._runs.values() if _can_be_compared(run)]
-        setting = {run.name: group.label for group in run_tables.groups(runs) for run in group.rows}
-        best = {setting[run.name]: run.name for run in reversed(runs)}
-        names = [run.name for run in runs if run.name in best.values()] + [run.name for run in runs]
-        return [key_of(name) for name in dict.fromkeys(names)][:2]
-
-    def _named(self, name: str) -> str:
-        if name not in self._runs:
-            listed = did_you_mean(name, self._runs) or "The table of runs lists them. "
-            raise ConfigError(f"runs names {name!r}: no such run. {listed}Change it.")
-        if not _can_be_compared(self._runs[name]):
-            raise ConfigError(f"runs names {name!r}, which has no encoder to compare. Name another.")
-        return name
-
-    def _write(self, _: Any, content: dict[str, str], buffers: Any) -> None:
-        """Saves the note that was typed in the browser, and says there what came of it."""
-        key, saved, said = content["path"], True, f"Saved in {NOTES}."
-        try:
-            write_note(self._runs[key].path, content["note"], content["was"])
-        except (UserError, OSError) as error:
-            saved, said = False, str(error)
-        rows = {row["path"]: dict(row) for row in self.rows}
-        note = _note(self._runs[key])[0]
-        cells = [*rows[key]["cells"][:-1], [run_tables.cut(note or "", _SHOWN_OF_NOTE), note]]
-        rows[key] |= {"note": note, "said": said, "saved": saved, "cells": cells}
-        self.rows = [*rows.values()]
-
-    def _html(self) -> str:
-        if not self.rows:
-            return ""
-        lines = list[list[str]]()
-        for row in self.rows:
-            name, *texts = (text for text, _ in row["cells"])
-            lines.append([name, mark(row["path"] in self.chosen), *texts])
-        html = html_table([self.columns[0], "", *self.columns[1:]], lines)
-        for row in self.rows:
-            if row["path"] in self.chosen:
-                parts = "\n\n".join(f"# {label}\n{text}" for label, text in row["copies"])
-                html += f"<pre {AS_WRITTEN}>{in_html(row['name'])}\n\n{in_html(parts)}</pre>"
-        return html
+    kept = {metric.key for metric in shared_metrics(rows)}
+    if decide := [name for name in names if name in DECIDE_LOSS]:
+        found.append(f"Losses are not compared: they depend on {' and '.join(decide)}.")
+        kept |= {"validation_loss"}
+    seen = {key for row in rows for key in row.best or ()} - kept
+    if lost := [metric.label for metric in _UNSEEN if metric.key in seen]:
+        found.append(f"Left out, since not every run has them: {', '.join(lost)}.")
+    return found
 
 
-def about(runs: Sequence[RunRow], directory: Path | str) -> str:
+def about(rows: Sequence[RunRow], directory: Path | str) -> str:
     """How many runs stand how, and what to know before they are compared."""
-    if not runs:
-        none = f"No run is under {from_root(directory)}. Train one, or name the directory of others"
-        return shown(f"{none}.")
-    counts = Counter(run.state for run in runs).most_common()
-    states = ", ".join(f"{count} {state}" for state, count in counts)
-    words = f"{len(runs)} run{'s' * (len(runs) > 1)}: {states}"
-    return "\n".join([words, *run_tables.caveats(runs)])
+    if not rows:
+        return shown(f"No run is in {directory}. Train one, or name the directory that holds them.")
+    states = ", ".join(f"{n} {state}" for state, n in Counter(row.state for row in rows).most_common())
+    return "\n".join([f"{len(rows)} run{'s' * (len(rows) > 1)}: {states}", *caveats(rows)])
 
 
-def compared(runs: Sequence[RunRow], validation_dir: str | None, device: str) -> SideBySide | None:
-    """The best encoders of these runs on the same pairs; says why where that is not possible."""
-    try:
-        return compare_encoders([find_best_model(run.path) for run in runs], validation_dir, device)
-    except UserError as error:
-        print(f"Nothing is compared: {error}")
-        return None
-
-
-def _can_be_compared(run: RunRow) -> bool:
-    return run.best is not None and run.state != BROKEN
-
-
-def _note(run: RunRow) -> tuple[str | None, str]:
-    """The whole note, None if it cannot be edited, and why."""
-    try:
-        return read_note(run.path), ""
-    except NoteRefused as error:
-        return None, str(error)
-
-
-def _row(run: RunRow, position: int, cells: list[list[Any]]) -> dict[str, Any]:
-    """A row as picker.js gets it."""
-    note, said = _note(run)
-    output_dir = f"# Parameters of this run\noutput_dir = {str(run.path)!r}\n"
-    return {
-        "path": key_of(run.name),
-        "name": shown(run.name),
-        "cells": cells,
-        "position": position,
-        "usable": _can_be_compared(run),
-        "damaged": run.state in (BROKEN, FAILED),
-        "status": shown(run.says),
-        "settings": f"{shown(run.says)}. {settings_in_words(run.settings)}",
-        "copies": [
-            ["go on with this one: copy the parameters for 03_resume", f'{output_dir}resume = "auto"'],
-            ["evaluate: copy the parameters for 04_evaluate", f'{output_dir}checkpoint = "best"'],
-        ],
-        "note": note,
-        "said": said,
-    }
+def table(rows: Sequence[RunRow], metrics: Sequence[Metric]) -> tuple[list[str], list[list[_Cell]]]:
+    """Headings; of each run its cells: the text, and what it is sorted by, None if it is not known."""
+    names, labels = differing(rows), [metric.label for metric in metrics]
+    head = ["run", "state", *names, "epochs done", "best epoch", *labels, "minutes", "MB", "note"]
+    lines = list[list[_Cell]]()
+    for row in rows:
+        best, asked = dict[str, Any](row.best or {}), row.settings.get("epochs")
+        minutes = None if row.seconds is None else row.seconds / 60
+        done = f"{row.epochs_done}/{asked}" if asked else str(row.epochs_done)
+        numbers = [("{}", best.get("epoch")), *((each.format, best.get(each.key)) for each in metrics)]
+        numbers += [("{:.1f}", minutes), ("{:.1f}", row.size / 1e6)]
+        cells = [
+            (row.name, row.name),
+            (row.says, row.says),
+            *((setting_text(row, name), row.settings.get(name)) for name in names),
+            (done, row.epochs_done),
+            *(("" if value is None else form.format(value), value) for form, value in numbers),
+            (cut(row.note, _OF_NOTE), row.note),
+        ]
+        lines.append([(shown(text), _sorted_by(value)) for text, value in cells])
+    return head, lines
 
 
 def _sorted_by(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value if math.isfinite(value) else None
     return None if value is None else shown(value)
+
+
+def as_text(rows: Sequence[RunRow]) -> str:
+    """The runs for a terminal of 100 columns, best first."""
+    metric, rows, names = main_metric(rows), ranked(rows), differing(rows)
+    head, cells = table(rows, [metric] if metric else [])
+    heads = itertools.zip_longest(*(name.replace("_", " ").split() for name in head[:-1]), fillvalue="")
+    body = [
+        (row.name, row.state, *(text for text, _ in line[2:-1]))
+        for row, line in zip(rows, cells, strict=True)
+    ]
+    most = {"state": 20, **dict.fromkeys(names, 16)}
+    columns = {
+        name: [cut(text, most.get(name, _WIDTH)) for text in texts]
+        for name, *texts in zip(head[:-1], *heads, *body, strict=True)
+    }
+    width = {name: max(map(len, texts)) for name, texts in columns.items()}
+
+    def left() -> int:
+        """Columns of the terminal that are left for the run's name."""
+        return _WIDTH - sum(width[name] + 2 for name in columns if name != "run")
+
+    hidden = list[str]()
+    while names and left() < _NAME:
+        hidden.append(max(names, key=lambda name: width[name]))
+        names.remove(hidden[-1])
+        del columns[hidden[-1]]
+    width["run"] = min(width["run"], left())
+    columns["run"] = [cut(name, width["run"]) for name in columns["run"]]
+    padded = [
+        [f"{text:{'<' if name in ('run', 'state') else '>'}{width[name]}}" for text in texts]
+        for name, texts in columns.items()
+    ]
+    after = caveats(rows)
+    if hidden:
+        after.append(f"These settings differ too, and --json has them: {', '.join(hidden)}.")
+    told = [f"{row.name}: {row.says}" for row in rows if row.state in _TOLD]
+    if told[_LISTED:]:
+        told[_LISTED:] = [f"... and {len(told) - _LISTED} more, which --json has"]
+    wrap = textwrap.TextWrapper(_WIDTH, subsequent_indent="  ", max_lines=3, placeholder=" …")
+    lines = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+    return "\n".join(lines + [line for text in after + told for line in wrap.wrap(shown(text))])
+
+
+def cut(text: str, most: int) -> str:
+    """The text on one line, without its middle where it is longer."""
+    text = " ".join(shown(text).split())
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
+def groups(rows: Sequence[RunRow]) -> list[tuple[str, list[RunRow]]]:
+    """The runs whose settings differ in the seed alone, by the settings that tell these from others."""
+    names = [name for name in differing(rows) if name != "seed"]
+    found = dict[tuple[str, ...], list[RunRow]]()
+    for row in rows:
+        if row.settings:
+            key = tuple(_same(name, row.settings.get(name)) for name in names)
+            found.setdefault(key, []).append(row)
+    return [(label(of[0], names) or "the same settings", of) for of in found.values()]

@@ -1,28 +1,27 @@
 """Every run under a directory as a row, read from small files: `run.json`, the history, the note.
 
-Hundreds of runs take a second. Only a run of an earlier version, which has no `run.json`, is read from
-its checkpoints. Nothing is written.
+Hundreds of runs take a second. A run of an earlier version has no `run.json`: its settings are read from
+its model. Nothing is written but a note.
 """
 
-import codecs
 import errno
 import json
 import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
 from treelstm.config import Config, Settings, completed, from_root
 from treelstm.errors import UserError
-from treelstm.files import open_file
+from treelstm.files import open_file, write_whole
 from treelstm.history import EpochRecord, Metric, Outcome, best, value_of
 from treelstm.model.files import read_model
+from treelstm.plain import shown, without_nan
 from treelstm.run.directory import (
     BAG_ALONE,
     BEST,
@@ -33,32 +32,26 @@ from treelstm.run.directory import (
     checkpoint_at,
 )
 from treelstm.run.lock import holder
-from treelstm.run.status import run_status
 from treelstm.run.summary import SUMMARY, Summary
 from treelstm.sealed import CheckpointError
+from treelstm.sweeps.trials import TRIAL, Trial
 
-NOTES, TRIAL = "notes.md", "trial.json"
-RUNNING, KILLED, BROKEN = "running now", "killed", "damaged"
-WAITING, NO_COMMIT = "not begun", "no checkpoint"
+NOTES = "notes.md"
+RUNNING, KILLED, BROKEN, WAITING = "running now", "killed", "damaged", "not begun"
 _MARKS = {SUMMARY, HISTORY, TRIAL, BEST, FINAL}  # whatever holds one of these is a run
 _ASIDE = {SUPERSEDED, DAMAGED, BAG_ALONE}  # below a run, but no runs of their own
-_MOST_OF_NOTE = 4_000  # bytes
+_MOST_OF_NOTE = 100_000  # bytes
 
 
 class NoDirectory(UserError, OSError):
     """There is no directory of this name."""
 
 
-class _Trial(TypedDict, total=False):
-    """What a sweep writes beside a run of its own, as `trial.json`."""
-
-    number: int
-    settings: Settings  # those that are not the defaults
-    outcome: str | None
-    why: str
+class NoteRefused(UserError, OSError):
+    """A note cannot be read or written here."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunRow:
     """A run, as one row of a table."""
 
@@ -71,9 +64,7 @@ class RunRow:
     epochs_done: int = 0
     seconds: float | None = None  # of training
     size: int = 0  # bytes of all its files
-    written: datetime | None = None  # its newest file, without the note
-    note: str = ""  # the first lines of notes.md
-    trial: int | None = None  # its number in a sweep
+    note: str = ""  # notes.md, or why it cannot be read
 
     @property
     def says(self) -> str:
@@ -96,26 +87,15 @@ class RunRow:
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can hold it, with None for NaN; of the history, the best epoch only."""
         plain = {**vars(self), "path": str(self.path), "best": self.best}
-        plain["written"] = self.written and self.written.isoformat()
         del plain["history"]
-        return dict(json.loads(json.dumps(plain), parse_constant=lambda name: None))
-
-
-@dataclass
-class _Place:
-    """A directory that holds a run or cannot be listed, with the sizes of what is below it."""
-
-    name: str
-    path: Path
-    names: set[str] = field(default_factory=set)
-    size: int = 0
-    written: float = 0.0
-    unlisted: str = ""  # why it cannot be listed
+        return dict(without_nan(plain))
 
 
 def list_runs(directory: Path | str = "models") -> list[RunRow]:
     """Every run under the directory at any depth, by name. A run that is damaged is a row that says so,
     and so is a directory that cannot be listed. A relative path starts from the repository.
+
+    Links come last: what they lead to goes by its own name, if it has one.
 
     Raises:
         NoDirectory: there is none of this name.
@@ -123,17 +103,11 @@ def list_runs(directory: Path | str = "models") -> list[RunRow]:
     root = from_root(directory)
     if not root.is_dir():
         raise NoDirectory(f"{root}: no such directory. Name one that holds runs.")
-    return [_row(place) for place in sorted(_places(root), key=lambda place: place.name)]
-
-
-def _places(root: Path) -> list[_Place]:
-    """The runs under `root`. Links come last: what they lead to goes by its own name, if it has one."""
-    found, seen = list[_Place](), set[tuple[int, int]]()
-    waiting: list[tuple[Path, _Place | None, bool]] = [(root, None, False)]
-    links = waiting[:0]
-    while waiting or links:
-        path, owner, aside = waiting.pop() if waiting else links.pop()
-        name = path.relative_to(root).as_posix()
+    found, seen = list[RunRow](), set[tuple[int, int]]()
+    waiting: list[tuple[Path, RunRow | None, bool]] = [(root, None, False)]
+    while waiting:
+        path, owner, aside = waiting.pop()
+        row = RunRow(path.relative_to(root).as_posix(), path)
         try:
             stat = path.stat()
             if (stat.st_dev, stat.st_ino) in seen:
@@ -143,31 +117,28 @@ def _places(root: Path) -> list[_Place]:
                 entries = [*listing]
         except OSError as error:  # it is gone; a link to a file or in a circle; or closed
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                found.append(_Place(name, path, unlisted=f"it cannot be listed: {error.strerror}"))
+                row.why = f"it cannot be listed: {error.strerror}"
+                found.append(row)
             continue
         names = {entry.name for entry in entries}
-        if not aside and (names & _MARKS or _has_commits(names)):
-            owner = _Place(name, path, names)
-            found.append(owner)
+        if not aside and (names & _MARKS or any(checkpoint_at(Path(name)) for name in names)):
+            owner = row
+            _read(row, names)
+            found.append(row)
         for entry in entries:
             below = (owner is not None and entry.name in _ASIDE) or entry.name == BAG_ALONE
-            if entry.is_symlink():
-                links.append((path / entry.name, owner, aside or below))
-            elif entry.is_dir():
-                waiting.append((path / entry.name, owner, aside or below))
+            if entry.is_symlink() or entry.is_dir():
+                place = 0 if entry.is_symlink() else len(waiting)
+                waiting.insert(place, (path / entry.name, owner, aside or below))
             elif owner:
                 with suppress(FileNotFoundError):  # a newer commit has just replaced it
-                    stat = entry.stat()
-                    owner.size += stat.st_size
-                    if entry.name != NOTES:
-                        owner.written = max(owner.written, stat.st_mtime)
-    return found
+                    owner.size += entry.stat().st_size
+    return sorted(found, key=lambda row: row.name)
 
 
-def _row(place: _Place) -> RunRow:
-    """What the files of a run tell."""
-    path, names = place.path, place.names
-    wrong = [place.unlisted] if place.unlisted else []
+def _read(row: RunRow, names: set[str]) -> None:
+    """Completes a row with what the files of the run tell."""
+    path, wrong = row.path, list[str]()
 
     def read(name: str, kind: Any, most: int = 10**6) -> Any:
         """The JSON in a file; None if there is none, or none that can be used."""
@@ -180,93 +151,75 @@ def _row(place: _Place) -> RunRow:
             return None
 
     told: Summary | None = read(SUMMARY, Summary)
-    trial: _Trial = read(TRIAL, _Trial) or _Trial()
-    history: list[EpochRecord] = read(HISTORY, list[EpochRecord], most=10**8) or []
-    if [record["epoch"] for record in history] != [*range(1, len(history) + 1)]:
+    trial: Trial | None = read(TRIAL, Trial)
+    row.history = read(HISTORY, list[EpochRecord], most=10**8) or []
+    if [record["epoch"] for record in row.history] != [*range(1, len(row.history) + 1)]:
         wrong.append(f"{HISTORY}: its epochs are not 1, 2, 3 and so on")
-        history = []
-    row = RunRow(
-        place.name,
-        path,
-        history=history,
-        size=place.size,
-        written=datetime.fromtimestamp(place.written).astimezone() if place.written else None,
-        note=_note(path) if NOTES in names else "",
-        trial=trial.get("number"),
-    )
-    by = None
+        row.history = []
+    row.note, count, by = note_of(path), len(row.history), None
     try:
         by = holder(path)
-        if told is not None:
-            row = replace(
-                row,
-                state=told["outcome"] or KILLED,
-                why=told["why"],
-                settings=completed(told["settings"]),
-                epochs_done=told["epochs_done"],
-                seconds=told["seconds"],
-            )
-        elif names & {BEST, FINAL} or _has_commits(names):
-            row = _as_committed(row, names)
+        if told:
+            row.state, row.why = told["outcome"] or KILLED, told["why"]
+            row.epochs_done, row.seconds = told["epochs_done"], told["seconds"]
+            row.settings = completed(told["settings"])
+        elif models := [name for name in (FINAL, BEST) if name in names]:
+            model = read_model(path / models[0])
+            ended = models[0] == FINAL and model["epoch"] == count
+            row.state = Outcome.FINISHED if ended else KILLED
+            row.epochs_done, row.settings = max(count, model["epoch"]), completed(model["config"])
+        elif trial:
+            row.state, row.settings = WAITING, {**Config().to_dict(), **trial.settings}
         else:
-            settings = {**Config().to_dict(), **trial["settings"]} if "settings" in trial else {}
-            row = replace(row, state=WAITING if trial else NO_COMMIT, settings=settings)
+            row.state = KILLED
     except (CheckpointError, OSError) as error:
         wrong.append(str(error))
-    if row.state in (KILLED, WAITING) and (outcome := trial.get("outcome")):
-        row = replace(row, state=outcome, why=trial.get("why", ""))
-    if told and len(history) < told["epochs_done"] and not by and not wrong:
-        wrong.append(f"{HISTORY} has {len(history)} epochs, {SUMMARY} says {told['epochs_done']}")
-    if by:
-        row = replace(row, state=RUNNING, why="; ".join([f"by {by}", *wrong]))
-    elif wrong:
-        row = replace(row, state=BROKEN, why="; ".join(wrong))
-    return row
+    if row.state in (KILLED, WAITING) and trial and trial.outcome:
+        row.state, row.why = trial.outcome, trial.why
+    if count < row.epochs_done and not by and not wrong:
+        says = f"{SUMMARY if told else 'its model'} says {row.epochs_done}"
+        wrong.append(f"{HISTORY} has {count} epochs, {says}")
+    if by or wrong:
+        row.state = RUNNING if by else BROKEN
+        row.why = "; ".join([f"by {by}"] * bool(by) + wrong)
 
 
-def _has_commits(names: set[str]) -> bool:
-    return any(checkpoint_at(Path(name)) for name in names)
-
-
-def _as_committed(row: RunRow, names: set[str]) -> RunRow:
-    """What the checkpoints, or else a model, tell of a run that an earlier version of treelstm trained.
-
-    Raises:
-        CheckpointError: none of them can be used.
-    """
-    if not _has_commits(names):
-        model = read_model(row.path / (FINAL if FINAL in names else BEST))
-        return replace(row, state=NO_COMMIT, epochs_done=model["epoch"], settings=model["config"])
-    status = run_status(row.path)
-    content, outcome = status.newest.content, Outcome.in_text(status.last_line)
-    if status.finished:
-        outcome = outcome if outcome and outcome.finished else Outcome.FINISHED
-    elif outcome and outcome.finished:
-        outcome = None
-    return replace(
-        row,
-        state=outcome or KILLED,
-        history=content["history"],
-        epochs_done=len(content["history"]),
-        seconds=content["seconds"] + sum(timing["seconds"] for timing in content["timings"]),
-        settings=completed(content["config"]),
-    )
-
-
-def _note(path: Path) -> str:
+def read_note(run: Path) -> str:
+    """The note on a run, "" if there is none. Raises NoteRefused if it cannot be read whole."""
     try:
-        data = _bytes(path / NOTES, _MOST_OF_NOTE, cut=True)
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(data).strip()  # its end may be cut
+        return _bytes(run / NOTES, _MOST_OF_NOTE).decode("utf-8-sig")
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{NOTES} cannot be read: {getattr(error, 'strerror', None) or error}"
+    except (OSError, ValueError) as error:
+        why = f"{NOTES} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise NoteRefused(f"{why}. Use another program.") from error
 
 
-def _bytes(path: Path, most: int, cut: bool = False) -> bytes:
-    """The bytes of a file, at most so many; of a longer one the first, or ValueError."""
+def note_of(run: Path) -> str:
+    """The note on a run, or why it cannot be read."""
+    try:
+        return read_note(run)
+    except NoteRefused as error:
+        return str(error)
+
+
+def write_note(run: Path, text: str, was: str) -> None:
+    """Writes the note on a run, whole or not at all, if the present one is `was`.
+
+    Raises:
+        NoteRefused: it is another one by now, or cannot be read.
+        WriteFailed: the disk refuses.
+    """
+    if (now := read_note(run)) != was:
+        found = f"has changed meanwhile and is now: {now}" if now else "has been removed meanwhile"
+        raise NoteRefused(f"Not saved: {NOTES} {found}\nSave again to replace it.")
+    write_whole(run / NOTES, shown(text).encode())
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """The bytes of a file, at most so many, else ValueError."""
     with open_file(path) as file:
         data = file.read(most + 1) or b""
-    if len(data) > most and not cut:
+    if len(data) > most:
         raise ValueError(f"it is larger than {most:,} bytes")
-    return data[:most]
+    return data

@@ -31,7 +31,7 @@ from treelstm.tree_figures import pair_figure
 from treelstm.trees.forest import Array
 from treelstm.trees.naming import label_keys
 
-_FEWEST = 10  # pairs that are compared on
+MOST, _FEWEST = 5, 10  # encoders at most, pairs at least
 
 
 class NotComparable(UserError, ValueError):
@@ -88,7 +88,7 @@ def compare_encoders(
             cannot read, or too few of them left.
         CheckpointError: a file cannot be used; says which and why.
     """
-    if not 2 <= len(models) <= 5:
+    if not 2 <= len(models) <= MOST:
         given = f"{len(models)} ({', '.join(map(str, models)) or 'none'})"
         raise NotComparable(f"two to five encoders can be compared, not {given}. Choose so many.")
     encoders = [load_encoder(from_root(model), device) for model in models]

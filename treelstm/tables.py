@@ -1,16 +1,17 @@
 """The tables of the notebooks, as HTML."""
 
-import json
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from IPython.display import HTML
 
 from treelstm.evaluation import Estimate, Retrieval
 from treelstm.explanation import Explanation
-from treelstm.history import METRICS
+from treelstm.history import METRICS, Metric
 from treelstm.plain import AS_WRITTEN, in_html
+from treelstm.run_table import caveats, groups, ranked, shared_metrics
+from treelstm.runs import RunRow
 from treelstm.tree_figures import node_name
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import ROLE, readable, value_of
@@ -48,6 +49,29 @@ def retrieval_table(found: Mapping[str, Retrieval]) -> HTML:
     return HTML(f"{words}{html_table(head, rows)}")
 
 
+def group_table(rows: Sequence[RunRow]) -> HTML:
+    """The mean of each shared metric over the seeds of a setting, its standard deviation and count."""
+    metrics = shared_metrics(rows)
+    of_setting = [(text, [row for row in of if row.finished]) for text, of in groups(ranked(rows))]
+    found = [(text, ended) for text, ended in of_setting if ended]
+    if not metrics or not found:
+        return HTML("No run has finished yet: there is no mean.")
+    words = ["Mean of the best epochs ± standard deviation (number of seeds), of finished runs."]
+    if left := sum(not row.finished for row in rows):
+        words.append(f"{left} of {len(rows)} runs have not finished and are left out.")
+    cells = [[text, *(_spread(ended, metric) for metric in metrics)] for text, ended in found]
+    head = ["setting", *(metric.label for metric in metrics)]
+    return HTML(in_html(" ".join(words + caveats(rows))) + html_table(head, cells))
+
+
+def _spread(rows: Sequence[RunRow], metric: Metric) -> str:
+    """Of runs with one seed, which are equal, one counts."""
+    of_seed = {row.settings.get("seed"): row.value(metric) for row in rows}
+    values = [value for value in of_seed.values() if not np.isnan(value)]
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})" if values else ""
+
+
 def confusion_table(distance: Array, label: Array, threshold: float) -> HTML:
     """How many pairs of each class a threshold calls similar, and its precision and recall."""
     called = distance.astype(np.float64) < threshold
@@ -77,11 +101,6 @@ def explanation_table(why: Explanation, label_keys: Sequence[str] = ()) -> HTML:
     return HTML(f"Distance {why.distance:.3f}: {said}.<div style='{style}'>{''.join(tables)}</div>")
 
 
-def without_nan(value: Any) -> Any:
-    """Nested results with None for NaN, which JSON does not have."""
-    return json.loads(json.dumps(value), parse_constant=lambda name: None)
-
-
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns whose first row holds a number are aligned to the right; the first one's words wrap."""
     sides = ["right" if str(value)[:1] in set("+-0123456789") else "left" for value in rows[0]]
@@ -90,7 +109,9 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     table = f"<table {AS_WRITTEN} style='font-size:85%'>"
     for tag, cells in [("th", head), *(("td", row) for row in rows)]:
         table += "<tr>"
-        for cell, side in zip(cells, sides, strict=True):
-            table += f"<{tag} style='text-align:{side}'>{in_html(cell)}</{tag}>"
+        name, *others = map(in_html, cells)
+        name = name.replace(",", ",<wbr>").replace("/", "/<wbr>")  # where a line may end
+        for text, side in zip((name, *others), sides, strict=True):
+            table += f"<{tag} style='text-align:{side}'>{text}</{tag}>"
         table += "</tr>"
     return f"{table}</table>"

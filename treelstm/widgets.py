@@ -121,12 +121,8 @@ class CheckpointPicker(TablePicker):
         self._columns = [metric for metric in _COLUMNS if metric.key in known]
         for number, path in enumerate(map(Path, paths)):
             if number >= len(paths) - _ROWS or key_of(path) == key:
-                try:
-                    rows.append(self._row(unread_row(path)))
-                    self._paths[key_of(path)] = path
-                except FileNotFoundError:  # a run that is being trained has just replaced it
-                    if key_of(path) == key:
-                        raise
+                rows.append(self._row(unread_row(path)))
+                self._paths[key_of(path)] = path
         curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
         columns = ["epoch", "step", *(each.column for each in self._columns), "MB", "written", "status"]
         shown = {"rows": rows, "columns": columns, "curve": curve, "left_out": left_out}

@@ -33,6 +33,7 @@ from treelstm.progress import duration
 from treelstm.run.directory import list_checkpoints
 from treelstm.run.lock import only_writer
 from treelstm.run.summary import FAILED, SUMMARY, Summary
+from treelstm.run_table import as_text
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
@@ -67,8 +68,6 @@ class Swept:
         return self.outcome.exit_status or int(any(t.outcome not in _ENDS for t in self.trials))
 
     def __str__(self) -> str:
-        from treelstm.run_tables import as_text  # imports IPython
-
         text = as_text(list_runs(self.directory))
         if self.failed:
             text += "\nCorrect what made trials fail, then run the same command with --retry-failed."
