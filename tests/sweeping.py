@@ -62,7 +62,7 @@ def parts(night: subprocess.Popen[bytes]) -> dict[str, list[psutil.Process]]:
         sweep_process = psutil.Process(night.pid)
         found["sweep"] = [sweep_process]
         for engine in sweep_process.children():
-            if "trial_process" in " ".join(engine.cmdline()):
+            if "sweeps.trials" in " ".join(engine.cmdline()):
                 found["engine"].append(engine)
                 found["kernel"] += engine.children()
     return found
@@ -99,7 +99,7 @@ def killed_until_it_ends(
     draw, done, sweep_dir, hits = random.Random(7), Counter[str](), Path(words["sweep_dir"]), _Hits()
 
     def ended() -> int:
-        return sum(trial.ended for trial in read_trials(sweep_dir).values())
+        return sum(bool(trial.outcome) for trial in read_trials(sweep_dir).values())
 
     def trains() -> bool:
         return any(map(holder, sweep_dir.glob("*/")))

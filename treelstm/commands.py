@@ -55,9 +55,8 @@ from treelstm.run.directory import find_best_model
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
-from treelstm.sweeps.night import SWEEP_DIR, run_plan
-from treelstm.sweeps.plan import OF_ONE_RUN, PRUNERS, make_plan
-from treelstm.sweeps.words import from_flags, with_plan
+from treelstm.sweeps.night import PAGE, SWEEP_DIR, run_plan
+from treelstm.sweeps.plan import OF_ONE_RUN, PRUNERS, make_plan, read_plan
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
@@ -188,20 +187,38 @@ def _sample(data_dir: str, positives: int, negatives: int, **options: Any) -> in
 
 def _sweep(**options: Any) -> int:
     """Many runs; a plan that cannot be carried out is bad usage, whether of flags or of a file."""
-    words = {name: options.pop(name) for name in _OF_SWEEP & options.keys()}
+    said = {name: _value(name, text) for name, text in options.items()}
+    words = {name: said.pop(name) for name in _OF_SWEEP & said.keys()}
     try:
-        words = from_flags(words, _value)
-        settings = {name: _value(name, text) for name, text in options.items()}
+        for flag in {"grid", "search"} & words.keys():
+            words[flag] = _choices(flag, words[flag])
         if file := words.pop("plan", None):
-            words, settings = with_plan(Path(file), words, settings)
-        directory = words.pop("sweep_dir", SWEEP_DIR)
-        retry_failed = words.pop("retry_failed", False)
-        swept = run_plan(make_plan(settings, **words), from_root(directory), retry_failed)
+            plan = read_plan(Path(file))
+            settings = plan.pop("settings", {})
+            for name in [*(plan.keys() & words.keys()), *(settings.keys() & said.keys())]:
+                raise ConfigError(f"{name} stands in {file} and among the flags. Keep one.")
+            words, said = {"sweep_dir": f"models/{Path(file).stem}", **plan, **words}, settings | said
+        directory = from_root(words.pop("sweep_dir", SWEEP_DIR))
+        retry = words.pop("retry_failed", False)
+        swept = run_plan(make_plan(said, **words), directory, retry, from_root(PAGE))
     except ConfigError as error:
         print(f"python -m treelstm sweep: {error}", file=sys.stderr)
         return 2
     print(swept)
     return swept.exit_status
+
+
+def _choices(flag: str, texts: list[str]) -> dict[str, Any]:
+    """What --grid or --search say of each setting: its values, or a range as text."""
+    found = dict[str, Any]()
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name in found:
+            raise ConfigError(f"--{flag} {text}: expected each setting once, as name=value,value.")
+        listed = [_value(name, each) for each in values.split(",") if values]
+        found[name] = values if flag == "search" and ":" in values else listed
+    return found
 
 
 def _trees(
@@ -245,7 +262,9 @@ def _pairs(inputs: list[str], to: str, **options: Any) -> int:
 
 
 _OF_SWEEP = {*"sweep_dir grid seeds search trials plan prune parallel retry_failed".split()}
-_PATHS = "sweep_dir data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
+_PATHS = (
+    "plan sweep_dir data_dir validation_dir output_dir start_from checkpoint compare_with resume".split()
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -335,13 +354,15 @@ def _flag(setting: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def _value(name: str, text: Any) -> Any:
-    """A flag's text as a value: None, a number, a path relative to the working directory."""
+    """A flag's text as a value: None, a bool, a number, a path relative to the working directory."""
     if not isinstance(text, str):
         return text
     if text == "None":
         return None
     if name in _PATHS:
         return text if text in ("auto", "best") else str(Path(text).resolve())
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for number in (int, float):
         try:
             return number(text)

@@ -17,7 +17,7 @@ from treelstm.run.lock import holder
 from treelstm.run.state import Run
 from treelstm.run.tensorboard import TensorBoardFile
 from treelstm.run.training import train_heard_by
-from treelstm.sweeps.pruning import pruning
+from treelstm.sweeps.journal import pruning
 
 log = logging.getLogger("treelstm")
 

@@ -171,8 +171,8 @@ def test_two_at_once_share_the_threads_and_max_hours_is_for_the_night(tiny, tmp_
     words = {"seeds": 4, "parallel": 2, "sweep_dir": str(tmp_path / "night")}
     assert start(tmp_path, config, **words).wait(120) == 124
     trials = read_trials(tmp_path / "night")
-    assert [*trials] == ["seed=42", "seed=43"] and not any(t.ended for t in trials.values())
+    assert [*trials] == ["seed=42", "seed=43"] and not any(t.outcome for t in trials.values())
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {t.settings["num_threads"] for t in trials.values()} == {threads}
     told = [json.loads((tmp_path / "night" / name / "run.json").read_bytes()) for name in trials]
-    assert {each["outcome"] for each in told} == {"stopped by max_hours"}
+    assert {each["outcome"] for each in told} == {"stopped by SIGTERM"}

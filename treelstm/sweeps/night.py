@@ -1,59 +1,52 @@
 """`sweep`: a night of many runs, each in a process of its own, that goes on wherever it was killed."""
 
-import dataclasses
+import fcntl
 import logging
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import msgspec
+import psutil
 
+from treelstm.checks.groups import preflight
+from treelstm.checks.report import OK, PreflightRefused, summary
 from treelstm.config import Config, ConfigError, from_root, require_config
-from treelstm.files import make_directory, write_whole
+from treelstm.files import make_directory, nearest_existing
 from treelstm.history import Outcome
 from treelstm.log import logged
-from treelstm.night import NIGHT_FILE
-from treelstm.notify import ADDRESSES, notify
+from treelstm.model.encoder import parameter_shapes
+from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.process import usable_cores
+from treelstm.progress import duration
 from treelstm.run.directory import list_checkpoints
 from treelstm.run.lock import only_writer
-from treelstm.run.summary import FAILED
+from treelstm.run.summary import FAILED, SUMMARY, Summary
 from treelstm.run_table import as_text
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps import journal
-from treelstm.sweeps.estimate import check_night
-from treelstm.sweeps.plan import Plan, Spec, given_in, make_plan, search_name, with_values
-from treelstm.sweeps.trials import (
-    PLAN,
-    TRIAL_DIR,
-    Trial,
-    history_of,
-    read_as,
-    read_trials,
-    summary_of,
-    write_trial,
-)
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from treelstm.sweeps.plan import Plan, Spec, given_in, make_plan, search_name
+from treelstm.sweeps.trials import Trial, history_of, read_as, read_trials, write_as_json, write_trial
 
 log = logging.getLogger("treelstm")
 
-PAGE, SWEEP_DIR = "notebooks/02_train.ipynb", "models/sweep"
-_FRUITLESS_STARTS = 3  # of a trial's process in a row that brought no new commit
+PAGE, SWEEP_DIR, _PLAN = "notebooks/02_train.ipynb", "models/sweep", "sweep.json"
+_KILLS_AT_ONE_COMMIT = 3  # of a trial's process, which then has failed
 _ENDS = (Outcome.FINISHED, Outcome.FINISHED_EARLY, Outcome.PRUNED)
-_SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_NOTES = 0.1, 5.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+_DATA = attrgetter("data_dir", "validation_dir")
 _STARTED_WITH = ("data_dir", "validation_dir", "start_from", "num_threads")  # which decide the bits too
 
 
@@ -63,19 +56,20 @@ class Swept:
 
     directory: Path
     trials: list[Trial]  # those that have begun
-    metric: str  # by which they are compared; "": they have none in common
     outcome: Outcome  # of the whole night: finished, or what stopped it
+
+    @property
+    def failed(self) -> int:
+        return sum(trial.outcome == FAILED for trial in self.trials)
 
     @property
     def exit_status(self) -> int:
         """0 if all trials are finished or pruned, 1 if some are not, else what stopped the night."""
-        if self.outcome is not Outcome.FINISHED:
-            return self.outcome.exit_status
-        return int(any(trial.outcome in (None, FAILED) for trial in self.trials))
+        return self.outcome.exit_status or int(any(t.outcome not in _ENDS for t in self.trials))
 
     def __str__(self) -> str:
         text = as_text(list_runs(self.directory))
-        if any(trial.outcome == FAILED for trial in self.trials):
+        if self.failed:
             text += "\nCorrect what made trials fail, then run the same command with --retry-failed."
         return text
 
@@ -114,18 +108,17 @@ def sweep(
         remedy = "Leave output_dir, resume and changes as they are; set sweep_dir"
         raise ConfigError(f"each trial of a sweep has its own directory. {remedy}.")
     tried = {*(grid or ()), *(search or ()), *(name for run in (runs or {}).values() for name in run)}
-    settings = {name: value for name, value in given_in(config).items() if name not in tried}
-    settings |= {"max_hours": config.max_hours} if config.max_hours else {}
+    given = given_in(config) | {"max_hours": config.max_hours}
+    settings = {name: value for name, value in given.items() if name not in tried}
     plan = make_plan(settings, grid, search, runs, seeds, trials, prune, parallel)
     return run_plan(plan, from_root(sweep_dir), retry_failed, from_root(page))
 
 
-def run_plan(plan: Plan, directory: Path, retry_failed: bool = False, page: Path | None = None) -> Swept:
+def run_plan(plan: Plan, directory: Path, retry_failed: bool, page: Path) -> Swept:
     """`sweep` of a plan that has been made."""
-    page = page or from_root(PAGE)
     if not page.is_file():
         raise ConfigError(f"{page}: no such page. Sweeps run it from a clone of the repository.")
-    if plan.search or plan.prune:
+    if plan.prune:
         journal.optuna()
     make_directory(directory)
     try:
@@ -136,46 +129,33 @@ def run_plan(plan: Plan, directory: Path, retry_failed: bool = False, page: Path
             night = Night(plan, directory, page, retry_failed)
             with stop_signals(night.stop):
                 night.run()
-            swept = Swept(directory, night.mine(), plan.metric, night.outcome)
+            swept = Swept(directory, night.mine(), night.stopped_by or Outcome.FINISHED)
             log.info("%s", swept, extra={"shown": True})
     except Exception as error:
         notify("failed", directory, f"{type(error).__name__}: {error}")
         raise
-    failed = sum(trial.outcome == FAILED for trial in swept.trials)
-    notify(f"{swept.outcome}, {failed} failed" if failed else swept.outcome, directory, str(swept))
+    failed = f", {swept.failed} failed" if swept.failed else ""
+    notify(f"{swept.outcome}{failed}", directory, str(swept))
     return swept
-
-
-@dataclass
-class _Process:
-    """The process of a trial that goes on."""
-
-    trial: Trial
-    popen: subprocess.Popen[bytes]
-    commit: object  # the newest one when it was started
-    told_to_stop: bool = False
-    noted: float = 0.0  # in the journal, by the monotonic clock
 
 
 class Night:
     """Starts the trials' processes, watches them, and writes down how each trial ended."""
 
-    stopped_by: Outcome | None = None
-
     def __init__(self, plan: Plan, directory: Path, page: Path, retry_failed: bool) -> None:
         self.plan, self.directory, self.page = plan, directory, page
-        self.began = time.monotonic()
-        self.trials, self.running = read_trials(directory), list[_Process]()
-        self.left, self.fruitless = set[str](), dict[str, int]()
-        self.journal = bool(plan.metric) and journal.is_there()
-        self._accept_plan()
+        self.stopped_by: Outcome | None = None
+        self.over = time.monotonic() + 3600 * (plan.max_hours or math.inf)
+        self.trials, self.running = read_trials(directory), dict[str, subprocess.Popen[bytes]]()
+        self.left, self.kills = set[str](), Counter[object]()
+        search = {name: str(space) for name, space in plan.search.items()}
+        before = (read_as(directory / _PLAN, dict[str, Any]) or {}).get("search", search)
+        if self.trials and before != search:
+            _refuse(directory, "search", before, search)
         for trial in self.mine():
-            if retry_failed and trial.outcome == FAILED:
-                self.end(trial, None)
-
-    @property
-    def outcome(self) -> Outcome:
-        return self.stopped_by or Outcome.FINISHED
+            self.trials[trial.name] = self.as_planned(trial, retry_failed)
+        about = {"search": search, "trials": plan.trials, "names": [*plan.fixed]}
+        write_as_json(directory / _PLAN, about)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped_by = self.stopped_by or Outcome.stopped_by(number)
@@ -185,39 +165,52 @@ class Night:
         search = self.plan.search
         return [t for t in self.trials.values() if search or t.name in self.plan.fixed]
 
+    def as_planned(self, trial: Trial, retry_failed: bool) -> Trial:
+        """The trial as it goes on under this plan, which may give it more epochs; ConfigError where it
+        would be another one.
+        """
+        was, directory = trial.config, self.directory / trial.name
+        tried = {name: getattr(was, name) for name in self.plan.search}
+        config = self.plan.fixed.get(trial.name) or replace(self.plan.base, **tried)
+        config = replace(config, num_threads=config.num_threads or was.num_threads)
+        names = [*config.fixed_on_resume(), *_STARTED_WITH, *["epochs"] * (config.epochs < was.epochs)]
+        for name in names:
+            if getattr(was, name) != getattr(config, name):
+                _refuse(directory, name, getattr(was, name), getattr(config, name))
+        longer = (config.epochs, config.patience) != (was.epochs, was.patience)
+        now = replace(trial, settings=given_in(config))
+        if retry_failed if trial.outcome == FAILED else longer:
+            now = replace(now, outcome=None, why="")
+        if now != trial:
+            write_trial(self.directory, now)
+        return now
+
     def run(self) -> None:
         """Until all trials have ended, or a signal or `max_hours` stops the night."""
-        to_do = [self._rest_of(trial) for trial in self.mine() if not trial.ended]
+        to_do = list[Config]()
+        for trial in self.mine():
+            left = trial.config.epochs - len(history_of(self.directory / trial.name))
+            to_do += [replace(trial.config, epochs=max(1, left))] * (not trial.outcome)
         to_do += [config for name, config in self.plan.fixed.items() if name not in self.trials]
         new = max(0, self.plan.trials - len(self.trials)) if self.plan.search else 0
         if to_do or new:
             check_night(self.plan, self.directory, to_do, new)
         self.note()
         try:
-            while self.go_on():
+            while not self.stopped_by and self.go_on():
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-        finally:
-            for process in self.running:  # an error, such as a full disk, ends the night
-                process.popen.terminate()
-            for process in self.running:
-                process.popen.wait()
+        finally:  # an error, such as a full disk, ends the night too
+            for process in self.running.values():
+                process.terminate()
+            for process in self.running.values():
+                process.wait()
+        self.look()
 
     def go_on(self) -> bool:
-        """One look at all processes; whether there is anything left to wait for."""
-        hours = self.hours_left()
-        if hours is not None and hours <= 0:
+        """Looks at all processes and starts others; whether there is anything left to wait for."""
+        self.look()
+        if time.monotonic() > self.over:
             self.stopped_by = self.stopped_by or Outcome.STOPPED_BY_MAX_HOURS
-        for process in [*self.running]:
-            if (status := process.popen.poll()) is not None:
-                self.running.remove(process)
-                self.settle(process, status)
-                self.note(process.trial)
-            elif self.stopped_by and not process.told_to_stop:
-                process.popen.terminate()
-                process.told_to_stop = True
-            elif time.monotonic() - process.noted > _SECONDS_BETWEEN_NOTES:
-                process.noted = time.monotonic()
-                self.note(process.trial)
         while not self.stopped_by and len(self.running) < self.plan.parallel:
             if (trial := self.next_trial()) is None:
                 break
@@ -225,33 +218,36 @@ class Night:
                 return True  # processes of an earlier start are still committing
         return bool(self.running)
 
+    def look(self) -> None:
+        """Writes down which processes have ended, and how."""
+        for name, process in [*self.running.items()]:
+            if (status := process.poll()) is not None:
+                del self.running[name]
+                self.settle(self.trials[name], status)
+
     def next_trial(self) -> Trial | None:
         """One that has begun and goes on, else a new one, else None."""
-        busy = self.left | {process.trial.name for process in self.running}
-        open_ = (t for t in self.mine() if not t.ended and t.name not in busy)
-        if trial := next(open_, None):
-            return trial
-        for name, config in self.plan.fixed.items():
+        plan, busy = self.plan, self.left | self.running.keys()
+        for trial in self.mine():
+            if not trial.outcome and trial.name not in busy:
+                return trial
+        known = [*self.trials.values()]
+        number = max((trial.number for trial in known), default=-1) + 1
+        for name, config in plan.fixed.items():
             if name not in self.trials:
-                return self.begin(name, config)
-        if self.plan.search and len(self.trials) < self.plan.trials:
-            plan, known = self.plan, [*self.trials.values()]
+                return self.begin(number, name, config)
+        if plan.search and len(known) < plan.trials:
             values = journal.proposal(self.directory, known, plan.search, plan.metric, plan.base.seed)
-            return self.begin(search_name(self.number(), values), with_values(plan.base, values))
+            return self.begin(number, search_name(number, values), replace(plan.base, **values))
         return None
 
-    def number(self) -> int:
-        """Of the next trial."""
-        return max((trial.number for trial in self.trials.values()), default=-1) + 1
-
-    def begin(self, name: str, config: Config) -> Trial:
+    def begin(self, number: int, name: str, config: Config) -> Trial:
         """Writes down what the trial is, for all its starts."""
         if config.num_threads is None and self.plan.parallel > 1:
-            share = max(1, usable_cores() // self.plan.parallel)
-            config = with_values(config, {"num_threads": share})
-        peers = [t.name for t in self.mine() if t.ended and t.outcome != FAILED]
-        trial = Trial(self.number(), given_in(config), prune=self.plan.prune, name=name)
-        trial.peers = peers if self.plan.prune else []
+            config = replace(config, num_threads=max(1, usable_cores() // self.plan.parallel))
+        trial = Trial(number, given_in(config), prune=self.plan.prune, name=name)
+        if trial.prune:
+            trial.peers = [t.name for t in self.mine() if t.outcome in _ENDS]
         make_directory(self.directory / name)
         write_trial(self.directory, trial)
         self.trials[name] = trial
@@ -262,111 +258,58 @@ class Night:
 
         They hold the lock of `engine.log`, which each process inherits with its standard output.
         """
-        directory, hours = self.directory / trial.name, self.hours_left()
-        words = [sys.executable, "-m", "treelstm.sweeps.trial_process", str(directory), str(self.page)]
-        words += [str(os.getpid()), *([] if hours is None else [str(hours)])]
-        environment = {**os.environ, TRIAL_DIR: str(directory)}
-        for name in (ADDRESSES, NIGHT_FILE):  # one notification for the night; a night of its own
-            environment.pop(name, None)
+        directory = self.directory / trial.name
         with (directory / "engine.log").open("ab") as console:
             try:
-                if fcntl:
-                    fcntl.flock(console, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass  # a disk without locks, which accept_weak_disk accepts
-            popen = subprocess.Popen(
-                words,
-                env=environment,
+                fcntl.flock(console, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:  # also on a disk without locks, which accept_weak_disk accepts
+                if isinstance(error, BlockingIOError):
+                    return False
+            self.running[trial.name] = subprocess.Popen(
+                [sys.executable, "-m", "treelstm.sweeps.trials", directory, self.page, str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
                 start_new_session=True,  # Ctrl-C reaches the sweep alone, which forwards it
             )
-        self.running.append(_Process(trial, popen, self._commit(trial)))
-        self.note(trial)
         log.info("%s: started", self._of_all(trial))
         return True
 
-    def settle(self, process: _Process, status: int) -> None:
+    def settle(self, trial: Trial, status: int) -> None:
         """Writes down how a trial ended, if it did; if not, it is started again."""
-        trial, directory = process.trial, self.directory / process.trial.name
-        summary, of_all = summary_of(directory), self._of_all(trial)
-        if status == 0 and summary and summary["outcome"] in _ENDS:
-            self.end(trial, summary["outcome"], summary["why"])
+        directory, of_all = self.directory / trial.name, self._of_all(trial)
+        told = read_as(directory / SUMMARY, Summary)
+        if status == 0 and told and told["outcome"] in _ENDS:
+            self.end(trial, told["outcome"], told["why"])
         elif self.stopped_by:
             log.info("%s: stopped after a commit", of_all)
-        elif status == Outcome.STOPPED_BY_MAX_HOURS.exit_status:
-            self.stopped_by = Outcome.STOPPED_BY_MAX_HOURS
         elif status < 0:
-            fruitless = self.fruitless.get(trial.name, 0) + 1
-            self.fruitless[trial.name] = 0 if self._commit(trial) != process.commit else fruitless
+            at = trial.name, *(each.position for each in list_checkpoints(directory)[-1:])
+            self.kills[at] += 1
             why = f"its process was killed by {signal.Signals(-status).name}"
-            if self.fruitless[trial.name] == _FRUITLESS_STARTS:
-                self.end(trial, FAILED, f"{why} {fruitless} times in a row without a new commit")
+            if self.kills[at] == _KILLS_AT_ONE_COMMIT:
+                self.end(trial, FAILED, f"{why} {self.kills[at]} times in a row without a new commit")
             else:
                 log.warning("%s: %s, it is started again", of_all, why)
         elif status > 128:
             self.left.add(trial.name)
             log.warning("%s: stopped by a signal, left for the next night", of_all)
         else:
-            self.end(trial, FAILED, _last_line(directory / "engine.log"))
+            lines = (directory / "engine.log").read_text("utf-8", "replace").rstrip().rpartition("\n")
+            self.end(trial, FAILED, shown(lines[2][:2000]))
 
-    def end(self, trial: Trial, outcome: str | None, why: str = "") -> None:
+    def end(self, trial: Trial, outcome: str, why: str) -> None:
         trial.outcome, trial.why = outcome, why
         write_trial(self.directory, trial)
-        if outcome:
-            log.info("%s: %s%s", self._of_all(trial), outcome, why and f": {why}")
+        log.info("%s: %s%s", self._of_all(trial), outcome, why and f": {why}")
+        self.note()
 
-    def note(self, trial: Trial | None = None) -> None:
-        """Brings the journal up to date, where there is Optuna."""
-        if self.journal:
-            trials = [trial] if trial else self.mine()
-            journal.record(self.directory, trials, self.plan.search, self.plan.metric)
-
-    def hours_left(self) -> float | None:
-        hours = self.plan.max_hours
-        return None if hours is None else hours - (time.monotonic() - self.began) / 3600
-
-    def _rest_of(self, trial: Trial) -> Config:
-        done = len(history_of(self.directory / trial.name))
-        return with_values(trial.config, {"epochs": max(1, trial.config.epochs - done)})
-
-    def _commit(self, trial: Trial) -> object:
-        return [checkpoint.position for checkpoint in list_checkpoints(self.directory / trial.name)[-1:]]
+    def note(self) -> None:
+        journal.record(self.directory, self.mine(), self.plan.search, self.plan.metric)
 
     def _of_all(self, trial: Trial) -> str:
-        ended = sum(each.ended for each in self.mine())
+        ended = sum(bool(each.outcome) for each in self.mine())
         return f"{trial.name} ({ended} of {self.plan.trials} have ended)"
-
-    def _accept_plan(self) -> None:
-        """Refuses a plan under which trials that have begun would be others; writes it down."""
-        plan = self.plan
-        search = {name: dataclasses.asdict(space) for name, space in plan.search.items()}
-        about = {"search": search, "trials": plan.trials, "names": [*plan.fixed]}
-        content = msgspec.json.format(msgspec.json.encode(about))
-        before, now = (read_as(self.directory / PLAN, dict[str, Any]), msgspec.json.decode(content))
-        if self.trials and before and before.get("search") != now["search"]:
-            _refuse(self.directory, "search", before.get("search"), now["search"])
-        for trial in self.mine():
-            was, directory = trial.config, self.directory / trial.name
-            tried = {name: getattr(was, name) for name in plan.search}
-            config = plan.fixed.get(trial.name) or with_values(plan.base, tried)
-            if config.num_threads is None:
-                config = with_values(config, {"num_threads": was.num_threads})
-            for name in [*(was.fixed_on_resume() | config.fixed_on_resume()), *_STARTED_WITH]:
-                if getattr(was, name) != getattr(config, name):
-                    _refuse(directory, name, getattr(was, name), getattr(config, name))
-            if config.epochs < was.epochs:
-                _refuse(directory, "epochs", was.epochs, config.epochs)
-            if given_in(config) != trial.settings:
-                trial.settings = given_in(config)
-                longer = (config.epochs, config.patience) != (was.epochs, was.patience)
-                if longer and trial.outcome != FAILED:
-                    trial.outcome, trial.why = None, ""
-                write_trial(self.directory, trial)
-        write_whole(self.directory / PLAN, content)
 
 
 def _refuse(directory: Path, name: str, before: object, now: object) -> NoReturn:
@@ -374,6 +317,49 @@ def _refuse(directory: Path, name: str, before: object, now: object) -> NoReturn
     raise ConfigError(f"{directory} was begun with {name}={before!r}, now it is {now!r}. {remedy}.")
 
 
-def _last_line(path: Path) -> str:
-    text = path.read_bytes()[-20_000:].decode(errors="replace").rstrip()
-    return shown(text.rpartition("\n")[2][:2000])
+def check_night(plan: Plan, directory: Path, to_do: Sequence[Config], new: int) -> None:
+    """Checks what `to_do` and so many trials that a search will propose need; logs what it finds.
+
+    Raises PreflightRefused if that will not do, unless `ignore_preflight` is set.
+    """
+    seconds, size, peak = 0.0, 0.0, 0.0
+    any_of = [*to_do, *(plan.configs if new else ())]
+    for where in dict.fromkeys(map(_DATA, any_of)):
+        here = (each for each in any_of if _DATA(each) == where)
+        largest = max(here, key=lambda each: (_weights(each), each.batch_size))
+        # In a directory that is not there: each trial checks its own when it starts.
+        report = preflight(replace(largest, output_dir=str(directory / "none")))
+        for finding in report.all:
+            if finding.level != OK:
+                log.info("%s: %s. %s", finding.level, finding.found, finding.remedy)
+        log.info("preflight of the largest trial on %s: %s", largest.data_dir, summary(report))
+        report.require_go()
+        symbols = len(report.pairs.forest.symbols) if report.pairs else 1
+        of_one = report.disk_bytes / (_weights(largest, symbols) * _checkpoints_kept(largest))
+        for each in [*(each for each in to_do if _DATA(each) == where), *[largest] * new]:
+            seconds += report.seconds_per_epoch * each.epochs
+            size += of_one * _weights(each, symbols) * _checkpoints_kept(each)
+        peak = max(peak, report.peak_memory_bytes)
+    together = min(plan.parallel, len(to_do) + new)
+    free = shutil.disk_usage(nearest_existing(directory)).free
+    memory = psutil.virtual_memory().available
+    log.info(
+        f"{len(to_do) + new} trials to do: at most {duration(seconds / together)} with {together} at "
+        f"once, {size / 1e9:,.2f} GB of disk ({free / 1e9:,.1f} GB are free)"
+    )
+    problem = ""
+    if together * peak > memory:
+        needed = f"{together} trials at once need {together * peak / 1e9:.1f} GB of memory"
+        problem = f"{needed}, {memory / 1e9:.1f} GB are free: lower parallel."
+    if size > free:
+        problem = "The disk is too small for all trials: set keep=3, or make room."
+    if problem and not plan.base.ignore_preflight:
+        raise PreflightRefused(f"preflight of the night says no-go:\n{problem}")
+
+
+def _weights(config: Config, symbols: int = 1) -> int:
+    return sum(map(math.prod, parameter_shapes(config, symbols).values()))
+
+
+def _checkpoints_kept(config: Config) -> int:
+    return config.epochs if config.keep == "all" else min(config.epochs, 2 * int(config.keep))

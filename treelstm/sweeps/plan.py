@@ -6,74 +6,67 @@ Every trial's settings are checked before anything runs.
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from treelstm.config import Config, ConfigError, Settings, Value, did_you_mean, plain
 from treelstm.history import metric_named
 from treelstm.model.objectives import objective_of
+from treelstm.run.changes import DECIDE_LOSS
+from treelstm.sweeps.journal import optuna
 
 PRUNERS = ("median", "hyperband")
 
 FIELDS = {setting.name: setting for setting in dataclasses.fields(Config)}
 OF_ONE_RUN = ("output_dir", "resume", "changes", "checkpoint", "compare_with", "max_hours")
-_NOT_COMPARABLE = {"margin", "positive_margin", "temperature", "similarity_low", "similarity_high"}
 _CORNERS = 4096  # of a search, at most, whose settings are tried
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 
 Spec = str | Sequence[Value]  # of a searched setting: "low:high", "low:high:log", or its choices
 
 
-@dataclass(frozen=True)
-class Space:
-    """The values that a searched setting may have: choices, or a range."""
+class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The entries of a plan in a TOML file."""
 
-    choices: tuple[Value, ...] = ()
-    low: float = 0
-    high: float = 0
-    log: bool = False
-    whole: bool = False
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        return self.choices or (self.low, self.high)
+    settings: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    search: dict[str, str | list[Any]] = {}
+    run: list[dict[str, Any]] = []
+    seeds: int | None = None
+    trials: int | None = None
+    prune: str | None = None
+    parallel: int | None = None
+    sweep_dir: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to run: `fixed` trials by name, or `trials` in all, which `search` these settings."""
 
-    base: Config  # one of the trials, for what they have in common
-    fixed: dict[str, Config] = field(default_factory=dict)
-    search: dict[str, Space] = field(default_factory=dict)
-    trials: int = 0
-    prune: str | None = None
-    parallel: int = 1
-    max_hours: float | None = None  # of the whole night
+    fixed: dict[str, Config]
+    search: dict[str, Any]  # Optuna's distributions
+    configs: list[Config]  # all trials; of a search, those at the ends of all ranges
+    trials: int
+    prune: str | None
+    parallel: int
+    max_hours: float | None  # of the whole night
 
     @property
-    def largest(self) -> list[Config]:
-        """Of each pair of data directories, the trial with the largest model."""
-        found: dict[tuple[str, str | None], Config] = {}
-        for config in [*self.fixed.values(), *islice(_corners(self.base, self.search), _CORNERS)]:
-            key = config.data_dir, config.validation_dir
-            found[key] = max(found.get(key, config), config, key=_size)
-        return [*found.values()]
+    def base(self) -> Config:
+        """One of the trials, for what they have in common."""
+        return self.configs[0]
 
     @property
     def metric(self) -> str:
         """The key of the number by which trials are compared; "" if they do not share one."""
-        configs = [self.base, *self.fixed.values()]
-        keys = {config.best_by or objective_of(config).best_by for config in configs}
+        keys = {config.best_by or objective_of(config).best_by for config in self.configs}
         return keys.pop() if len(keys) == 1 else ""
-
-
-def _size(config: Config) -> tuple[int, int]:
-    states, inputs = config.hidden_dim, config.embedding_dim
-    return 4 * states * (states + inputs) + (states + inputs) * config.output_dim, config.batch_size
 
 
 def make_plan(
@@ -87,102 +80,85 @@ def make_plan(
     parallel: int = 1,
 ) -> Plan:
     """The plan of these words; ConfigError names what is wrong with them."""
-    grid, search, runs = grid or {}, search or {}, runs or {}
+    grid, search, runs, settings = grid or {}, search or {}, runs or {}, dict(settings)
     for name, number in (("seeds", seeds), ("trials", trials), ("parallel", parallel)):
         if number is not None and (type(number) is not int or not 1 <= number <= 10**6):
             raise ConfigError(f"{name} is {number!r}, expected a number of at least 1. Change it.")
     if prune is not None and prune not in PRUNERS:
         raise ConfigError(f"prune is {prune!r}, expected {' or '.join(PRUNERS)}. Change it.")
-    settings = dict(settings)
     hours = Config(max_hours=settings.pop("max_hours", None)).max_hours
-    _require_settings("the settings", settings)
-    if search:
-        if grid or runs or seeds > 1:
-            remedy = "Write the grid's values as choices, name=a,b, or make two sweeps"
-            raise ConfigError(f"a search cannot be combined with a grid, seeds or runs. {remedy}.")
-        if trials is None:
-            raise ConfigError("a search needs the number of its trials: set trials.")
-        spaces, fixed = _spaces(settings, search), dict[str, Config]()
-        first = {name: space.ends[0] for name, space in spaces.items()}
-        base = Config.from_parameters({**settings, **first})
-        for _ in islice(_corners(base, spaces), _CORNERS):
-            pass  # each is a valid Config
-    else:
-        if trials is not None:
-            raise ConfigError("trials counts those of a search. Name what to search, or leave it out.")
-        spaces, fixed = {}, _named_trials(settings, grid, runs, seeds)
-        base = next(iter(fixed.values()))
-    plan = Plan(base, fixed, spaces, trials or len(fixed), prune, parallel, hours)
+    given = {"the settings": settings, "the grid": grid, "the search": search}
+    given |= {f"run {name}": of_run for name, of_run in runs.items()}
+    for where, name in ((where, name) for where, its in given.items() for name in its):
+        if name not in FIELDS:
+            raise ConfigError(f"{where}: {name}: no such setting. {did_you_mean(name, FIELDS)}")
+        if name in OF_ONE_RUN:
+            remedy = "Each trial has its own directory and goes on by itself; max_hours is for all"
+            raise ConfigError(f"{where} cannot hold {name}. {remedy}.")
+    if search and (grid or runs or seeds > 1):
+        remedy = "Write the grid's values as choices, name=a,b, or make two sweeps"
+        raise ConfigError(f"a search cannot be combined with a grid, seeds or runs. {remedy}.")
+    if bool(search) != (trials is not None):
+        raise ConfigError("trials counts those of a search: set trials for a search, and only then.")
+    spaces = {name: _space(name, spec) for name, spec in search.items()}
+    ends = {n: getattr(each, "choices", None) or (each.low, each.high) for n, each in spaces.items()}
+    combined = _combinations(settings, {**grid, **ends}, runs, seeds)
+    fixed = {} if search else _by_name(combined)
+    configs = [*fixed.values()] or [config for _, config in islice(combined, _CORNERS)]
+    plan = Plan(fixed, spaces, configs, trials or len(fixed), prune, parallel, hours)
     if search or prune:
-        of_runs = {name for run in runs.values() for name in run}
-        _require_one_metric(plan, of_runs | grid.keys() | search.keys())
+        _require_one_metric(plan)
     return plan
 
 
-def _require_settings(where: str, names: Mapping[str, Any]) -> None:
-    for name in names:
-        if name in OF_ONE_RUN:
-            remedy = "Each trial has a directory of its own in sweep_dir, and goes on by itself"
-            if name == "max_hours":
-                remedy = "It is for the whole night: set it for all trials"
-            raise ConfigError(f"{where} cannot hold {name}. {remedy}.")
-        if name not in FIELDS:
-            raise ConfigError(f"{where}: {name}: no such setting. {did_you_mean(name, FIELDS)}")
-
-
-def _named_trials(
-    given: Mapping[str, Any],
+def _combinations(
+    settings: dict[str, Any],
     grid: Mapping[str, Sequence[Any]],
     runs: Mapping[str, Mapping[str, Any]],
     seeds: int,
-) -> dict[str, Config]:
-    """All combinations of runs, the grid's values and seeds, by readable names."""
-    axes: list[list[tuple[str, Mapping[str, Any]]]] = []
-    for name, settings in runs.items():
-        _require_settings(f"run {name}", settings)
-        if name != file_name(name) or name.startswith("."):
+) -> Iterator[tuple[str, Config]]:
+    """All combinations of runs, the grid's values and seeds, with readable names."""
+    axes: list[list[tuple[str, Mapping[str, Any]]]] = [[*runs.items()]] if runs else []
+    for name in runs:
+        if name != _file_name(name) or name.startswith("."):
             raise ConfigError(f"run {name!r}: use letters, digits and _ + - = , . in its name.")
-    if runs:
-        axes.append([*runs.items()])
-    _require_settings("the grid", grid)
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ConfigError(f"the grid's {name} is {values!r}, expected a list of at least one value.")
-        texts = [_text(name, value, values) for value in values]
-        axes.append([(f"{name}={text}", {name: v}) for text, v in zip(texts, values, strict=True)])
+        axes.append([(f"{name}={_text(name, value, values)}", {name: value}) for value in values])
     if seeds > 1:
-        first = Config(seed=given.get("seed", Config.seed)).seed
+        first = Config(seed=settings.pop("seed", Config.seed)).seed
         axes.append([(f"seed={n}", {"seed": n}) for n in range(first, first + seeds)])
     if not axes:
         raise ConfigError("no trials: give a grid, seeds, a search, or a plan with runs.")
-    trials, names = dict[str, Config](), dict[str, str]()
     for parts in product(*axes):
-        combined = {name: value for name, value in given.items() if seeds == 1 or name != "seed"}
-        for _, settings in parts:
-            if both := combined.keys() & settings.keys():
-                what = "is set twice: for all trials, in the grid, in a run or by seeds. Keep one"
+        name, combined = ",".join(label for label, _ in parts), settings
+        for _, its in parts:
+            if both := combined.keys() & its.keys():
+                what = "is set twice: for all trials, in the grid, search, a run or by seeds. Keep one"
                 raise ConfigError(f"{', '.join(sorted(both))} {what}.")
-            combined |= settings
-        name = ",".join(label for label, _ in parts)
+            combined = {**combined, **its}
         try:
-            config = Config(**combined)
+            yield name, Config(**combined)
         except ConfigError as error:
             raise ConfigError(f"trial {name}: {error}") from error
+
+
+def _by_name(trials: Iterable[tuple[str, Config]]) -> dict[str, Config]:
+    """The trials, each of which needs settings and a directory of its own."""
+    found, names = dict[str, Config](), dict[object, str]()
+    for name, config in trials:
         if len(os.fsencode(name)) > _LONGEST_NAME:
-            raise ConfigError(
-                f"the name {name} is too long for a directory. Name runs in a plan instead."
-            )
-        if other := names.get(name.casefold()):
-            what = "a value stands there twice" if trials[other] == config else "both are one directory"
-            raise ConfigError(f"trials {other} and {name}: {what}. Change one.")
-        same = next((other for other, before in trials.items() if before == config), None)
-        if same:
-            raise ConfigError(f"trials {same} and {name} have the same settings. Remove one.")
-        trials[name], names[name.casefold()] = config, name
-    return trials
+            raise ConfigError(f"{name} is too long for a directory. Name the runs in a plan.")
+        if other := names.get(config) or names.get(name.casefold()):
+            what = "have the same settings" if found[other] == config else "are one directory"
+            raise ConfigError(f"trials {other} and {name} {what}. Change one.")
+        names[config] = names[name.casefold()] = name
+        found[name] = config
+    return found
 
 
-def file_name(text: str) -> str:
+def _file_name(text: str) -> str:
     """The text with _ for each character that a trial's name cannot hold."""
     return re.sub(r"[^\w.,=+-]", "_", text)
 
@@ -194,63 +170,45 @@ def _text(name: str, value: Any, values: Sequence[Any]) -> str:
     elif isinstance(value, str) and "/" in value:
         lasts = {Path(str(each)).name for each in values}
         value = Path(value).name if len(lasts) == len(values) else value
-    elif "float" in str(FIELDS[name].type) and isinstance(value, int | float):
-        value = float(value)  # 1 and 1.0 are one value
-        value = int(value) if value.is_integer() and abs(value) < 10**6 else value
-    return file_name(str(value))
+    elif isinstance(value, float) or (isinstance(value, int) and "float" in str(FIELDS[name].type)):
+        value = str(float(value)).removesuffix(".0")  # 1 and 1.0 are one value
+    return _file_name(str(value))
 
 
-def _spaces(given: Mapping[str, Any], search: Mapping[str, Spec]) -> dict[str, Space]:
-    _require_settings("the search", search)
-    for name in search.keys() & given.keys():
-        raise ConfigError(f"{name} is searched, and set for all trials. Keep one.")
-    return {name: _space(name, spec) for name, spec in search.items()}
-
-
-def _space(name: str, spec: Spec) -> Space:
-    expected = f"the search of {name} is {spec!r}, expected low:high, low:high:log or a list of choices"
-    if not isinstance(spec, str):
-        if len(spec) < 2 or len(set(map(repr, spec))) < len(spec):
-            raise ConfigError(f"{expected}, at least two and none twice.")
-        if "tuple" in str(FIELDS[name].type):
-            raise ConfigError(f"the search of {name}: its values are lists, which only a grid can try.")
-        return Space((*spec,))
+def _space(name: str, spec: Spec) -> Any:
+    """Optuna's distribution of a searched setting."""
+    distributions = optuna().distributions
+    expected = "low:high or low:high:log of a setting that is a number, the lower end first and above 0"
+    expected += " for log, or a list of at least two choices, none twice; lists only a grid can try"
+    wrong = ConfigError(f"the search of {name} is {spec!r}, expected {expected}.")
     kind = str(FIELDS[name].type).removesuffix(" | None")
-    low, _, rest = spec.partition(":")
-    high, _, log = rest.partition(":")
     try:
-        ends = [{"int": int, "float": float}[kind](each) for each in (low, high)]
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{expected}; a range needs a setting that is a number.") from error
-    if log not in ("", "log") or not ends[0] < ends[1] or (log and ends[0] <= 0):
-        raise ConfigError(f"{expected}, the lower end first, and above 0 for log.")
-    return Space(low=ends[0], high=ends[1], log=log == "log", whole=kind == "int")
-
-
-def _corners(base: Config, search: Mapping[str, Space]) -> Iterator[Config]:
-    """The trials at the ends of all ranges, and all choices."""
-    for values in product(*(space.ends for space in search.values())) if search else ():
-        yield with_values(base, dict(zip(search, values, strict=True)))
-
-
-def with_values(base: Config, values: Mapping[str, Any]) -> Config:
-    """The settings of a trial that tries these values."""
-    return dataclasses.replace(base, **values)
+        if isinstance(spec, str):
+            low, high, *log = spec.split(":")
+            number = {"int": int, "float": float}[kind]
+            its = distributions.IntDistribution if kind == "int" else distributions.FloatDistribution
+            if log in ([], ["log"]) and number(low) < number(high):
+                return its(number(low), number(high), log=bool(log))
+        elif len(set(map(repr, spec))) == len(spec) > 1 and "tuple" not in kind:
+            return distributions.CategoricalDistribution((*spec,))
+    except (ValueError, KeyError, TypeError) as error:
+        raise wrong from error
+    raise wrong
 
 
 def search_name(number: int, values: Mapping[str, Any]) -> str:
     """The name of a trial that a search has proposed."""
     texts = (f"{n}={v:.3g}" if isinstance(v, float) else f"{n}={v}" for n, v in values.items())
-    return f"{number:03d},{file_name(','.join(texts))}"[:_LONGEST_NAME]
+    return f"{number:03d},{_file_name(','.join(texts))}"[:_LONGEST_NAME]
 
 
-def _require_one_metric(plan: Plan, varied: set[str]) -> None:
+def _require_one_metric(plan: Plan) -> None:
     """A search and pruning compare trials by one number, which must mean the same for all."""
-    if not plan.metric or "best_by" in varied or ("objective" in varied and not plan.base.best_by):
-        text = "the trials are compared by different numbers of the history"
-    elif plan.metric == "validation_loss" and (names := varied & (_NOT_COMPARABLE | {"objective"})):
-        text = f"{', '.join(sorted(names))}: with other values, validation_loss means something else"
-    else:
+    names = [n for n in sorted(DECIDE_LOSS) if len({getattr(each, n) for each in plan.configs}) > 1]
+    text = "the trials are compared by different numbers of the history"
+    if plan.metric == "validation_loss" and names:
+        text = f"{', '.join(names)}: with other values, validation_loss means something else"
+    elif plan.metric:
         metric_named(plan.metric)
         return
     remedy = 'Set best_by for all trials, such as "validation_average_precision"'
@@ -261,3 +219,19 @@ def given_in(config: Config) -> Settings:
     """A trial's settings that differ from the defaults, as plain values."""
     found = {name: plain(getattr(config, name)) for name in FIELDS if name not in OF_ONE_RUN}
     return {name: value for name, value in found.items() if value != plain(FIELDS[name].default)}
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The entries of a plan, its [[run]] tables as `runs` by name."""
+    try:
+        file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        hint = f"It can hold {', '.join(_File.__struct_fields__)}; settings stand below [settings]"
+        raise ConfigError(f"{path} is no plan: {error}. {hint}.") from error
+    plan, runs = dict(msgspec.to_builtins(file)), dict[str, Settings]()
+    for run in plan.pop("run", ()):
+        name = run.pop("name", None)
+        if not isinstance(name, str) or name in runs:
+            raise ConfigError(f'{path}: each [[run]] needs a name of its own, as in name = "wide".')
+        runs[name] = run
+    return plan | {"runs": runs}
