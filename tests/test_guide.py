@@ -15,7 +15,7 @@ from conftest import REPOSITORY, tiny_config
 from services import webhook
 
 from treelstm import train
-from treelstm.config import Config
+from treelstm.config import Comparison, Config
 
 GUIDE = (REPOSITORY / "docs" / "training-guide.md").read_text()
 ELSEWHERE = "*(another machine)*"
@@ -82,17 +82,12 @@ def test_the_error_texts_of_the_guide_are_the_sources():
 
 def test_the_settings_and_files_that_the_guide_names_exist(tiny, tmp_path):
     train(tiny_config(tiny, tmp_path / "run", epochs=1))
-    for name in (
-        "best_model.pt",
-        "final_model.pt",
-        "training_history.json",
-        "training.log",
-        "tensorboard",
-    ):
+    names = ["best_model.pt", "final_model.pt", "training_history.json", "run.json", "training.log"]
+    for name in [*names, "tensorboard"]:
         assert f"`{name}" in GUIDE and (tmp_path / "run" / name).exists()
     settings = set(re.findall(r"-p (\w+) ", GUIDE))
     assert {"max_restarts", "patience", "lr_schedule", "warmup_steps", "keep"} <= settings
-    assert settings <= Config().to_dict().keys() | {"name"}
+    assert settings <= Config().to_dict().keys() | vars(Comparison()).keys() | {"name"}
 
 
 def test_what_runs_elsewhere_at_least_names_this_engine_and_valid_shell():
