@@ -68,27 +68,6 @@ def parts(night: subprocess.Popen[bytes]) -> dict[str, list[psutil.Process]]:
     return found
 
 
-class _Hits:
-    """Kills of each trial since its newest commit: after the third in a row, the engine gives it up."""
-
-    def __init__(self) -> None:
-        self.of = dict[str, tuple[list[str], int]]()
-
-    def another(self, engines: list[psutil.Process]) -> bool:
-        """Whether these trials may be hit again; counts it."""
-        now = dict[str, tuple[list[str], int]]()
-        for engine in engines:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                run = engine.cmdline()[3]
-                commits = sorted(path.name for path in Path(run).glob("checkpoint_*.pt"))
-                before, count = self.of.get(run, (commits, 0))
-                now[run] = commits, count + 1 if before == commits else 1
-        if any(count > 2 for _, count in now.values()):
-            return False
-        self.of |= now
-        return True
-
-
 def killed_until_it_ends(
     work: Path, config: Config, kills: int, spread: int, **words: Any
 ) -> Counter[str]:
@@ -96,7 +75,7 @@ def killed_until_it_ends(
 
     They are spread over so many trials; half of them come while one trains, the others at any time.
     """
-    draw, done, sweep_dir, hits = random.Random(7), Counter[str](), Path(words["sweep_dir"]), _Hits()
+    draw, done, sweep_dir = random.Random(7), Counter[str](), Path(words["sweep_dir"])
 
     def ended() -> int:
         return sum(bool(trial.outcome) for trial in read_trials(sweep_dir).values())
@@ -123,8 +102,6 @@ def killed_until_it_ends(
         target, there = draw.choice(["kernel", "kernel", "engine", "sweep", "all"]), parts(night)
         names = ["sweep", "engine", "kernel"] if target == "all" else [target]
         victims = [process for name in names for process in there[name]]
-        if not hits.another(there["engine"]):
-            continue
         for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

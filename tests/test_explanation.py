@@ -37,6 +37,7 @@ SECOND = {
 }
 
 
+@pytest.mark.long
 def test_where_subject_and_object_changed_places_one_of_them_is_mostly_the_strongest_node(tmp_path):
     training, validation = tmp_path / "training", tmp_path / "validation"
     write_sample(training, positives=495, negatives=2500)

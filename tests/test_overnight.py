@@ -537,6 +537,7 @@ def test_a_night_leaves_nothing_and_removes_what_killed_nights_left(tiny, tmp_pa
     assert left == {"treelstm-night-1-used", "treelstm-night-1-foreign"}
 
 
+@pytest.mark.long
 def test_without_the_engine_kills_lose_nothing_either(tiny, undisturbed, tmp_path):
     """The same command three times: its kernel is killed, then papermill, then nothing."""
     config = run_config(tiny, tmp_path / "run")

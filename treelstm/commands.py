@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     status = 141  # 128 + SIGPIPE
     try:
         status = int(run(**options))
-        print(end="", flush=True)
+        if command != "train":  # whose lines may be lost without harm, see log.py
+            print(end="", flush=True)
         return status
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

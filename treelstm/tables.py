@@ -110,7 +110,7 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for tag, cells in [("th", head), *(("td", row) for row in rows)]:
         table += "<tr>"
         name, *others = map(in_html, cells)
-        name = name.replace(",", ",<wbr>").replace("/", "/<wbr>")  # where a line may end
+        name = name.replace("/", "/<wbr/>").replace(",", ",<wbr/>")  # where a line may end
         for text, side in zip((name, *others), sides, strict=True):
             table += f"<{tag} style='text-align:{side}'>{text}</{tag}>"
         table += "</tr>"

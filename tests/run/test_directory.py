@@ -116,6 +116,7 @@ def test_history_in_the_json_file_is_the_commits(whole):
     assert history == load_checkpoint(whole / "checkpoint_epoch_2.pt")["history"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_whatever_cannot_be_read_at_the_start_auto_resumes_the_newest_commit_or_changes_nothing(
     tiny, finished, tmp_path

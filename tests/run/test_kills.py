@@ -53,7 +53,12 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+LONG = {"a bag added to a tree", "as before there was a bag"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in OBJECTIVES]
+)
 def test_kills_with_every_objective_end_bit_identical(data, tmp_path, name):
     settings = OBJECTIVES[name] | {"epochs": 3}
     if "start_from" in settings:

@@ -43,7 +43,7 @@ from treelstm.sweeps.trials import Trial, history_of, read_as, read_trials, writ
 log = logging.getLogger("treelstm")
 
 PAGE, SWEEP_DIR, _PLAN = "notebooks/02_train.ipynb", "models/sweep", "sweep.json"
-_KILLS_AT_ONE_COMMIT = 3  # of a trial's process, which then has failed
+_KILLS_AT_ONE_COMMIT = 5  # of a trial's process, which then has failed
 _ENDS = (Outcome.FINISHED, Outcome.FINISHED_EARLY, Outcome.PRUNED)
 _SECONDS_BETWEEN_LOOKS = 0.1
 _DATA = attrgetter("data_dir", "validation_dir")
@@ -283,20 +283,22 @@ class Night:
             self.end(trial, told["outcome"], told["why"])
         elif self.stopped_by:
             log.info("%s: stopped after a commit", of_all)
-        elif status < 0:
-            at = trial.name, *(each.position for each in list_checkpoints(directory)[-1:])
-            self.kills[at] += 1
-            why = f"its process was killed by {signal.Signals(-status).name}"
-            if self.kills[at] == _KILLS_AT_ONE_COMMIT:
-                self.end(trial, FAILED, f"{why} {self.kills[at]} times in a row without a new commit")
-            else:
-                log.warning("%s: %s, it is started again", of_all, why)
         elif status > 128:
             self.left.add(trial.name)
             log.warning("%s: stopped by a signal, left for the next night", of_all)
         else:
             lines = (directory / "engine.log").read_text("utf-8", "replace").rstrip().rpartition("\n")
-            self.end(trial, FAILED, shown(lines[2][:2000]))
+            why = shown(lines[2][:2000])
+            if status < 0:
+                why = f"its process was killed by {signal.Signals(-status).name}"
+            if status < 0 or why.startswith("KernelDied"):  # as the third kernel in a row
+                at = trial.name, *(each.position for each in list_checkpoints(directory)[-1:])
+                self.kills[at] += 1
+                if self.kills[at] < _KILLS_AT_ONE_COMMIT:
+                    log.warning("%s: %s, it is started again", of_all, why.rstrip("."))
+                    return
+                why += f"; the {_KILLS_AT_ONE_COMMIT}th time without a new commit"
+            self.end(trial, FAILED, why)
 
     def end(self, trial: Trial, outcome: str, why: str) -> None:
         trial.outcome, trial.why = outcome, why
