@@ -424,6 +424,6 @@ def test_the_page_that_compares_runs_says_what_it_cannot_compare_and_runs_throug
             until_the_end.enter_context(only_writer(directory / "run"))
         page = execute("05_compare", tmp_path, {"directory": str(directory)})
     assert "Nothing is compared: two to five encoders can be compared, not " in text(page)
-    words = {"none": "No run is under ", "one": "1 run: 1 finished", "damaged": "1 damaged"}
+    words = {"none": "No run is in ", "one": "1 run: 1 finished", "damaged": "1 damaged"}
     assert words.get(kind, "1 running now") in text(page)
     assert len(results(page)["runs"]) == (kind != "none") and results(page)["scores"] == {}
