@@ -18,9 +18,8 @@ import torch
 from conftest import tiny_config
 
 from treelstm import Config, Listener, train
-from treelstm.run.directory import FINAL, HISTORY, find_latest_checkpoint, load_checkpoint
+from treelstm.run.directory import FINAL, HISTORY, SUMMARY, find_latest_checkpoint, load_checkpoint
 from treelstm.run.state import Run
-from treelstm.run.summary import SUMMARY
 from treelstm.run.tensorboard import encoded
 from treelstm.sealed import read_sealed, write_sealed
 

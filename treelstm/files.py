@@ -43,6 +43,15 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             file.write(part)
 
 
+def write_if_other(path: Path, content: bytes) -> None:
+    """As `write_whole`, unless the file holds these bytes already."""
+    written = None
+    with suppress(OSError):  # none yet, or not readable: it is made anew
+        written = path.read_bytes()
+    if written != content:
+        write_whole(path, content)
+
+
 @contextmanager
 def whole_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """A new file that becomes `path` with one rename if the block ends well; it and its directory are

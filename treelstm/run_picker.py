@@ -106,10 +106,8 @@ def _has_encoder(run: RunRow) -> bool:
 
 def _row(run: RunRow, position: int, cells: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """A row as picker.js gets it."""
-    output_dir, says = (
-        f"# Parameters of this run\noutput_dir = {as_setting(run.path)!r}\n",
-        shown(run.says),
-    )
+    output_dir = f"# Parameters of this run\noutput_dir = {as_setting(run.path)!r}\n"
+    says = shown(run.says)
     return {
         "path": key_of(run.name),
         "name": shown(run.name),

@@ -28,13 +28,15 @@ from treelstm.run.directory import (
     DAMAGED,
     FINAL,
     HISTORY,
+    SUMMARY,
     SUPERSEDED,
+    TRIAL,
     checkpoint_at,
 )
 from treelstm.run.lock import holder
-from treelstm.run.summary import SUMMARY, Summary
+from treelstm.run.summary import Summary
 from treelstm.sealed import CheckpointError
-from treelstm.sweeps.trials import TRIAL, Trial
+from treelstm.sweeps.trials import Trial
 
 NOTES = "notes.md"
 RUNNING, KILLED, BROKEN, WAITING = "running now", "killed", "damaged", "not begun"

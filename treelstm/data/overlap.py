@@ -4,7 +4,6 @@ Shapes: T trees, S symbols. A tree's set is a row of a sparse matrix [T, S] of o
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -31,8 +30,8 @@ def overlaps(sets: csr_matrix, first: Array, second: Array) -> Array:
     return np.asarray(both / (size[first] + size[second] - both))
 
 
-def similar_pairs(sets: csr_matrix, at_least: float) -> Iterator[tuple[Array, Array, Array]]:
-    """All pairs (first < second) of at least this overlap, and the overlap, in blocks of rows.
+def similar_pairs(sets: csr_matrix, at_least: float) -> tuple[Array, Array, Array]:
+    """All pairs (first < second) of at least this overlap, in this order, and the overlap.
 
     An overlap of J implies a cosine of at least 2 J / (1 + J), by which candidates are found.
     """
@@ -41,6 +40,7 @@ def similar_pairs(sets: csr_matrix, at_least: float) -> Iterator[tuple[Array, Ar
         (sets.data / np.repeat(np.sqrt(size), size), sets.indices, sets.indptr), sets.shape
     )
     columns, bound = unit.T.tocsr(), 2 * at_least / (1 + at_least) - 1e-9
+    blocks = list[tuple[Array, Array, Array]]()
     for start in range(0, sets.shape[0], _ROWS):
         rows = np.arange(start, min(start + _ROWS, sets.shape[0]))
         near = sp_matmul_topn(unit[rows], columns, kept, threshold=bound)
@@ -57,39 +57,27 @@ def similar_pairs(sets: csr_matrix, at_least: float) -> Iterator[tuple[Array, Ar
         first, second = first[order], second[order]
         overlap = overlaps(sets, first, second)
         enough = overlap >= at_least
-        yield first[enough], second[enough], overlap[enough]
+        blocks.append((first[enough], second[enough], overlap[enough]))
+    first, second, overlap = map(np.concatenate, zip(*blocks, strict=True))
+    return first, second, overlap
 
 
-def _connected(sets: csr_matrix, at_least: float) -> Array:
-    """[T] the component of each tree, where trees of at least this overlap are connected."""
-    parts = [np.stack([first, second]) for first, second, _ in similar_pairs(sets, at_least)]
-    first, second = np.concatenate(parts, axis=1)
-    links = coo_matrix((np.ones(len(first)), (first, second)), shape=(sets.shape[0],) * 2)
+def _connected(trees: int, first: Array, second: Array) -> Array:
+    """[T] the component of each tree, where these pairs are connected."""
+    links = coo_matrix((np.ones(len(first)), (first, second)), shape=(trees, trees))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 
-def kept_together(sets: csr_matrix, at_least: float) -> Array:
+def kept_together(trees: int, first: Array, second: Array, overlap: Array) -> Array:
     """[T] the group of each tree, which is in training or in validation as a whole.
 
     Trees that similar pairs connect are one group, so that few pairs are lost. Where these are more than
     a twentieth of all, near copies are, and what is a near copy of one of them.
     """
-    group, copies = _connected(sets, at_least), _connected(sets, max(at_least, NEAR_COPY))
-    is_large = np.bincount(group)[group] > len(group) / 20
-    return np.where(is_large, len(group) + copies, group)
-
-
-def drawn_similar(
-    sets: csr_matrix, at_least: float, wanted: int, random: np.random.Generator
-) -> tuple[Array, Array, Array, int]:
-    """At most `wanted` of the similar pairs, each as likely as any other, and how many there are."""
-    number, best = 0, [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0)]
-    for block in similar_pairs(sets, at_least):
-        number += len(block[0])
-        together = [*map(np.append, best, (*block, random.random(len(block[0]))))]
-        lowest = np.argsort(together[3], kind="stable")[:wanted]
-        best = [each[lowest] for each in together]
-    return best[0], best[1], best[2], number
+    near = overlap >= NEAR_COPY
+    group, copies = _connected(trees, first, second), _connected(trees, first[near], second[near])
+    is_large = np.bincount(group)[group] > trees / 20
+    return np.where(is_large, trees + copies, group)
 
 
 def drawn_dissimilar(
@@ -142,17 +130,18 @@ def by_overlap(
     about["left out: trees without these keys"] = empty
     about["left out: trees equal to another"] = len(trees) - empty - len(rows)
     sets, groups = sets[rows], defaultdict[str, list[Known]](list)
-    for row, group in enumerate(kept_together(sets, bounds[0]).tolist()):
+    firsts, seconds, overlap = similar_pairs(sets, bounds[0])
+    for row, group in enumerate(kept_together(len(rows), firsts, seconds, overlap).tolist()):
         groups[str(group)].append(trees[rows[row]])
     about["groups kept together"] = len(groups)
     place = {trees[row].digest: number for number, row in enumerate(rows)}
 
     def choose(ours: Groups, positives: int | None, negatives: int | None, draw: Random) -> Chosen:
         some = sorted((tree for group in ours.values() for tree in group), key=lambda tree: tree.digest)
-        few, random = (
-            sets[[place[tree.digest] for tree in some]],
-            np.random.default_rng(draw.getrandbits(64)),
-        )
+        rows = np.array([place[tree.digest] for tree in some])
+        own = np.full(len(place), -1)
+        own[rows] = np.arange(len(rows))
+        random = np.random.default_rng(draw.getrandbits(64))
 
         def pairs(label: int, *drawn: Array) -> list[Row]:
             columns = (each.tolist() for each in drawn)
@@ -161,12 +150,13 @@ def by_overlap(
                 for i, j, s in zip(*columns, strict=True)
             ]
 
-        wanted = len(some) if positives is None else positives
-        *similar, there = drawn_similar(few, bounds[0], wanted, random)
-        wanted = number_of("similar", positives, len(some), there)
+        there = np.flatnonzero((own[firsts] >= 0) & (own[seconds] >= 0))
+        wanted = number_of("similar", positives, len(some), len(there))
+        drawn = there[np.argsort(random.random(len(there)), kind="stable")[:wanted]]
         enough = wanted if negatives is None else negatives
-        dissimilar = drawn_dissimilar(few, bounds[1], enough, random)
+        dissimilar = drawn_dissimilar(sets[rows], bounds[1], enough, random)
         number_of("dissimilar", negatives, enough, len(dissimilar[0]))
+        similar = own[firsts[drawn]], own[seconds[drawn]], overlap[drawn]
         return pairs(1, *similar), pairs(0, *dissimilar)
 
     return groups, choose

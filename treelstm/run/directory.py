@@ -8,7 +8,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain, count
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from treelstm.config import from_root
-from treelstm.files import WriteFailed, listed, make_directory, write_whole
+from treelstm.files import WriteFailed, listed, make_directory, write_if_other
 from treelstm.history import EpochRecord, Outcome, best
 from treelstm.model.content import ModelFile
 from treelstm.model.files import model_epoch, model_part
@@ -33,6 +32,7 @@ from treelstm.sealed import (
 log = logging.getLogger("treelstm")
 
 BEST, FINAL, HISTORY = "best_model.pt", "final_model.pt", "training_history.json"
+SUMMARY, TRIAL, SWEEP = "run.json", "trial.json", "sweep.json"  # the last two are a sweep's
 SUPERSEDED, DAMAGED = "superseded", "damaged"
 BAG_ALONE = "bag_alone"  # what 04_evaluate trains beside a model
 
@@ -73,12 +73,9 @@ def checkpoint_at(path: Path) -> Checkpoint | None:
     return Checkpoint(int(epoch) - (step is not None), int(step or 0), path)
 
 
-OF_SWEEPS = "trial.json", "sweep.json"
-
-
 def is_file_of_run(name: str) -> bool:
     """Whether a run writes a file of this name into its directory, under a temporary name first."""
-    others = (BEST, FINAL, HISTORY, "run.json", "training.log", ".lock", ".holder.json", *OF_SWEEPS)
+    others = (BEST, FINAL, HISTORY, SUMMARY, TRIAL, SWEEP, "training.log", ".lock", ".holder.json")
     return name in others or bool(_NAME.fullmatch(name)) or name.startswith(".treelstm-preflight-")
 
 
@@ -231,11 +228,7 @@ def write_derived_files(
 
     Only a commit that a run resumes looks for the best model's weights in earlier ones.
     """
-    history, written = json.dumps(content["history"], indent=1).encode(), b""
-    with suppress(OSError):  # none yet, or not readable: it is made anew
-        written = (output_dir / HISTORY).read_bytes()
-    if written != history:
-        write_whole(output_dir / HISTORY, history)
+    write_if_other(output_dir / HISTORY, json.dumps(content["history"], indent=1).encode())
     epoch = content["best"]["epoch"] if content["best"] else None
     is_best = (content["epoch"], content["step"]) == (epoch, 0)
     if epoch is not None and (is_best or resumed) and model_epoch(output_dir / BEST) != epoch:

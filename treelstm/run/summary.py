@@ -6,18 +6,18 @@ Derived like `training_history.json`. Without an outcome, a run is being trained
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypedDict
 
 from treelstm.config import Settings
-from treelstm.files import WriteFailed, write_whole
+from treelstm.files import WriteFailed, write_if_other
 from treelstm.history import Change
+from treelstm.run.directory import SUMMARY
 from treelstm.run.lock import Held
 from treelstm.run.state import Run
 
 log = logging.getLogger("treelstm")
 
-SUMMARY = "run.json"
 FAILED = "failed"
 
 
@@ -47,11 +47,7 @@ def write_summary(run: Run, outcome: str | None, why: str = "") -> None:
         settings=settings,
         changes=run.changes,
     )
-    content, written = json.dumps(summary, indent=1).encode(), b""
-    with suppress(OSError):  # none yet, or not readable: it is made anew
-        written = path.read_bytes()
-    if written != content:
-        write_whole(path, content)
+    write_if_other(path, json.dumps(summary, indent=1).encode())
 
 
 @contextmanager

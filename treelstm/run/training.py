@@ -136,7 +136,6 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                     "an output_dir on another"
                 )
             if record is not None:
-                write_summary(run, run.outcome)
                 for listener in listeners:
                     listener.on_epoch(record)
             stop_if_time_is_up()
@@ -156,6 +155,7 @@ def _commit(run: Run, listeners: Sequence[Listener], held: Held, deadline: Deadl
         tell_engine(COMMITTED, output_dir)
     if not run.step:
         write_derived_files(output_dir, content, run.outcome, resumed=False)
+        write_summary(run, run.outcome)
     for listener in listeners:
         listener.on_commit(content)
     deadline.commit_seconds = time.monotonic() - began

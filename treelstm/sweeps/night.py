@@ -30,9 +30,9 @@ from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.process import usable_cores
 from treelstm.progress import duration
-from treelstm.run.directory import list_checkpoints
+from treelstm.run.directory import SUMMARY, SWEEP, list_checkpoints
 from treelstm.run.lock import only_writer
-from treelstm.run.summary import FAILED, SUMMARY, Summary
+from treelstm.run.summary import FAILED, Summary
 from treelstm.run_table import as_text
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -42,7 +42,7 @@ from treelstm.sweeps.trials import Trial, history_of, read_as, read_trials, writ
 
 log = logging.getLogger("treelstm")
 
-PAGE, SWEEP_DIR, _PLAN = "notebooks/02_train.ipynb", "models/sweep", "sweep.json"
+PAGE, SWEEP_DIR = "notebooks/02_train.ipynb", "models/sweep"
 _KILLS_AT_ONE_COMMIT = 5  # of a trial's process, which then has failed
 _ENDS = (Outcome.FINISHED, Outcome.FINISHED_EARLY, Outcome.PRUNED)
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -149,13 +149,13 @@ class Night:
         self.trials, self.running = read_trials(directory), dict[str, subprocess.Popen[bytes]]()
         self.left, self.kills = set[str](), Counter[object]()
         search = {name: str(space) for name, space in plan.search.items()}
-        before = (read_as(directory / _PLAN, dict[str, Any]) or {}).get("search", search)
+        before = (read_as(directory / SWEEP, dict[str, Any]) or {}).get("search", search)
         if self.trials and before != search:
             _refuse(directory, "search", before, search)
         for trial in self.mine():
             self.trials[trial.name] = self.as_planned(trial, retry_failed)
         about = {"search": search, "trials": plan.trials, "names": [*plan.fixed]}
-        write_as_json(directory / _PLAN, about)
+        write_as_json(directory / SWEEP, about)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped_by = self.stopped_by or Outcome.stopped_by(number)

@@ -17,13 +17,12 @@ import msgspec
 
 from treelstm.config import Config
 from treelstm.errors import UserError
-from treelstm.files import write_whole
+from treelstm.files import open_file, write_whole
 from treelstm.history import EpochRecord
 from treelstm.night import NIGHT_FILE, watch_parent
 from treelstm.notify import ADDRESSES
-from treelstm.run.directory import HISTORY
+from treelstm.run.directory import HISTORY, TRIAL
 
-TRIAL = "trial.json"
 TRIAL_DIR = "TREELSTM_TRIAL"  # in the environment of a trial's kernel: its directory
 
 
@@ -51,7 +50,8 @@ class Trial:
 def read_as(path: Path, kind: Any) -> Any:
     """What a JSON file of a sweep or run holds; None if there is none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with open_file(path) as file:
+            return msgspec.json.decode(file.readall(), type=kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
