@@ -3,6 +3,7 @@
 PYTHON ?= python3
 EPOCHS ?= 6
 MINUTES ?= 60
+OF ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DATA := data/training_pairs
@@ -10,7 +11,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight night test lab preflight bench speed own-trees torture soak fuzz
+.PHONY: train overnight night test lab preflight bench speed own-trees scale torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -57,6 +58,11 @@ own-trees: $(READY)
 	$(BIN)/python benchmarks/own_trees.py functions 0 1
 	$(BIN)/python benchmarks/own_trees.py treebank
 	$(BIN)/python benchmarks/own_trees.py pace
+
+# Several processes, corpora past memory (docs/scaling.md, .png): about an hour. `make scale OF=bits` is
+# one section.
+scale: $(READY)
+	$(BIN)/python benchmarks/scale.py $(OF)
 
 # 2,000 mutations each of a small corpus (preflight never crashes, what it passes can be trained on), of
 # compiled corpora and of checkpoints (loaded as written, or refused by name); 500 of each format of trees.
