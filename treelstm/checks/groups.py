@@ -87,6 +87,8 @@ def _check(report: Report, quick: bool) -> None:
         add("Batches", trial.batches(config, corpus))
         add("Model", trial.model(trained, corpus))
         if not report.count(ERROR):
+            add("Processes", trial.processes(trained, corpus))
+        if not report.count(ERROR):
             add("Resources", trial.resources(trained, corpus, report))
         if not report.count(ERROR):
             add("Determinism", trial.determinism(trained, corpus))

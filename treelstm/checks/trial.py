@@ -6,7 +6,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
+from statistics import median
 
 import numpy as np
 import psutil
@@ -30,7 +32,7 @@ from treelstm.sealed import sealed
 from treelstm.trees.forest import Array
 from treelstm.trees.vocabulary import key_of
 
-_WARM_UP_STEPS, _TIMED_STEPS = 10, 120
+_WARM_UP_STEPS, _TIMED_STEPS, _PARTS_ROUNDS = 10, 120, 15
 
 
 def largest_batch(config: Config, pairs: Pairs) -> Array:
@@ -166,7 +168,8 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     began = time.perf_counter()
     pair_distances(run.encoder, corpus.validation)
     validation_seconds = time.perf_counter() - began
-    steps_seconds = float(np.mean(spent[-len(every) :])) * run.steps_per_epoch
+    share = math.ceil(config.shards / config.processes) / config.shards  # of the parts of a batch
+    steps_seconds = share * float(np.mean(spent[-len(every) :])) * run.steps_per_epoch
     report.seconds_per_epoch = steps_seconds + validation_seconds + commit_seconds
     left = _epochs_left(config, corpus)
     seconds = left * report.seconds_per_epoch
@@ -181,8 +184,41 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
     if config.max_hours is not None and seconds >= 3600 * config.max_hours:
         pace += f", unless max_hours={config.max_hours:g} stops it first"
     yield Finding(OK, pace)
-    yield _memory(report, run.device)
+    yield _memory(report, run.device, config.processes)
     yield _disk(config, report, size, left)
+
+
+def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """Whether there is a part of each batch for every process, and what the parts cost."""
+    count, shards = config.processes, config.shards
+    if count == shards == 1:
+        return
+    enough = max(count, shards)
+    times = _cost_of_shards(config, corpus, enough)
+    share = times * math.ceil(enough / count) / enough
+    cost = f"shards={enough} makes a step {times:.2f} times the work of shards=1, since equal subtrees "
+    cost += f"are shared within a part only; of this, each of processes={count} does {share:.2f}"
+    if count <= shards:
+        yield Finding(OK, cost)
+        return
+    found = f"processes={count} need as many parts of each batch, found shards={shards}. If set, {cost}"
+    remedy = f"Set shards={count} and a new output_dir (other bits, about the same quality), or "
+    yield Finding(ERROR, found, f"{remedy}processes={shards}")
+
+
+def _cost_of_shards(config: Config, corpus: Corpus, shards: int) -> float:
+    """How many times as long as whole batches this process takes over batches in parts."""
+    order = epoch_order(config.seed, 1, len(corpus.training))
+    runs = [new_run(replace(config, shards=each), corpus) for each in (1, shards)]
+    ids = runs[0].corpus.vocabulary.ids(corpus.training.forest.symbols)
+    spent: list[list[float]] = [[], []]
+    for number in range(_PARTS_ROUNDS):
+        for run, times in zip(runs, spent, strict=True):
+            run.step = number % run.steps_per_epoch
+            began = time.perf_counter()
+            train_step(run, order, ids)
+            times.append(time.perf_counter() - began)
+    return median(b / a for a, b in zip(*spent, strict=True))
 
 
 def _epochs_left(config: Config, corpus: Corpus) -> int:
@@ -193,15 +229,16 @@ def _epochs_left(config: Config, corpus: Corpus) -> int:
     return epochs_left(config, start.content, new_changes(config, corpus, start.content))[0]
 
 
-def _memory(report: Report, device: torch.device) -> Finding:
+def _memory(report: Report, device: torch.device, processes: int) -> Finding:
     if device.type == "cuda":
         free, peak = _free_bytes(device), torch.cuda.max_memory_allocated(device)
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         free = _free_bytes(device) + psutil.Process().memory_info().rss
+    peak *= processes
     report.peak_memory_bytes = float(peak)
-    text = f"peak memory {peak / 1e9:.2f} GB of {free / 1e9:.1f} GB free on {device}"
+    text = f"peak memory {peak / 1e9:.2f} GB{f' in {processes} processes' * (processes > 1)} of {free / 1e9:.1f} GB free on {device}"
     level: Level = ERROR if peak > free else WARNING
     return judged(text, peak > 0.8 * free, level, "Set a smaller batch_size, or close other programs")
 
