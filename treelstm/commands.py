@@ -52,6 +52,7 @@ from treelstm.model.objectives import Graded
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
+from treelstm.run.distributed import is_first, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -106,12 +107,14 @@ def _preflight(config: Config) -> int:
 
 def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
-    try:
-        preflight(config, quick=True).require_go()
-    except PreflightRefused as error:
-        notify("failed", config.output_path, str(error))
-        raise
-    return train(config).outcome.exit_status
+    with joined():
+        try:
+            if is_first():
+                preflight(config, quick=True).require_go()
+        except PreflightRefused as error:
+            notify("failed", config.output_path, str(error))
+            raise
+        return train(config).outcome.exit_status
 
 
 def _evaluate(config: Config) -> int:

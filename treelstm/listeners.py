@@ -93,7 +93,7 @@ class OneDistance(Listener):
 
     def on_start(self, run: Run) -> None:
         self._run = run
-        pairs, size = run.corpus.training, run.config.batch_size
+        pairs, size = run.corpus.training, run.config.batch_size // run.config.shards
         self._bound = run.objective.constant_loss(pairs, size)
         self._first = math.ceil(200 / run.steps_per_epoch)
 
