@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import treelstm
+from corpus import REAL, REPOSITORY, directories, workplace
 from treelstm.config import EncoderSettings
 from treelstm.data.compiling import compile_pairs
 from treelstm.data.files import pair_files
@@ -34,7 +35,6 @@ from treelstm.run.step import train_step
 from treelstm.trees.vocabulary import Vocabulary
 
 import torch
-from corpus import REAL, REPOSITORY, directories, workplace
 
 FOUND, PAGE = REPOSITORY / "benchmarks/.scale.json", REPOSITORY / "docs/scaling.md"
 MILLION, MB, ROUNDS = 1_000_000, 1e6, 9

@@ -74,6 +74,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_threads(shards: int) -> int:
+    """Threads of a new run where no setting says: however many processes there are, or bits would
+    depend on that. With whole batches, torch's own choice.
+    """
+    import torch
+
+    return torch.get_num_threads() if shards == 1 else max(1, usable_cores() // shards)
+
+
 def chosen_device(name: str) -> torch.device:
     """The device of a setting; raises ConfigError if torch sees no such GPU."""
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import shutil
 from collections import namedtuple
@@ -46,6 +47,25 @@ def test_start_from_another_size(base, config, patch):
     source = (base / "run" / "final_model.pt").rename(base / "weights.pt")
     shutil.rmtree(base / "run")
     return dataclasses.replace(config, hidden_dim=13, start_from=str(source))
+
+
+@fault("Processes", ERROR, r"processes=2 need as many parts.*found shards=1.*Set shards=2 and a new")
+def test_more_processes_than_parts_of_a_batch(base, config, patch):
+    return dataclasses.replace(config, processes=2)
+
+
+@fault("Processes", ERROR, r"processes=99 need as many parts of each batch, found batch_size=16")
+def test_more_processes_than_pairs_of_a_batch(base, config, patch):
+    return dataclasses.replace(config, processes=99)
+
+
+@fault(
+    "Processes", WARNING, r"8 processes of 1 threads? on \d cores slow each other down. Set processes="
+)
+def test_more_processes_than_cores(base, config, patch):
+    shutil.rmtree(base / "run")
+    patch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    return dataclasses.replace(config, shards=8, processes=8)
 
 
 # --- resources ---------------------------------------------------------------------------------

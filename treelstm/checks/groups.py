@@ -15,7 +15,7 @@ from treelstm.data.pairs import Corpus, DataError
 from treelstm.data.survey import survey
 from treelstm.errors import UserError
 from treelstm.neutral import neutral_torch
-from treelstm.process import memory_errors_explained, set_for_training
+from treelstm.process import default_threads, memory_errors_explained, set_for_training
 from treelstm.run.directory import list_checkpoints
 
 
@@ -83,7 +83,7 @@ def _check(report: Report, quick: bool) -> None:
         return
     resuming = config.resume is not None and bool(list_checkpoints(config.output_path))
     trained = replace(config, start_from=None) if resuming else config  # ignored on resume
-    with set_for_training(config.num_threads):
+    with set_for_training(config.num_threads or default_threads(config.shards)):
         add("Batches", trial.batches(config, corpus))
         add("Model", trial.model(trained, corpus))
         if not report.count(ERROR):

@@ -20,7 +20,7 @@ ERROR: Final = "error"  # training would fail
 _SYMBOLS: dict[Level, str] = {OK: "✓", NOTE: "·", WARNING: "!", ERROR: "✗"}  # least severe first
 
 GROUPS = ("Dependencies", "Data files", "Data content", "Output directory", "Batches", "Model",
-          "Resources", "Determinism")  # fmt: skip
+          "Processes", "Resources", "Determinism")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
 from treelstm.model.encoder import parameter_shapes
 from treelstm.model.objectives import Ranking, objective_of
-from treelstm.process import chosen_device
+from treelstm.process import chosen_device, default_threads, usable_cores
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, new_changes
@@ -189,21 +189,34 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
 
 
 def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    """Whether there is a part of each batch for every process, and what the parts cost."""
+    """Whether each process has a part of every batch, what the parts cost, and whether they pay."""
     count, shards = config.processes, config.shards
     if count == shards == 1:
         return
     enough = max(count, shards)
+    if enough > config.batch_size:
+        text = (
+            f"processes={count} need as many parts of each batch, found batch_size={config.batch_size}"
+        )
+        yield Finding(ERROR, text, f"Set processes to at most {config.batch_size}")
+        return
     times = _cost_of_shards(config, corpus, enough)
     share = times * math.ceil(enough / count) / enough
     cost = f"shards={enough} makes a step {times:.2f} times the work of shards=1, since equal subtrees "
     cost += f"are shared within a part only; of this, each of processes={count} does {share:.2f}"
-    if count <= shards:
-        yield Finding(OK, cost)
+    if count > shards:
+        found = (
+            f"processes={count} need as many parts of each batch, found shards={shards}. If set, {cost}"
+        )
+        remedy = f"Set shards={count} and a new output_dir (other bits, about the same quality), or "
+        yield Finding(ERROR, found, f"{remedy}processes={shards}")
         return
-    found = f"processes={count} need as many parts of each batch, found shards={shards}. If set, {cost}"
-    remedy = f"Set shards={count} and a new output_dir (other bits, about the same quality), or "
-    yield Finding(ERROR, found, f"{remedy}processes={shards}")
+    remedy = f"One process with shards=1 is faster: set shards={count}, more processes or larger batches"
+    yield judged(cost, share >= 1, WARNING, remedy)
+    cores, each = usable_cores(), config.num_threads or default_threads(shards)
+    text = f"{count} processes of {each} threads on {cores} cores"
+    text += " slow each other down" * (count * each > cores)
+    yield judged(text, count * each > cores, WARNING, f"Set processes={max(1, cores // each)}")
 
 
 def _cost_of_shards(config: Config, corpus: Corpus, shards: int) -> float:
@@ -218,7 +231,7 @@ def _cost_of_shards(config: Config, corpus: Corpus, shards: int) -> float:
             began = time.perf_counter()
             train_step(run, order, ids)
             times.append(time.perf_counter() - began)
-    return median(b / a for a, b in zip(*spent, strict=True))
+    return float(median(b / a for a, b in zip(*spent, strict=True)))
 
 
 def _epochs_left(config: Config, corpus: Corpus) -> int:
@@ -238,7 +251,8 @@ def _memory(report: Report, device: torch.device, processes: int) -> Finding:
         free = _free_bytes(device) + psutil.Process().memory_info().rss
     peak *= processes
     report.peak_memory_bytes = float(peak)
-    text = f"peak memory {peak / 1e9:.2f} GB{f' in {processes} processes' * (processes > 1)} of {free / 1e9:.1f} GB free on {device}"
+    whose = f" in {processes} processes" * (processes > 1)
+    text = f"peak memory {peak / 1e9:.2f} GB{whose} of {free / 1e9:.1f} GB free on {device}"
     level: Level = ERROR if peak > free else WARNING
     return judged(text, peak > 0.8 * free, level, "Set a smaller batch_size, or close other programs")
 

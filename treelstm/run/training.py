@@ -21,10 +21,10 @@ from treelstm.log import logged
 from treelstm.neutral import neutral_torch, require_neutral
 from treelstm.night import BEGUN, COMMITTED, night_began, tell_engine
 from treelstm.process import (
+    default_threads,
     memory_errors_explained,
     only_training,
     set_for_training,
-    usable_cores,
 )
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, in_words
@@ -107,10 +107,8 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
         for lack in held.given_up:
             log.warning("accept_weak_disk: this disk has no %s", lack)
         start = starting_point(output_dir, config.resume)
-        threads = config.num_threads
-        if threads is None and (start or config.shards > 1):
-            by_default = max(1, usable_cores() // config.shards)  # however many processes there are
-            threads = start.content["num_threads"] if start else by_default
+        by_default = start.content["num_threads"] if start else default_threads(config.shards)
+        threads = config.num_threads or by_default
         group.first((start and start.checkpoint, threads))
         with set_for_training(threads):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
