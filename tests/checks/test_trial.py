@@ -60,7 +60,7 @@ def test_more_processes_than_pairs_of_a_batch(base, config, patch):
 
 
 @fault(
-    "Processes", WARNING, r"8 processes of 1 threads? on \d cores slow each other down. Set processes="
+    "Processes", WARNING, r"8 processes of 2 threads on 3 cores slow each other down. Set processes=1"
 )
 def test_more_processes_than_cores(base, config, patch):
     shutil.rmtree(base / "run")
