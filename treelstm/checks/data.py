@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from treelstm.config import Config
 from treelstm.data.load import Needed, every_pair, pair_files
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
+from treelstm.data.store import changed_files
 from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
 from treelstm.trees.forest import Array
@@ -40,6 +42,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
     for name, pairs, directory in named:
+        yield _bytes(name, pairs)
         yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
@@ -54,6 +57,20 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     remedy = "Compare the keys of both: do they come from the same parser and language?"
     yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
     yield from keys(corpus)
+
+
+def _bytes(name: str, pairs: Pairs) -> Finding:
+    """Whether the files are those that were compiled, to the last byte; a start looks at their times."""
+    began, found = time.monotonic(), changed_files(pairs)
+    if found is None:
+        return Finding(NOTE, f"{name}: the compiled corpus is kept nowhere, each start compiles again")
+    store, changed = found
+    read = f"(all bytes read in {time.monotonic() - began:.1f} s)"
+    if not changed:
+        return Finding(OK, f"{name}: pair files and compiled corpus are as they were compiled {read}")
+    text = f"{name}: {', '.join(map(str, changed))}: not as compiled, though size and time are {read}"
+    remedy = f"Remove {store}, so that the next start compiles again, and look for faults of this disk"
+    return Finding(ERROR, text, remedy)
 
 
 def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
