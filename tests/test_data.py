@@ -22,7 +22,7 @@ from corpora import DIGEST, seal
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
 from treelstm.data.load import Needed, pair_files
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.errors import UserError
 
 
@@ -290,7 +290,7 @@ def test_a_line_of_3_gb_in_a_small_gzip_takes_little_memory(data):
     code = (
         "import sys, treelstm\n"
         "try: treelstm.load_pairs(sys.argv[1])\n"
-        "except treelstm.data.pairs.DataError as error: print(error)\n"
+        "except treelstm.data.problems.DataError as error: print(error)\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     words = [sys.executable, "-c", code, str(data / "training")]

@@ -15,7 +15,7 @@ from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
 from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.values import brief
 
 _METADATA_BYTES = 2**20

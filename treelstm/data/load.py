@@ -20,13 +20,14 @@ import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
 from treelstm.data.foreign import looks_like
-from treelstm.data.pairs import FILES, Corpus, DataError, Pairs, Problems, data_error, label_of_file
+from treelstm.data.pairs import FILES, Corpus, Pairs, label_of_file
+from treelstm.data.problems import DataError, Problems, data_error
 from treelstm.data.reading import REPAIR, digest_of, read_jsonl
 from treelstm.data.store import read_store, write_store
 from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
+from treelstm.trees.arrays import Array
 from treelstm.trees.builder import ForestBuilder, TreeError
-from treelstm.trees.forest import Array
 from treelstm.trees.values import brief, kind
 from treelstm.trees.vocabulary import Vocabulary
 

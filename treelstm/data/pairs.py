@@ -1,4 +1,4 @@
-"""Labelled pairs of trees, the corpus of a run, and the problems of pair files.
+"""Labelled pairs of trees, and the corpus of a run.
 
 Shapes: P pairs, T trees.
 """
@@ -6,68 +6,19 @@ Shapes: P pairs, T trees.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from treelstm.errors import UserError
+from treelstm.trees.arrays import Array, entries
 from treelstm.trees.check import check_forest, require, within
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import Vocabulary
 
 # Stem of a pair file -> label of its pairs; None: each pair says its own.
 FILES = {"positive_pairs": 1, "negative_pairs": 0, "pairs": None}
-
-_SHOWN = 20  # problems listed in an error
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a pair file."""
-
-    found: str  # and where
-    remedy: str
-
-
-@dataclass
-class Problems:
-    """The first 20 problems, and the number of all."""
-
-    shown: list[Problem] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, path: Path, line: int, found: str, remedy: str) -> None:
-        """`line` counts from 1, 0 means the whole file."""
-        self.count += 1
-        if len(self.shown) < _SHOWN:
-            where = f"{path}:{line}" if line else path
-            self.shown.append(Problem(f"{where}: {found}", remedy))
-
-    @property
-    def more(self) -> str:
-        """How many are not shown, in words, or nothing."""
-        rest = self.count - len(self.shown)
-        return f"... and {rest:,} more" if rest else ""
-
-    def __str__(self) -> str:
-        lines = [f"{problem.found}. {problem.remedy}." for problem in self.shown]
-        return "\n".join([*lines, self.more] if self.more else lines)
-
-
-class DataError(UserError, ValueError):
-    """Pair files cannot be used; for each problem the message gives file, line and remedy."""
-
-    def __init__(self, problems: Problems) -> None:
-        super().__init__(str(problems))
-        self.problems = problems
-
-
-def data_error(path: Path, found: str, remedy: str) -> DataError:
-    problems = Problems()
-    problems.add(path, 0, found, remedy)
-    return DataError(problems)
 
 
 def label_of_file(path: Path) -> int | None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from treelstm.data.pairs import Problems
+from treelstm.data.problems import Problems
 from treelstm.errors import UserError
 from treelstm.files import open_file
 from treelstm.plain import shown

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from treelstm.data.pairs import Pairs, Problems
+from treelstm.data.pairs import Pairs
+from treelstm.data.problems import Problems
 from treelstm.data.reading import read_jsonl
 
 SURVEYED_NODES = 10_000  # in each file, about

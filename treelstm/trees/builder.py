@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from treelstm.errors import UserError
-from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
+from treelstm.trees.arrays import Array, bags_of, pointers_of
+from treelstm.trees.forest import Forest
 from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 

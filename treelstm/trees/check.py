@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.arrays import Array, entries
+from treelstm.trees.forest import Forest
 
 _EDGES_AT_ONCE = 2**22  # bounds the memory
 
