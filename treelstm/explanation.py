@@ -80,7 +80,7 @@ def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[l
             for node, (parent, place, own) in enumerate(nodes):
                 if parent in position and (node != gap or not gap):
                     position[node] = len(kept)
-                    kept.append((position[parent], place, own, []))
+                    kept.append((position[parent], place, own))
             builder.add_nodes(kept)
         symbols.append(graph.symbols[:count])
     return builder.forest(), symbols
