@@ -59,3 +59,8 @@ def data_error(path: Path, found: str, remedy: str) -> DataError:
     problems = Problems()
     problems.add(path, 0, found, remedy)
     return DataError(problems)
+
+
+def unreachable(path: Path, error: OSError) -> DataError:
+    found = f"cannot be read ({error.strerror})"
+    return data_error(path, found, "Correct that, then run the same command again")
