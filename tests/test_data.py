@@ -21,7 +21,7 @@ from corpora import DIGEST, seal
 
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
-from treelstm.data.load import Needed, pair_files
+from treelstm.data.files import pair_files
 from treelstm.data.problems import DataError
 from treelstm.errors import UserError
 
@@ -180,10 +180,9 @@ def test_a_missing_directory_says_how_to_get_a_sample(tmp_path):
 def test_a_directory_may_be_a_string(tiny, monkeypatch):
     monkeypatch.chdir(tiny)
     assert same(load_pairs("training"), load_pairs(tiny / "training"))
-    needed = Needed("contrastive")
-    assert pair_files("training", needed)[0] == Path("training", "positive_pairs.jsonl")
+    assert pair_files("training", "contrastive")[0] == Path("training", "positive_pairs.jsonl")
     with pytest.raises(DataError, match="nowhere: no such directory"):
-        pair_files("nowhere", needed)
+        pair_files("nowhere", "contrastive")
 
 
 def test_plain_and_gzipped_files_of_one_class_are_ambiguous(data):

@@ -163,7 +163,7 @@ def _read_by(encoder: TreeEncoder, pairs: Pairs) -> Pairs:
         raise NotComparable(text) from error
     if every.fingerprint != pairs.fingerprint:
         raise NotComparable(f"{directory} has changed while it was read. Run this again.")
-    lines, wanted = (each.file * 2**32 + each.line for each in (every, pairs))
+    lines, wanted = (each.file.astype(np.int64) * 2**32 + each.line for each in (every, pairs))
     return every[np.searchsorted(lines, wanted)]
 
 
@@ -172,7 +172,8 @@ def scorer_on(encoder: TreeEncoder, pairs: Pairs) -> PairScorer:
     `between` takes the distinct trees of `pairs`.
     """
     own = _read_by(encoder, pairs)
-    vectors = encoder.encode_trees(own.forest, distinct_trees(pairs)[0]).cpu()
+    _, where = np.unique(pairs.forest.root[pairs.trees], return_index=True)
+    vectors = encoder.encode_trees(own.forest, own.trees[where]).cpu()
     between = evaluation.vector_scorer(vectors, pairs, 0.0).between
     return replace(evaluation.encoder_scorer(encoder, own), between=between)
 

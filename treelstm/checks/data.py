@@ -10,7 +10,8 @@ import numpy as np
 from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data.load import Needed, every_pair, pair_files
+from treelstm.data.files import misnamed, pair_files
+from treelstm.data.load import every_pair
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
 from treelstm.evaluation import distinct_trees
@@ -22,7 +23,10 @@ _METADATA_BYTES = 2**20
 
 
 def data_files(config: Config, directory: Path, setting: str) -> Iterator[Finding]:
-    for path in pair_files(directory, Needed.by(config), setting):
+    for path, right in misnamed(directory):
+        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
+        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
+    for path in pair_files(directory, config.objective, setting):
         try:
             with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size

@@ -35,7 +35,8 @@ _WARM_UP_STEPS, _TIMED_STEPS = 10, 120
 
 def largest_batch(config: Config, pairs: Pairs) -> Array:
     """The pairs whose trees have the most nodes, `batch_size` of them."""
-    size = pairs.forest.tree_nodes[pairs.first] + pairs.forest.tree_nodes[pairs.second]
+    nodes = pairs.forest.tree_nodes.astype(np.int64)
+    size = nodes[pairs.first] + nodes[pairs.second]
     return np.argsort(-size, kind="stable")[: config.batch_size]
 
 

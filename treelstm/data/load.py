@@ -1,41 +1,23 @@
-"""Pair files: read, check, compile once, split.
-
-A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, whose names label their pairs, or
-else `pairs.jsonl`, where each pair has a label, a similarity or both; plain or gzipped (`.jsonl.gz`),
-one pair per line. Which of them must be there depends on the objective. The problems of all files are
-collected and reported in one error.
-"""
+"""The pairs of a directory: compiled once, checked for what the objective needs, split."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
-from treelstm.data.foreign import looks_like
-from treelstm.data.pairs import FILES, Corpus, Pairs, label_of_file
+from treelstm.data.files import pair_files
+from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.problems import DataError, Problems, data_error
-from treelstm.data.reading import REPAIR, digest_of, read_jsonl
-from treelstm.data.store import read_store, write_store
-from treelstm.files import is_there
+from treelstm.data.store import make_store, open_store
 from treelstm.randomness import SPLIT, generator
 from treelstm.trees.arrays import Array
-from treelstm.trees.builder import ForestBuilder, TreeError
-from treelstm.trees.values import brief, kind
 from treelstm.trees.vocabulary import Vocabulary
-
-_ENDINGS = (".jsonl", ".jsonl.gz")
-_LOOKS = "expected a JSON object: it looks like"
-# The files that an objective needs where there is no pairs.jsonl; any others can do with one of them.
-_STEMS = {"contrastive": ["positive_pairs", "negative_pairs"], "ranking": ["positive_pairs"]}
-_PARSE_AGAIN = "Parse the sentence again or remove the line"
 
 
 class TooFewPairs(DataError):
@@ -161,146 +143,9 @@ class Needed:
 
 
 def _load(directory: Path, settings: EncoderSettings, needed: Needed, setting: str = "") -> Pairs:
-    paths = pair_files(directory, needed, setting)
-    fingerprint = _digests(paths)
-    source = {"paths": paths, "fingerprint": fingerprint}
-    source |= {name: getattr(settings, name) for name in ("ignored_keys", "child_order")}
-    pairs = read_store(directory, source)
+    paths = pair_files(directory, needed.objective, setting)
+    pairs = open_store(paths, settings)
     if pairs is None:
-        pairs = _compile(paths, settings)
-        while (now := _digests(paths)) != fingerprint:  # they have changed while they were read
-            fingerprint, pairs = now, _compile(paths, settings)
-        pairs = replace(pairs, fingerprint=fingerprint)
-        write_store(directory, pairs)
+        pairs = make_store(paths, settings)
     needed.check(pairs)
     return pairs
-
-
-def _digests(paths: Iterable[Path]) -> dict[str, str]:
-    found = dict[str, str]()
-    for path in paths:
-        try:
-            found[path.name] = digest_of(path)
-        except OSError as error:
-            raise _unreachable(path, error) from error
-    return found
-
-
-def _unreachable(path: Path, error: OSError) -> DataError:
-    found = f"cannot be read ({error.strerror})"
-    return data_error(path, found, "Correct that, then run the same command again")
-
-
-def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tuple[Path, ...]:
-    """The pair files of a directory.
-
-    Raises:
-        DataError: one is missing or cannot be looked for; names `setting`, which leads to the directory.
-    """
-    directory, problems = Path(directory), Problems()
-    try:
-        if not directory.is_dir():
-            todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
-            todo += ", or make a sample: python -m treelstm sample --data-dir DIR"
-            is_file = is_there(directory)
-            text = "is a file, expected a directory" if is_file else "no such directory"
-            raise data_error(directory, text, todo)
-        names = {stem: [directory / f"{stem}{ending}" for ending in _ENDINGS] for stem in FILES}
-        there = {stem: [path for path in both if is_there(path)] for stem, both in names.items()}
-    except OSError as error:
-        raise _unreachable(Path(error.filename), error) from error
-    found = {stem: paths for stem, paths in there.items() if paths}
-    for paths in found.values():
-        if len(paths) > 1:
-            problems.add(paths[0], 0, f"{paths[1].name} is there too", "Keep one of the two")
-    if "pairs" in found and len(found) > 1:
-        other = next(paths[0].name for stem, paths in found.items() if stem != "pairs")
-        remedy = "Keep pairs.jsonl, or the files of the two classes"
-        problems.add(found["pairs"][0], 0, f"{other} is there too", remedy)
-    stems = _STEMS.get(needed.objective or "", ["pairs"])
-    missing = [stem for stem in stems if stem not in found]
-    if missing and "pairs" not in found and not (found and stems == ["pairs"]):
-        text = f"no such file, nor {_ENDINGS[1]}, which objective={needed.objective!r} needs"
-        remedy = "Add it, or pairs.jsonl with a label or a similarity for each pair"
-        problems.add(names[missing[0]][0], 0, text, remedy)
-    if problems.count:
-        raise DataError(problems)
-    return tuple(paths[0] for paths in found.values())
-
-
-def _compile(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
-    problems = Problems()
-    builder = ForestBuilder(settings.ignored_keys, child_order=settings.child_order)
-    rows: list[tuple[int, float | None, int, int]] = []  # label, similarity, file, line
-    sentences: list[str | None] = []
-    for number, path in enumerate(paths):
-        before, label = (problems.count, len(rows)), label_of_file(path)
-        no_trees: dict[tuple[str, str], list[int]] = {}  # what is there instead -> lines
-        for line, record in read_jsonl(path, problems):
-            found = list(_record_problems(record, label, builder))
-            for problem in found:
-                if _LOOKS in problem[0]:  # there may be thousands of one kind, which are said once
-                    no_trees.setdefault(problem, []).append(line)
-                else:
-                    problems.add(path, line, *problem)
-            if not found:
-                own = record["label"] if record.get("label") is not None else -1
-                rows.append((own, record.get("similarity"), number, line))
-                sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
-        for (said, remedy), wrong in no_trees.items():
-            problems.add(path, wrong[0], f"{said} ({len(wrong):,} line(s) of this file)", remedy)
-        if before == (problems.count, len(rows)):
-            problems.add(path, 0, "holds no pairs", "Add pairs, or remove the file")
-    if problems.count:
-        raise DataError(problems)
-    labels, similarities, files, lines = zip(*rows, strict=True)
-    return Pairs(
-        forest=builder.forest(),
-        first=np.arange(0, 2 * len(rows), 2),
-        second=np.arange(1, 2 * len(rows), 2),
-        label=np.array(labels, np.int64),
-        similarity=np.array(similarities, np.float64),  # None becomes NaN
-        file=np.array(files, np.int64),
-        line=np.array(lines, np.int64),
-        sentences=tuple(sentences),
-        paths=paths,
-        fingerprint={},
-        ignored_keys=settings.ignored_keys,
-        child_order=settings.child_order,
-    )
-
-
-def _record_problems(
-    record: dict[str, Any], label: int | None, builder: ForestBuilder
-) -> Iterator[tuple[str, str]]:
-    """Adds both trees of a record to the forest; yields each problem found, and its remedy."""
-    for side in ("ast1", "ast2"):
-        if (part := record.get(side)) is None:
-            yield f"{side} is missing", REPAIR
-        elif not isinstance(part, dict):
-            yield f"{side} is not a JSON object", REPAIR
-        elif "ast" not in part:
-            yield f"{side}.ast is missing", _PARSE_AGAIN
-        else:
-            if not isinstance(part.get("sentence"), str | None):
-                yield f"{side}.sentence is not a string", "Correct or remove it"
-            if isinstance(root := part["ast"], str | list):
-                what, remedy = looks_like(root)
-                yield f"{side}.ast is {kind(root)}, {_LOOKS} {what}", remedy
-                break  # the other side is like it
-            try:
-                builder.add(part["ast"], f"{side}.ast")
-            except TreeError as error:
-                yield str(error), _PARSE_AGAIN
-    found, similarity = record.get("label"), record.get("similarity")
-    allowed = (label,) if label is not None else (0, 1, None)
-    if label is None and found is None and similarity is None:
-        yield "label and similarity are missing", "Add one of them, or both"
-    elif isinstance(found, bool) or found not in allowed:
-        said = f"label is {brief(found)}" if "label" in record else "label is missing"
-        expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
-        yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
-    if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
-        yield "similarity is too large a number", "Correct or remove it"
-    elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
-        yield "similarity is not a number", "Correct or remove it"

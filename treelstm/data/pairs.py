@@ -6,24 +6,20 @@ Shapes: P pairs, T trees.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from treelstm.data.files import label_of_file
 from treelstm.trees.arrays import Array, entries
-from treelstm.trees.check import check_forest, require, within
+from treelstm.trees.check import check_content, check_forest, check_texts, require, within
 from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import Vocabulary
 
-# Stem of a pair file -> label of its pairs; None: each pair says its own.
-FILES = {"positive_pairs": 1, "negative_pairs": 0, "pairs": None}
-
-
-def label_of_file(path: Path) -> int | None:
-    """The label that a pair file's name gives its pairs."""
-    return FILES[path.name.partition(".")[0]]
+_AT_ONCE = 2**18  # pairs; bounds the memory
 
 
 @dataclass(frozen=True)
@@ -34,10 +30,10 @@ class Pairs:
     first: Array  # [P] tree numbers
     second: Array  # [P] tree numbers
     label: Array  # [P] 1 similar, 0 dissimilar, -1 not labelled
-    similarity: Array  # [P] float64, NaN if the file gives none
+    similarity: Array  # [P] float64, NaN if the file gives none; one number seen P times if none does
     file: Array  # [P] number of the pair's file among `paths`
     line: Array  # [P] line number in the file, from 1
-    sentences: tuple[str | None, ...]  # [T] None if the file gives none
+    sentences: Sequence[str | None]  # [T] None if the file gives none
     paths: tuple[Path, ...]  # the files
     fingerprint: dict[str, str]  # file name -> SHA-256 of its bytes
     ignored_keys: tuple[str, ...]  # of the ASTs that were left out of the trees
@@ -51,19 +47,34 @@ class Pairs:
         return len(self.label)
 
     def __getitem__(self, indices: Array) -> Pairs:
-        return replace(self, **{name: getattr(self, name)[indices] for name in PAIR_ARRAYS})
+        columns = {name: getattr(self, name)[indices] for name in PAIR_ARRAYS if name != "similarity"}
+        if self.similarity.strides == (0,):  # it takes no memory, and should not
+            similarity = np.broadcast_to(self.similarity[:1], columns["label"].shape)
+        else:
+            similarity = self.similarity[indices]
+        return replace(self, similarity=similarity, **columns)
 
-    def check(self) -> None:
-        """Raises ValueError unless the arrays fit each other and the forest, as compiled ones do."""
+    def check(self, thorough: bool) -> None:
+        """Raises ValueError unless all numbers lie within the arrays that they point into; `thorough`:
+        unless the arrays are in all as compiled ones are.
+        """
         check_forest(self.forest)
         places = len(self.forest.place) == len(self.forest.child) * self.child_order
         require(places, "children have places without child_order, or none with it")
         trees, columns = len(self.forest), [getattr(self, name) for name in PAIR_ARRAYS]
         require({len(column) for column in columns} == {len(self)}, "columns differ in length")
+        require(len(self) > 0, "there are no pairs")
         require(len(self.sentences) == trees, "there is not one sentence for each tree")
-        require(within(self.trees, trees), "a pair has a tree that does not exist")
-        require(bool(np.isin(self.label, (-1, 0, 1)).all()), "a label is not 1, 0 or -1")
+        check_texts("sentences", self.sentences)
+        both = within(self.first, trees) and within(self.second, trees)
+        require(both, "a pair has a tree that does not exist")
+        require(within(self.label, 2, start=-1), "a label is not 1, 0 or -1")
         require(within(self.file, len(self.paths)), "a pair has a file that does not exist")
+        if not thorough:
+            return
+        check_content(self.forest)
+        for _ in self.sentences:  # each is decoded
+            pass
         of_files = np.array([label_of_file(path) for path in self.paths], float)[self.file]
         agree = np.isnan(of_files) | (of_files == self.label)
         require(bool(agree.all()), "a label is not that of its file")
@@ -74,8 +85,12 @@ class Pairs:
     def content_digest(self) -> str:
         """SHA-256 of trees, labels and similarities in their order, however the files hold them."""
         digest, trees = hashlib.sha256(), self.forest.tree_digest
-        for part in (trees[self.first], trees[self.second], self.label, self.similarity):
-            digest.update(part.tobytes())
+        for numbers in (self.first, self.second):
+            for some in _pieces(numbers):
+                digest.update(trees[some].tobytes())
+        for column, kind in ((self.label, np.int64), (self.similarity, np.float64)):
+            for some in _pieces(column):
+                digest.update(some.astype(kind).tobytes())
         return digest.hexdigest()
 
     @property
@@ -91,7 +106,7 @@ class Pairs:
     @property
     def has_classes(self) -> bool:
         """Whether every pair is labelled, and both classes are there."""
-        return bool((self.label >= 0).all()) and len(np.unique(self.label)) == 2
+        return bool((self.label >= 0).all()) and 0 < int((self.label == 1).sum()) < len(self)
 
     @property
     def has_grades(self) -> bool:
@@ -124,7 +139,16 @@ class Pairs:
         return f"{self.paths[int(self.file[pair])]}:{self.line[pair]}"
 
 
+def _pieces(array: Array) -> Iterator[Array]:
+    """A long array in parts, so that what is made of each takes little memory."""
+    return (array[start : start + _AT_ONCE] for start in range(0, len(array), _AT_ONCE))
+
+
 PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
+
+
+def _distinct_digests(pairs: Pairs) -> set[bytes]:
+    return {*pairs.forest.tree_digest[pairs.forest.distinct(pairs.trees)].tolist()}
 
 
 @dataclass(frozen=True)
@@ -145,15 +169,14 @@ class Corpus:
     @property
     def overlap(self) -> float:
         """Share of the distinct validation trees that also occur in training."""
-        training = self.training.forest.tree_digest[self.training.trees]
-        validation = np.unique(self.validation.forest.tree_digest[self.validation.trees])
-        return float(np.isin(validation, training).mean())
+        training, validation = map(_distinct_digests, (self.training, self.validation))
+        return len(validation & training) / len(validation)
 
     @property
     def unknown_share(self) -> float:
         """Share of the symbols in the distinct validation trees that do not occur in training."""
         forest = self.validation.forest
-        trees = np.unique(self.validation.trees)
+        trees = forest.distinct(self.validation.trees)
         subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]]
         symbols = forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
         unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))

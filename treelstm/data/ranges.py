@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from treelstm.data.files import is_table
 from treelstm.data.foreign import looks_like
 from treelstm.data.problems import Problems
 from treelstm.data.reading import REPAIR, Unreadable, parse, read_lines, read_text
@@ -35,7 +36,9 @@ from treelstm.trees.parts import Part
 from treelstm.trees.values import brief, kind
 
 # A pair as it is written to a file until all are known: trees by their numbers in one process.
-ROW = np.dtype([("first", "u4"), ("second", "u4"), ("line", "u8"), ("similarity", "f8"), ("label", "i1")])
+ROW = np.dtype(
+    [("first", "u4"), ("second", "u4"), ("line", "u8"), ("similarity", "f8"), ("label", "i1")]
+)
 _ROWS = 2**14  # held at once
 _KNOWN = 2**16  # byte strings that are remembered, more where there are more trees
 _LOOKS = "expected a JSON object: it looks like"
@@ -45,6 +48,7 @@ _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all o
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
 Wrong = Iterator[tuple[str, str]]  # what was found, and its remedy
+Trees = tuple[Part, Array, list[str | None]]  # a part of a forest, the root and the sentence of each
 Row = tuple[int, int, Any, Any]  # first and second tree, label, similarity
 
 
@@ -55,7 +59,7 @@ class Task(NamedTuple):
     kind: str
     label: int | None  # of each pair of the file
     begin: int
-    end: int | None
+    end: int
     rows: Path  # where its rows are written
 
 
@@ -64,9 +68,12 @@ class Found:
     """What a range holds."""
 
     problems: Problems = field(default_factory=Problems)
-    once: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # problem -> first line, how many
+    once: dict[tuple[str, str], tuple[int, int]] = field(
+        default_factory=dict
+    )  # problem -> first line, how many
     lines: int = 0
     rows: int = 0
+    reader: int = 0
     graded: bool = False  # whether a pair has a similarity
     ids: list[str] = field(default_factory=list)  # of trees
 
@@ -80,7 +87,8 @@ class _Pair(msgspec.Struct):
     ast2: msgspec.Raw
 
 
-_TREE, _PAIR, _ANY = (msgspec.json.Decoder(each) for each in (_Tree, _Pair, Any))
+_TREE, _PAIR = msgspec.json.Decoder(_Tree), msgspec.json.Decoder(_Pair)
+_ANY = msgspec.json.Decoder()
 
 
 class RangeReader:
@@ -96,8 +104,8 @@ class RangeReader:
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
         self._rests: dict[bytes, Row] = {}  # lines without their trees
 
-    def trees(self) -> tuple[Part, Array, list[str | None]]:
-        """The trees of all ranges: a part of a forest, and the root and the sentence of each."""
+    def trees(self) -> Trees:
+        """The trees of all ranges."""
         roots = np.fromiter((root for root, _ in self._trees), np.int64, len(self._trees))
         return self._builder.part(), roots, [sentence for _, sentence in self._trees]
 
@@ -112,7 +120,8 @@ class RangeReader:
     def _read(self, task: Task, before: int, told: Callable[[int], None]) -> Found:
         found, held = Found(), list[tuple[Any, ...]]()
         self._rests.clear()
-        lines = (task.path, found.problems, task.begin, task.end, before, told)
+        end = None if task.path.suffix == ".gz" else task.end
+        lines = (task.path, found.problems, task.begin, end, before, told)
         rows = self._table(task, found, lines) if is_table(task.path) else self._json(task, found, lines)
         with task.rows.open("wb") as file:
             for line, (first, second, label, similarity) in rows:
@@ -163,7 +172,9 @@ class RangeReader:
             found.lines = line
             if line == 1 and not task.begin:
                 if not both or not {"label", "similarity"} & {*columns}:
-                    said = f"the columns are {', '.join(map(repr, columns))[:200]}, expected first, second,"
+                    said = (
+                        f"the columns are {', '.join(map(repr, columns))[:200]}, expected first, second,"
+                    )
                     said += " and label, similarity or both, each once"
                     found.problems.add(task.path, line, said, "Write a header, separated by tabs")
                 continue
@@ -174,7 +185,8 @@ class RangeReader:
                 said = f"{len(fields)} fields, expected {len(columns)}, as the header has"
                 wrong = [(said, "Separate them by tabs, and leave those that are not known empty")]
             else:
-                record = {name: field or None for name, field in zip(columns, fields, strict=True)}
+                both_sides = zip(columns, fields, strict=True)
+                record: dict[str, Any] = {name: field or None for name, field in both_sides}
                 record["label"] = {"0": 0, "1": 1}.get(str(record.get("label")), record.get("label"))
                 if _NUMBER.fullmatch(str(record.get("similarity"))):
                     record["similarity"] = float(record["similarity"])
@@ -303,10 +315,6 @@ class RangeReader:
                 said = f"{side} is {brief(record[side])}, but no tree has that id"
                 yield said, "Correct the id, or add the tree"
         yield from _labels(record, label, row)
-
-
-def is_table(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(".tsv")
 
 
 def _without(raw: bytes, *parts: bytes) -> bytes:

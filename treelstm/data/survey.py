@@ -87,7 +87,7 @@ def _position(value: Any) -> tuple[int, ...] | None:
 def survey(pairs: Pairs) -> Survey:
     """Of each file, pairs of about `SURVEYED_NODES` nodes, spread evenly; equal trees count once."""
     found, seen = Survey(frozenset(pairs.ignored_keys)), set[int]()
-    roots, nodes = pairs.forest.root, pairs.forest.tree_nodes
+    roots, nodes = pairs.forest.root, pairs.forest.tree_nodes.astype(np.int64)
     both = nodes[pairs.first] + nodes[pairs.second]
     small = both <= max(SURVEYED_NODES, both.min())
     for number, path in enumerate(pairs.paths):

@@ -39,7 +39,8 @@ def bags_of(
 
 def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
     """Positions of the entries of `rows` in a flat array, and the length of each row."""
-    starts = pointers[rows]
+    rows = np.asarray(rows, np.int64)  # narrow numbers would overflow here
+    starts = pointers[rows].astype(np.int64)
     lengths = pointers[rows + 1] - starts
     ends = np.cumsum(lengths)
     positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)

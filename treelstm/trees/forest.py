@@ -5,6 +5,7 @@ Shapes: N distinct subtrees, T trees, S symbols, E child-parent edges, B trees i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -29,9 +30,10 @@ class Forest:
     """Distinct subtrees of many trees as flat, read-only arrays; any number of threads may read them.
 
     Subtree ids ascend with height, then by digest: in the order of ids, children come before parents.
+    Arrays of a compiled corpus have the narrowest types, unsigned: widen them before a sum.
     """
 
-    symbols: tuple[str, ...]  # text of each symbol id, sorted
+    symbols: Sequence[str]  # text of each symbol id, sorted
     symbol_ptr: Array  # [N + 1] symbols of subtree i are symbol[symbol_ptr[i]:symbol_ptr[i + 1]]
     symbol: Array  # [S] symbol ids, sorted inside a subtree
     child_ptr: Array  # [N + 1] children of subtree i are child[child_ptr[i]:child_ptr[i + 1]]
@@ -61,7 +63,14 @@ class Forest:
     @property
     def tree_heights(self) -> Array:
         """[T] edges on the longest path from root to leaf."""
-        return self.height[self.root]
+        return self.height[self.root].astype(np.int64)
+
+    def distinct(self, trees: Array) -> Array:
+        """Of each kind of equal trees among these numbers one, the lowest."""
+        there = np.zeros(len(self), bool)
+        there[trees] = True
+        numbers = np.flatnonzero(there)
+        return numbers[np.unique(self.root[numbers], return_index=True)[1]]
 
     def batch(self, trees: Array, vocabulary_ids: Array, bags: bool = False) -> TreeBatch:
         """The distinct subtrees of `trees`, divided into levels of equal height.
@@ -71,7 +80,7 @@ class Forest:
         """
         positions, _ = entries(self.tree_ptr, trees)
         subtrees = np.sort(self.tree_subtrees[positions])  # np.unique hashes: three times slower
-        subtrees = subtrees[firsts(subtrees)]
+        subtrees = subtrees[firsts(subtrees)].astype(np.int64)
         own = np.arange(len(subtrees))
         cuts = np.append(firsts(self.height[subtrees]), len(subtrees))
         level = np.repeat(cuts[:-1], np.diff(cuts))  # the first subtree of each one's level
@@ -82,7 +91,7 @@ class Forest:
         child_ids = self.child[edges]
         by_child = _stable_order(child_ids, len(self.height))
         by_child_ptr = np.append(np.searchsorted(child_ids[by_child], subtrees), len(edges))
-        children = np.empty_like(child_ids)
+        children = np.empty(len(child_ids), np.int64)
         children[by_child] = np.repeat(own, np.diff(by_child_ptr))
         child_ptr = pointers_of(children_each)
         ends = [pointers.tolist() for pointers in (cuts, child_ptr[cuts], by_child_ptr[cuts])]
@@ -113,7 +122,8 @@ class Forest:
             "root": np.searchsorted(subtrees, self.root[trees]),
         }
         if len(self.place):
-            arrays["places"], arrays["place"] = np.unique(self.place[edges], return_inverse=True)
+            places, arrays["place"] = np.unique(self.place[edges], return_inverse=True)
+            arrays["places"] = places.astype(np.int64)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return TreeBatch(num_nodes=len(subtrees), levels=list(levels), **tensors)
 

@@ -75,8 +75,7 @@ class Vocabulary:
     @classmethod
     def of(cls, forest: Forest, trees: Array) -> Vocabulary:
         """The vocabulary of `trees`; repeated trees count once."""
-        _, first = np.unique(forest.root[trees], return_index=True)
-        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees[first])[0]]
+        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, forest.distinct(trees))[0]]
         trees_with = np.bincount(subtrees, minlength=len(forest.height))  # each subtree
         weights = np.repeat(trees_with, np.diff(forest.symbol_ptr))
         frequency = np.bincount(forest.symbol, weights, minlength=len(forest.symbols))
