@@ -10,7 +10,7 @@ import numpy as np
 from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data.files import misnamed, pair_files
+from treelstm.data.files import holds_trees, misnamed, pair_files
 from treelstm.data.load import every_pair
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
@@ -47,6 +47,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
+        yield from _unnamed(name, directory, config)
         yield from _metadata(directory, pairs, config)
     share = corpus.overlap
     text = f"{share:.1%} of the validation trees occur in training"
@@ -121,6 +122,15 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         share = repeated / len(pairs)
         text = f"{name}: {repeated:,} pair(s) repeat an earlier one ({share:.1%}), for example {example}"
         yield judged(text, share > 0.05, WARNING, "Remove them: they count more than once", NOTE)
+
+
+def _unnamed(name: str, directory: Path, config: Config) -> Iterator[Finding]:
+    pairs = every_pair(directory, config)
+    if any(map(holds_trees, pairs.paths)):
+        named = np.zeros(len(pairs.forest), bool)
+        named[pairs.first] = named[pairs.second] = True
+        text = f"{name}: {int((~named).sum()):,} of {len(named):,} trees are in no pair"
+        yield judged(text, not named.all(), NOTE, "That may be as it should be: they are not used")
 
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ finds no problems and never decides what is one. Imports no torch.
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import math
 import os
@@ -211,7 +210,7 @@ class RangeReader:
         one, two = bytes(sides.ast1), bytes(sides.ast2)
         rest = _without(raw, one, two)
         if (row := self._rests.get(rest)) is None:
-            record = parse(rest)
+            record = quick(rest)
             if type(record) is not dict or (record.get("ast1"), record.get("ast2")) != ([10], [11]):
                 raise Unreadable("")
             given = list[Any]()
@@ -233,7 +232,7 @@ class RangeReader:
     def _fast_sentence(self, raw: bytes) -> tuple[int, dict[str, Any]]:
         """The number of a tree with its sentence, and what else stands beside it."""
         ast = bytes(_TREE.decode(raw).ast)
-        record = parse(_without(raw, ast))
+        record = quick(_without(raw, ast))
         if type(record) is not dict or record.get("ast") != [10]:
             raise Unreadable("")
         sentence = record.get("sentence")
@@ -394,7 +393,6 @@ def work() -> None:
         answers.flush()
 
     threading.Thread(target=receive, daemon=True).start()
-    gc.disable()  # there are no cycles, and much to look through for them
     try:
         reader = RangeReader(*tasks.get())
         while task := tasks.get():

@@ -12,7 +12,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -43,7 +43,7 @@ def digest_of(path: Path) -> str:
 
 
 def read_jsonl(
-    path: Path, problems: Problems, wanted: set[int] | None = None
+    path: Path, problems: Problems, wanted: Container[int] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem.
 

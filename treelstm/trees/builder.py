@@ -105,9 +105,9 @@ class ForestBuilder:
 
     def add_nodes(self, nodes: list[Node]) -> None:
         """Adds the tree of these nodes."""
-        parents = [(parent, place) for parent, place, _ in nodes]
         rows = [[*map(self._symbol_of, symbols)] for _, _, symbols in nodes]
-        self._trees.append(self._tree(parents, rows))
+        places = {number: place for number, (_, place, _) in enumerate(nodes) if place}
+        self._trees.append(self._tree([parent for parent, _, _ in nodes], rows, places))
 
     def tree_of(self, ast: Any, name: str = "ast") -> int:
         """The number of a tree among those that differ; raises as `add`, which calls it."""
@@ -115,23 +115,23 @@ class ForestBuilder:
             root = as_json(ast)
             if type(root) is not dict:
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
-            parents, rows = self._nodes(root)
+            parents, rows, places = self._nodes(root)
         except NotJson:
             found = first_problem(ast, self._ignored) or " changes while it is read"
             raise TreeError(f"{name}{found}") from None
         if len(rows) == 1 and not rows[0]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")
-        return self._tree(parents, rows)
+        return self._tree(parents, rows, places)
 
-    def _nodes(self, root: dict[str, Any]) -> tuple[list[tuple[int, int]], list[list[int]]]:
-        """Parent and place, and symbols, of each node of one AST; raises NotJson.
+    def _nodes(self, root: dict[str, Any]) -> tuple[list[int], list[list[int]], dict[int, int]]:
+        """Parent and symbols of each node of one AST, and places that are not 0; raises NotJson.
 
         Not recursive, so that only memory limits the depth of a tree.
         """
         pending: list[tuple[Any, str | None]] = [(root, None)]
-        parents, rows = [(-1, 0)], list[list[int]]()
-        keys, roles = self._keys, self._roles
+        parents, rows, places = [-1], list[list[int]](), dict[int, int]()
+        keys, roles, child_order = self._keys, self._roles, self._child_order
         for position, (node, role) in enumerate(pending):  # it grows during the loop
             row = [] if role is None else [roles[role]]
             if type(node) is list:  # it is an item of a list
@@ -145,32 +145,39 @@ class ForestBuilder:
                     continue
                 if type(value) is dict:
                     pending.append((value, key))
-                    parents.append((position, 0))
+                    parents.append(position)
                     continue
-                value = as_json(value)
-                in_order = self._child_order and type(value) is list and len(value) > 1
-                for index, item in enumerate(value if type(value) is list else (value,)):
-                    item = as_json(item)
-                    if type(item) in (dict, list):
+                if type(value) is not list and type(value := as_json(value)) is not list:
+                    value = [value]
+                in_order = child_order and len(value) > 1
+                for index, item in enumerate(value):
+                    if type(item) is not dict:
+                        item = as_json(item)
+                    if type(item) is dict or type(item) is list:
                         pending.append((item, key))
-                        parents.append((position, index * in_order))
                     elif in_order and item is not None:
                         pending.append(({key: item}, None))
-                        parents.append((position, index))
                     elif type(item) is str:
                         row.append(texts[item])
-                    elif item is not None:
-                        row.append(self._symbol_of(f"{texts.start}\\{written(item)}"))
+                        continue
+                    else:
+                        if item is not None:
+                            row.append(self._symbol_of(f"{texts.start}\\{written(item)}"))
+                        continue
+                    if in_order and index:
+                        places[len(parents)] = index
+                    parents.append(position)
             rows.append(row)
             if position == _MANY and first_problem(root, self._ignored):  # a cycle would never end
                 raise NotJson
-        return parents, rows
+        return parents, rows, places
 
-    def _tree(self, parents: list[tuple[int, int]], rows: list[list[int]]) -> int:
+    def _tree(self, parents: list[int], rows: list[list[int]], places: dict[int, int]) -> int:
         """The number of the tree of these nodes, whose rows it changes."""
         id_of, height, subtree = self._id_of, self._height, -1
         distinct: set[int] = set()
-        for (parent, place), row in zip(reversed(parents), reversed(rows), strict=True):
+        for number in range(len(rows) - 1, -1, -1):
+            row = rows[number]
             row.sort()
             key = tuple(row) if self._unshared is None else (tuple(row), next(self._unshared))
             subtree = id_of.setdefault(key, len(height))
@@ -178,8 +185,9 @@ class ForestBuilder:
                 below = [height[~each % _PLACE] for each in row if each < 0]
                 height.append(1 + max(below) if below else 0)
             distinct.add(subtree)
-            if parent >= 0:
-                rows[parent].append(~(subtree + place * _PLACE))
+            if number:
+                place = places[number] * _PLACE if number in places else 0
+                rows[parents[number]].append(~(subtree + place))
         tree = self._tree_of.setdefault(subtree, len(self._tree_of))
         if tree == len(self._tree_nodes):
             self._tree_nodes.append(len(rows))
