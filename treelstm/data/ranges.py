@@ -16,6 +16,7 @@ import pickle
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -389,8 +390,9 @@ def work() -> None:
         os._exit(1)
 
     def answer(*message: Any) -> None:
-        pickle.dump(message, answers, protocol=5)
-        answers.flush()
+        with contextlib.suppress(BrokenPipeError):  # nobody listens: `receive` ends this process
+            pickle.dump(message, answers, protocol=5)
+            answers.flush()
 
     threading.Thread(target=receive, daemon=True).start()
     try:
@@ -400,4 +402,7 @@ def work() -> None:
         answer("trees", reader.trees())
     except (OSError, MemoryError) as error:
         answer("failed", error)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # Python would wait for the other thread
     tasks.get()  # until the pipe is closed
