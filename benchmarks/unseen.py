@@ -34,7 +34,7 @@ from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order, generator
 from treelstm.run.state import Run, new_run
 from treelstm.run.step import finish_epoch, train_step
-from treelstm.trees.forest import entries
+from treelstm.trees.arrays import entries
 from treelstm.trees.vocabulary import Vocabulary
 
 import numpy as np

@@ -21,8 +21,8 @@ from corpora import seal, store_in
 
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
-from treelstm.data.load import Needed, pair_files
-from treelstm.data.pairs import DataError
+from treelstm.data.files import pair_files
+from treelstm.data.problems import DataError
 from treelstm.errors import UserError
 
 
@@ -180,10 +180,9 @@ def test_a_missing_directory_says_how_to_get_a_sample(tmp_path):
 def test_a_directory_may_be_a_string(tiny, monkeypatch):
     monkeypatch.chdir(tiny)
     assert same(load_pairs("training"), load_pairs(tiny / "training"))
-    needed = Needed("contrastive")
-    assert pair_files("training", needed)[0] == Path("training", "positive_pairs.jsonl")
+    assert pair_files("training", "contrastive")[0] == Path("training", "positive_pairs.jsonl")
     with pytest.raises(DataError, match="nowhere: no such directory"):
-        pair_files("nowhere", needed)
+        pair_files("nowhere", "contrastive")
 
 
 def test_plain_and_gzipped_files_of_one_class_are_ambiguous(data):
@@ -290,7 +289,7 @@ def test_a_line_of_3_gb_in_a_small_gzip_takes_little_memory(data):
     code = (
         "import sys, treelstm\n"
         "try: treelstm.load_pairs(sys.argv[1])\n"
-        "except treelstm.data.pairs.DataError as error: print(error)\n"
+        "except treelstm.data.problems.DataError as error: print(error)\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     words = [sys.executable, "-c", code, str(data / "training")]

@@ -12,7 +12,7 @@ from typing import Any
 import conllu
 
 import treelstm
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.data.readers.formats import as_json, iterate_trees, write_trees
 
 CONLLU = """\

@@ -18,7 +18,7 @@ from treelstm.evaluation import (
     metrics_of,
 )
 from treelstm.history import METRICS
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 
 _RESAMPLES_PER_CALL = 100  # bounds the memory
 

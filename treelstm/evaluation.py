@@ -17,7 +17,7 @@ from treelstm.data.pairs import Pairs
 from treelstm.history import IN_EVALUATION, OF_GRADED_PAIRS
 from treelstm.model.encoder import TreeEncoder, distances
 from treelstm.model.objectives import Graded, objective_of
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.vocabulary import UNKNOWN, key_of
 
 Estimate = tuple[float, float, float]  # a metric, and both ends of its 95% interval

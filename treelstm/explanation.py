@@ -10,8 +10,9 @@ import torch
 
 from treelstm.model.encoder import GAIN_SCALE, TreeEncoder, distances
 from treelstm.neutral import neutral_torch
+from treelstm.trees.arrays import Array, entries
 from treelstm.trees.builder import ForestBuilder, Node
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.forest import Forest
 
 _MOST_NODES = 500  # of each tree, from the root on, in the order of `Forest.graph`
 _MOST_WORK = 250_000  # nodes that are encoded for a tree: of one over 500 nodes, fewer are left out
@@ -79,7 +80,7 @@ def _variants(forest: Forest, trees: Sequence[int]) -> tuple[Forest, list[list[l
             for node, (parent, place, own) in enumerate(nodes):
                 if parent in position and (node != gap or not gap):
                     position[node] = len(kept)
-                    kept.append((position[parent], place, own, []))
+                    kept.append((position[parent], place, own))
             builder.add_nodes(kept)
         symbols.append(graph.symbols[:count])
     return builder.forest(), symbols

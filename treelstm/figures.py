@@ -19,7 +19,7 @@ from treelstm.data.pairs import Pairs
 from treelstm.evaluation import threshold_scores
 from treelstm.history import IN_HISTORY, EpochRecord, best, value_of
 from treelstm.plain import shown
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 
 SIMILAR, DISSIMILAR, TRAINING, VALIDATION = "tab:blue", "tab:orange", "tab:gray", "tab:blue"
 _KINDS = {1: ("similar", SIMILAR), 0: ("dissimilar", DISSIMILAR), -1: ("not labelled", TRAINING)}

@@ -17,7 +17,8 @@ from treelstm import evaluation
 from treelstm.comparison import compared
 from treelstm.config import Config, from_root
 from treelstm.data.load import load_corpus, load_pairs
-from treelstm.data.pairs import DataError, Pairs
+from treelstm.data.pairs import Pairs
+from treelstm.data.problems import DataError
 from treelstm.errors import UserError
 from treelstm.evaluation import Estimate, PairScorer, Retrieval, distinct_trees
 from treelstm.history import best
@@ -28,7 +29,7 @@ from treelstm.run.status import verified_row
 from treelstm.sealed import CheckpointError
 from treelstm.tables import html_table
 from treelstm.tree_figures import pair_figure
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.naming import label_keys
 
 MOST, _FEWEST = 5, 10  # encoders at most, pairs at least

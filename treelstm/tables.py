@@ -13,7 +13,7 @@ from treelstm.plain import AS_WRITTEN, in_html
 from treelstm.run_table import caveats, groups, ranked, shared_metrics
 from treelstm.runs import RunRow
 from treelstm.tree_figures import node_name
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.vocabulary import ROLE, readable, value_of
 
 

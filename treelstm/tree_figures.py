@@ -17,7 +17,8 @@ from matplotlib.textpath import text_to_path
 from torch_geometric.data import Data
 
 from treelstm.figures import SIMILAR, as_written, drawable, shortened
-from treelstm.trees.forest import Array, Forest
+from treelstm.trees.arrays import Array
+from treelstm.trees.forest import Forest
 from treelstm.trees.naming import LONGEST_NAME
 from treelstm.trees.vocabulary import ROLE, key_of, value_of
 

@@ -31,7 +31,7 @@ from treelstm.checks.keys import keys
 from treelstm.checks.report import WARNING, Finding
 from treelstm.commands import main
 from treelstm.config import KEY_LISTS, ConfigError
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 
 Tree = dict[str, Any]
 FUNCTIONS = [

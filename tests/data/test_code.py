@@ -13,7 +13,7 @@ import pytest
 
 import treelstm
 from treelstm.commands import main
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.data.readers.code import NoGrammar
 from treelstm.trees.builder import compile_forest
 

@@ -14,7 +14,7 @@ from treebank import write_treebank
 import treelstm
 from treelstm.commands import main
 from treelstm.data.judgements import PairingError
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 
 
 def write_sentences(path: Path, sentences, order=None) -> Path:

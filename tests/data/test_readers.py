@@ -34,7 +34,7 @@ from treebanks import (
 
 import treelstm
 from treelstm.commands import main
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.data.readers.formats import as_json, iterate_trees
 
 

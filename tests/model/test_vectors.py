@@ -26,7 +26,7 @@ from treelstm import (
     train,
 )
 from treelstm.config import ConfigError, EncoderSettings
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.model.encoder import TreeEncoder
 from treelstm.model.vectors import Vectors, read_vectors
 from treelstm.run.state import SettingsChanged

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from treelstm.data.survey import Survey
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 
 _ENOUGH = 12  # cases that are alike, which chance does not explain
 _MANY = 8  # different values

@@ -11,20 +11,24 @@ import numpy as np
 from treelstm.checks.keys import keys
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config
-from treelstm.data.load import Needed, every_pair, pair_files
+from treelstm.data.files import holds_trees, misnamed, pair_files
+from treelstm.data.load import every_pair
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
 from treelstm.data.store import changed_files
 from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.values import brief
 
 _METADATA_BYTES = 2**20
 
 
 def data_files(config: Config, directory: Path, setting: str) -> Iterator[Finding]:
-    for path in pair_files(directory, Needed.by(config), setting):
+    for path, right in misnamed(directory):
+        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
+        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
+    for path in pair_files(directory, config.objective, setting):
         try:
             with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -46,6 +50,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
+        yield from _unnamed(name, directory, config)
         yield from _metadata(directory, pairs, config)
     share = corpus.overlap
     text = f"{share:.1%} of the validation trees occur in training"
@@ -134,6 +139,15 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         share = repeated / len(pairs)
         text = f"{name}: {repeated:,} pair(s) repeat an earlier one ({share:.1%}), for example {example}"
         yield judged(text, share > 0.05, WARNING, "Remove them: they count more than once", NOTE)
+
+
+def _unnamed(name: str, directory: Path, config: Config) -> Iterator[Finding]:
+    pairs = every_pair(directory, config)
+    if any(map(holds_trees, pairs.paths)):
+        named = np.zeros(len(pairs.forest), bool)
+        named[pairs.first] = named[pairs.second] = True
+        text = f"{name}: {int((~named).sum()):,} of {len(named):,} trees are in no pair"
+        yield judged(text, not named.all(), NOTE, "That may be as it should be: they are not used")
 
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:

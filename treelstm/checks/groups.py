@@ -11,7 +11,8 @@ from treelstm.checks import data, directory, environment, keys, trial
 from treelstm.checks.report import ERROR, Finding, Report
 from treelstm.config import Config, require_config
 from treelstm.data.load import TooFewPairs, every_pair, load_corpus
-from treelstm.data.pairs import Corpus, DataError
+from treelstm.data.pairs import Corpus
+from treelstm.data.problems import DataError
 from treelstm.data.survey import survey
 from treelstm.errors import UserError
 from treelstm.neutral import neutral_torch

@@ -29,7 +29,7 @@ from treelstm.run.directory import starting_point
 from treelstm.run.state import Run, new_run, norm, state_of
 from treelstm.run.step import train_step
 from treelstm.sealed import sealed
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.vocabulary import key_of
 
 _WARM_UP_STEPS, _TIMED_STEPS, _PARTS_ROUNDS = 10, 120, 15

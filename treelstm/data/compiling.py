@@ -1,114 +1,389 @@
-"""Pair files -> the arrays of a compiled corpus."""
+"""Pair files to arrays, in one process or in several, in memory that does not grow with the pairs.
+
+Files are cut into ranges of lines. Who reads some of them holds their distinct trees, and writes the
+pairs to files. In the end parts of the forest merge by the digests of subtrees, trees are numbered in
+the order in which pairs name them, and the columns of pairs are written piece by piece. So the arrays
+depend neither on the ranges nor on who read them.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
+import os
+import pickle
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import fields
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from treelstm.config import EncoderSettings
-from treelstm.data.foreign import looks_like
-from treelstm.data.pairs import DataError, Problems, label_of_file
-from treelstm.data.reading import REPAIR, read_jsonl
-from treelstm.trees.builder import ForestBuilder, TreeError
-from treelstm.trees.forest import Forest, entries, pointers_of
-from treelstm.trees.values import brief, kind
+from treelstm.data.files import holds_trees, label_of_file
+from treelstm.data.problems import DataError, Problems, unreachable
+from treelstm.data.ranges import ROW, Found, RangeReader, Task, Trees
+from treelstm.data.reading import LINE_BYTES, encoding_of
+from treelstm.errors import UserError
+from treelstm.files import open_file
+from treelstm.process import usable_cores
+from treelstm.trees.arrays import Array, pointers_of
+from treelstm.trees.parts import arrays_of_forest, merged
 
-_LOOKS = "expected a JSON object: it looks like"
-_PARSE_AGAIN = "Parse the sentence again or remove the line"
-FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
+log = logging.getLogger("treelstm")
+
+_WORTH_A_PROCESS = 48_000_000  # bytes: to start one takes as long as to compile a third of them
+_UNPACKED = 8  # bytes of text in each of a gzipped file, about
+_RANGE = 64_000_000  # the most bytes
+_ROWS = 2**18  # rows of pairs held at once
+_SECONDS_BETWEEN_LINES = 30.0
+_WORKER = "import sys\nsys.path[:] = {}\nfrom treelstm.data.ranges import work\nwork()"
+
+Columns = dict[str, Any]  # arrays, and the path of the file
+
+
+class CompilingFailed(UserError, RuntimeError):
+    """A process that compiles has been killed."""
 
 
 def compile_pairs(
-    paths: tuple[Path, ...], settings: EncoderSettings, into: Path, workers: int | None = None
+    paths: Sequence[Path], settings: EncoderSettings, into: Path, workers: int | None = None
 ) -> None:
-    """Writes the arrays of `Forest` and `Pairs` into an empty directory; raises DataError."""
-    problems = Problems()
-    builder = ForestBuilder(settings.ignored_keys, child_order=settings.child_order)
-    rows: list[tuple[int, float | None, int, int]] = []  # label, similarity, file, line
-    sentences: list[str | None] = []
-    for number, path in enumerate(paths):
-        before, label = (problems.count, len(rows)), label_of_file(path)
-        no_trees: dict[tuple[str, str], list[int]] = {}  # what is there instead -> lines
-        for line, record in read_jsonl(path, problems):
-            found = list(_record_problems(record, label, builder))
-            for problem in found:
-                if _LOOKS in problem[0]:  # there may be thousands of one kind, which are said once
-                    no_trees.setdefault(problem, []).append(line)
-                else:
-                    problems.add(path, line, *problem)
-            if not found:
-                own = record["label"] if record.get("label") is not None else -1
-                rows.append((own, record.get("similarity"), number, line))
-                sentences += [record["ast1"].get("sentence"), record["ast2"].get("sentence")]
-        for (said, remedy), wrong in no_trees.items():
-            problems.add(path, wrong[0], f"{said} ({len(wrong):,} line(s) of this file)", remedy)
-        if before == (problems.count, len(rows)):
-            problems.add(path, 0, "holds no pairs", "Add pairs, or remove the file")
+    """Writes the arrays of `Forest` and `Pairs` into the empty directory `into`, as .npy files.
+
+    Each has the narrowest unsigned type that holds it; labels are int8, similarities float64 (none at
+    all if no pair has one). Texts are bytes and pointers: symbols, symbols_ptr, sentences, sentences_ptr
+    and has_sentence. Trees differ in their roots or in their sentences. `workers`: processes; None: as
+    many as are of use.
+
+    Raises:
+        DataError: the files cannot be used; the message lists the problems.
+        CompilingFailed: one of the processes was killed.
+    """
+    trees = tuple(path for path in paths if holds_trees(path))
+    options: tuple[Any, ...] = settings.ignored_keys, settings.child_order
+    with tempfile.TemporaryDirectory(dir=into, prefix="rows-") as name:
+        place, kind = Path(name), "references" if trees else "pairs"
+        if trees:
+            tasks, found, readers = _read(trees, "trees", options, place, workers)
+            numbering = _Numbering(readers)
+            options = (*options, _ids(tasks, found, numbering))
+        pairs = [path for path in paths if not holds_trees(path)]
+        tasks, found, readers = _read(pairs, kind, options, place, workers)
+        if not trees:
+            numbering = _Numbering(readers)
+        number = (lambda reader, names: names) if trees else numbering
+        _write_pairs(into, paths, _rows(tasks, found, number), found, numbering.trees)
+        fields = numbering.fields(settings.child_order)
+    for name, value in fields.items():
+        if isinstance(value, tuple):
+            texts = [(text or "").encode("utf-8", "surrogatepass") for text in value]
+            _save(into, f"{name}_ptr", pointers_of(np.array([len(text) for text in texts], np.int64)))
+            value = np.frombuffer(b"".join(texts), np.uint8)
+        _save(into, name, value)
+
+
+def _save(into: Path, name: str, array: Array) -> None:
+    kind = _narrow(int(array.max(initial=0))) if array.dtype == np.int64 else array.dtype
+    np.save(into / f"{name}.npy", array.astype(kind, copy=False), allow_pickle=False)
+
+
+def _narrow(largest: int) -> np.dtype[Any]:
+    return np.dtype(np.min_scalar_type(largest))
+
+
+class _Numbering:
+    """Numbers the distinct trees of all readers in the order in which they are asked for."""
+
+    def __init__(self, readers: Sequence[Trees]) -> None:
+        self._part = merged([part for part, _, _ in readers])
+        begins = np.cumsum([0, *(len(part.root) for part, _, _ in readers)])
+        roots = np.concatenate(
+            [begin + own for begin, (_, own, _) in zip(begins, readers, strict=False)]
+        )
+        texts = dict[str | None, int]()
+        sentences = [texts.setdefault(text, len(texts)) for *_, own in readers for text in own]
+        both = self._part.root[roots] * len(texts) + np.array(sentences, np.int64)
+        _, first, same = np.unique(both, return_index=True, return_inverse=True)
+        self._same = np.split(same, np.cumsum([len(own) for *_, own in readers])[:-1])
+        self._root, self._sentence = roots[first], np.array(sentences, np.int64)[first]
+        self._texts, self._number, self._count = [*texts], np.full(len(first), -1), 0
+
+    @property
+    def trees(self) -> int:
+        return len(self._number)
+
+    def __call__(self, reader: int, names: Array) -> Array:
+        """The numbers of trees that a reader calls so."""
+        trees = self._same[reader][names]
+        new = trees[self._number[trees] < 0]
+        if len(new):
+            new = new[np.sort(np.unique(new, return_index=True)[1])]
+            self._number[new] = np.arange(self._count, self._count + len(new))
+            self._count += len(new)
+        return self._number[trees]
+
+    def fields(self, child_order: bool) -> dict[str, Any]:
+        """The fields of a forest, and the sentences, when all trees have been asked for."""
+        order = np.argsort(self._number)
+        sentences = [self._texts[each] for each in self._sentence[order].tolist()]
+        there = np.array([text is not None for text in sentences])
+        forest = arrays_of_forest(self._part, self._root[order], child_order)
+        return {**forest, "sentences": tuple(sentences), "has_sentence": there}
+
+
+def _rows(
+    tasks: Sequence[Task], found: Sequence[Found], number: Callable[[int, Array], Array]
+) -> Iterator[Columns]:
+    """The columns of all pairs, piece by piece."""
+    for path, ranges in groupby(zip(tasks, found, strict=True), lambda each: each[0].path):
+        before = 0  # lines
+        for task, held in ranges:
+            with task.rows.open("rb") as file:
+                while len(rows := np.fromfile(file, ROW, _ROWS)):
+                    names = np.stack((rows["first"], rows["second"]), 1).ravel()
+                    both = number(held.reader, names).reshape(-1, 2)
+                    columns = {name: rows[name] for name in ("label", "similarity")}
+                    yield {
+                        **columns,
+                        "first": both[:, 0],
+                        "second": both[:, 1],
+                        "line": rows["line"] + np.uint64(before),
+                        "path": path,
+                    }
+            before += held.lines
+
+
+def _write_pairs(
+    into: Path, paths: Sequence[Path], pieces: Iterator[Columns], found: Sequence[Found], trees: int
+) -> None:
+    """Writes the columns without ever holding them."""
+    pairs, lines = sum(each.rows for each in found), sum(each.lines for each in found)
+    tree, lengths = (
+        _narrow(trees - 1),
+        dict.fromkeys(("first", "second", "label", "file", "line"), pairs),
+    )
+    kinds = {"first": tree, "second": tree, "label": np.dtype("i1"), "similarity": np.dtype("f8")}
+    kinds |= {"file": _narrow(len(paths) - 1), "line": _narrow(lines)}
+    lengths["similarity"] = pairs * any(each.graded for each in found)
+    number = {path: np.array([place]) for place, path in enumerate(paths)}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((into / f"{name}.npy").open("wb")) for name in kinds}
+        for name, file in files.items():
+            kind = np.lib.format.dtype_to_descr(kinds[name])
+            header = {"descr": kind, "fortran_order": False, "shape": (lengths[name],)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            piece["file"] = np.broadcast_to(number[piece["path"]], len(piece["label"]))
+            for name, file in files.items():
+                if lengths[name]:
+                    file.write(piece[name].astype(kinds[name]).tobytes())
+
+
+def _ids(tasks: Sequence[Task], found: Sequence[Found], numbering: _Numbering) -> dict[str, int]:
+    """The number of the tree of each id; raises DataError where two trees have one."""
+    problems, numbers = Problems(), dict[str, int]()
+    places = dict[str, tuple[Path, int]]()
+    texts = (text for each in found for text in each.ids)
+    for piece in _rows(tasks, found, numbering):
+        for line, number in zip(piece["line"].tolist(), piece["first"].tolist(), strict=True):
+            text = next(texts)
+            if text in numbers:
+                path, first = places[text]
+                said = f"the id {text} is that of {path}:{first}, too"
+                problems.add(piece["path"], line, said, "Give each tree an id of its own")
+            numbers[text], places[text] = number, (piece["path"], line)
     if problems.count:
         raise DataError(problems)
-    labels, similarities, files, lines = zip(*rows, strict=True)
-    forest = builder.forest()
-    numbers: dict[tuple[int, str | None], int] = {}
-    of_tree = zip(forest.root.tolist(), sentences, strict=True)
-    tree = np.array([numbers.setdefault(each, len(numbers)) for each in of_tree])
-    kept = np.unique(tree, return_index=True)[1]  # the first of each
-    arrays = {name: getattr(forest, name) for name in FOREST_ARRAYS}
-    for ptr, values in (("tree_ptr", "tree_subtrees"), ("bag_ptr", "bag")):
-        positions, lengths = entries(arrays[ptr], kept)
-        arrays |= {ptr: pointers_of(lengths), values: arrays[values][positions]}
-    arrays |= {name: arrays[name][kept] for name in ("root", "tree_nodes", "tree_digest")}
-    arrays |= {"first": tree[::2], "second": tree[1::2], "label": np.array(labels, np.int8)}
-    given = np.array(similarities, np.float64)  # None becomes NaN
-    arrays["similarity"] = given[: 0 if np.isnan(given).all() else None]
-    arrays |= {"file": np.array(files), "line": np.array(lines)}
-    given_texts = [sentences[each] for each in kept.tolist()]
-    arrays["has_sentence"] = np.array([text is not None for text in given_texts])
-    for name, texts in (("symbols", forest.symbols), ("sentences", given_texts)):
-        raw = [(text or "").encode("utf-8", "surrogatepass") for text in texts]
-        arrays[name] = np.frombuffer(b"".join(raw), np.uint8)
-        arrays[f"{name}_ptr"] = pointers_of(np.array([len(each) for each in raw]))
-    for name, array in arrays.items():
-        narrow = array.dtype == np.int64
-        type_ = np.min_scalar_type(int(array.max(initial=0))) if narrow else array.dtype
-        np.save(into / f"{name}.npy", array.astype(type_))
+    return numbers
 
 
-def _record_problems(
-    record: dict[str, Any], label: int | None, builder: ForestBuilder
-) -> Iterator[tuple[str, str]]:
-    """Adds both trees of a record to the forest; yields each problem found, and its remedy."""
-    for side in ("ast1", "ast2"):
-        if (part := record.get(side)) is None:
-            yield f"{side} is missing", REPAIR
-        elif not isinstance(part, dict):
-            yield f"{side} is not a JSON object", REPAIR
-        elif "ast" not in part:
-            yield f"{side}.ast is missing", _PARSE_AGAIN
-        else:
-            if not isinstance(part.get("sentence"), str | None):
-                yield f"{side}.sentence is not a string", "Correct or remove it"
-            if isinstance(root := part["ast"], str | list):
-                what, remedy = looks_like(root)
-                yield f"{side}.ast is {kind(root)}, {_LOOKS} {what}", remedy
-                break  # the other side is like it
-            try:
-                builder.add(part["ast"], f"{side}.ast")
-            except TreeError as error:
-                yield str(error), _PARSE_AGAIN
-    found, similarity = record.get("label"), record.get("similarity")
-    allowed = (label,) if label is not None else (0, 1, None)
-    if label is None and found is None and similarity is None:
-        yield "label and similarity are missing", "Add one of them, or both"
-    elif isinstance(found, bool) or found not in allowed:
-        said = f"label is {brief(found)}" if "label" in record else "label is missing"
-        expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
-        yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
-    if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
-        yield "similarity is too large a number", "Correct or remove it"
-    elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
-        yield "similarity is not a number", "Correct or remove it"
+def _read(
+    paths: Sequence[Path], kind: str, options: tuple[Any, ...], place: Path, workers: int | None
+) -> tuple[list[Task], list[Found], list[Trees]]:
+    """Reads all files; what their ranges hold, and the trees of each reader.
+
+    Raises:
+        DataError: there are problems.
+    """
+    sizes = {path: _size(path) for path in paths}
+    worth = sum(size * (_UNPACKED if path.suffix == ".gz" else 1) for path, size in sizes.items())
+    count = workers or max(1, min(usable_cores(), worth // _WORTH_A_PROCESS))
+    step = max(1, min(_RANGE, sum(sizes.values()) // (4 * count)))
+    tasks = [
+        Task(path, kind, label_of_file(path), *cut, place / f"{kind}-{number}-{place_in_file}")
+        for number, path in enumerate(paths)
+        for place_in_file, cut in enumerate(_cuts(path, step) if count > 1 else [(0, sizes[path])])
+    ]
+    with _progress(sum(sizes.values())) as told:
+        if count == 1:
+            reader, done = RangeReader(*options), 0
+            found = list[Found]()
+            for task in tasks:
+                found.append(reader.read(task, lambda at: told(done + at)))  # noqa: B023
+                done += task.end - task.begin
+            _require_no_problems(tasks, found)
+            return tasks, found, [reader.trees()]
+        with _Workers(min(count, len(tasks)), options) as started:
+            found = started.read(tasks, told)
+            _require_no_problems(tasks, found)
+            return tasks, found, started.trees()
+
+
+def _size(path: Path) -> int:
+    try:
+        with open_file(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise unreachable(path, error) from error
+
+
+def _cuts(path: Path, step: int) -> list[tuple[int, int]]:
+    """Where ranges begin and end, at ends of lines. A file that is gzipped or not UTF-8 is one range."""
+    with open_file(path) as raw, io.BufferedReader(raw) as file:
+        size, cuts = os.fstat(raw.fileno()).st_size, [0]
+        if path.suffix != ".gz" and not encoding_of(file.read(4)).startswith(("utf-16", "utf-32")):
+            for at in range(step, size, step):
+                if at > cuts[-1]:
+                    file.seek(at)
+                    if file.readline(LINE_BYTES).endswith(b"\n") and file.tell() < size:
+                        cuts.append(file.tell())
+    return [*zip(cuts, [*cuts[1:], size], strict=True)]
+
+
+def _require_no_problems(tasks: Sequence[Task], found: Sequence[Found]) -> None:
+    problems = Problems()
+    for path, group in groupby(zip(tasks, found, strict=True), lambda each: each[0].path):
+        ranges, once = [*group], dict[tuple[str, str], tuple[int, int]]()
+        before = problems.count
+        for _, held in ranges:
+            problems.extend(held.problems)
+            for problem, (line, count) in held.once.items():
+                first, earlier = once.get(problem, (line, 0))
+                once[problem] = first, earlier + count
+        for (said, remedy), (line, count) in once.items():
+            problems.add(path, line, f"{said} ({count:,} line(s) of this file)", remedy)
+        if before == problems.count and not any(held.rows for _, held in ranges):
+            what = "trees" if ranges[0][0].kind == "trees" else "pairs"
+            problems.add(path, 0, f"holds no {what}", f"Add {what}, or remove the file")
+    if problems.count:
+        raise DataError(problems)
+
+
+class _Workers:
+    """Processes that read ranges, started anew, since a copy of one with threads may hang.
+
+    They end when this process does, however it ends, and Ctrl-C in a terminal reaches this one alone.
+    """
+
+    def __init__(self, count: int, options: tuple[Any, ...]) -> None:
+        self._options, self._answers = options, SimpleQueue[tuple[int, Any]]()
+        self._count = count
+
+    def __enter__(self) -> _Workers:
+        words = [sys.executable, "-c", _WORKER.format(sys.path)]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._processes = [
+            subprocess.Popen(words, **pipes, start_new_session=True) for _ in range(self._count)
+        ]
+        self._threads = [
+            threading.Thread(target=self._listen, args=(number, process.stdout), daemon=True)
+            for number, process in enumerate(self._processes)
+        ]
+        for thread in self._threads:
+            thread.start()
+        for number in range(self._count):
+            self._tell(number, self._options)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes:
+            process.kill()
+        for process, thread in zip(self._processes, self._threads, strict=True):
+            process.wait()
+            thread.join()
+            with suppress(BrokenPipeError):  # of what was not yet sent
+                process.__exit__(None, None, None)
+
+    def read(self, tasks: Sequence[Task], told: Callable[[int], None]) -> list[Found]:
+        """The largest ranges are read first, so that all processes end at about the same time."""
+        waiting = sorted(range(len(tasks)), key=lambda task: tasks[task].begin - tasks[task].end)
+        waiting.reverse()
+        reading = {number: waiting.pop() for number in range(self._count)}
+        found, at, done = dict[int, Found](), dict[int, int](), 0
+        for number, task in reading.items():
+            self._tell(number, tasks[task])
+        while len(found) < len(tasks):
+            number, kind, value = self._answer()
+            task = reading[number]
+            if kind == "at":
+                at[number] = value - tasks[task].begin
+            else:
+                at.pop(number, None)
+                done += tasks[task].end - tasks[task].begin
+                value.reader = number
+                found[task] = value
+                if waiting:
+                    reading[number] = waiting.pop()
+                    self._tell(number, tasks[reading[number]])
+            told(done + sum(at.values()))
+        return [found[task] for task in range(len(tasks))]
+
+    def trees(self) -> list[Trees]:
+        for number in range(self._count):
+            self._tell(number, None)
+        answers = [self._answer() for _ in range(self._count)]
+        return [value for _, _, value in sorted(answers, key=lambda answer: answer[0])]
+
+    def _tell(self, number: int, message: Any) -> None:
+        with suppress(BrokenPipeError):  # `_answer` says that it has ended
+            stream: Any = self._processes[number].stdin
+            pickle.dump(message, stream, protocol=5)
+            stream.flush()
+
+    def _listen(self, number: int, stream: Any) -> None:
+        with suppress(EOFError, pickle.UnpicklingError):  # it has ended, perhaps within a message
+            while True:
+                self._answers.put((number, pickle.load(stream)))
+        self._answers.put((number, None))
+
+    def _answer(self) -> tuple[int, str, Any]:
+        """The next answer of any: its number, kind and content."""
+        number, answer = self._answers.get()
+        if answer is None:
+            status = self._processes[number].wait()
+            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            remedy = "Make sure that there is memory left, then run the same command again"
+            raise CompilingFailed(f"A process that compiles pairs has ended ({how}). {remedy}.")
+        kind, value = answer
+        if kind == "failed":
+            raise value
+        return number, kind, value
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Hears how many bytes were read; shows a bar after two seconds, or a line twice a minute."""
+    began = last = time.monotonic()
+    settings = {"unit": "B", "unit_scale": True, "delay": 2.0, "disable": None, "leave": False}
+    with tqdm(total=total, desc="compiling", **settings) as bar:
+
+        def told(done: int) -> None:
+            nonlocal last
+            bar.update(done - bar.n)
+            now = time.monotonic()
+            if bar.disable and now - last > _SECONDS_BETWEEN_LINES:
+                last = now
+                left = tqdm.format_interval((now - began) * (total - done) / max(done, 1))
+                log.info("compiling: %.2f of %.2f GB, %s left", done / 1e9, total / 1e9, left)
+
+        yield told

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from treelstm.config import did_you_mean
-from treelstm.data.pairs import DataError, Problems, data_error
+from treelstm.data.problems import DataError, Problems, data_error
 from treelstm.data.reading import read_text
 from treelstm.errors import UserError
 

@@ -1,10 +1,4 @@
-"""Pair files: read, check, compile once, split.
-
-A directory holds `positive_pairs.jsonl` and `negative_pairs.jsonl`, whose names label their pairs, or
-else `pairs.jsonl`, where each pair has a label, a similarity or both; plain or gzipped (`.jsonl.gz`),
-one pair per line. Which of them must be there depends on the objective. The problems of all files are
-collected and reported in one error.
-"""
+"""The pairs of a directory: compiled once, checked for what the objective needs, split."""
 
 from __future__ import annotations
 
@@ -17,16 +11,13 @@ import numpy as np
 import torch
 
 from treelstm.config import Config, EncoderSettings, require_config
-from treelstm.data.pairs import FILES, Corpus, DataError, Pairs, Problems, data_error, unreachable
+from treelstm.data.files import pair_files
+from treelstm.data.pairs import Corpus, Pairs
+from treelstm.data.problems import DataError, Problems, data_error
 from treelstm.data.store import make_store, open_store
-from treelstm.files import is_there
 from treelstm.randomness import SPLIT, generator
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.vocabulary import Vocabulary
-
-_ENDINGS = (".jsonl", ".jsonl.gz")
-# The files that an objective needs where there is no pairs.jsonl; any others can do with one of them.
-_STEMS = {"contrastive": ["positive_pairs", "negative_pairs"], "ranking": ["positive_pairs"]}
 
 
 class TooFewPairs(DataError):
@@ -152,46 +143,9 @@ class Needed:
 
 
 def _load(directory: Path, settings: EncoderSettings, needed: Needed, setting: str = "") -> Pairs:
-    paths = pair_files(directory, needed, setting)
+    paths = pair_files(directory, needed.objective, setting)
     pairs = open_store(paths, settings)
     if pairs is None:
         pairs = make_store(paths, settings)
     needed.check(pairs)
     return pairs
-
-
-def pair_files(directory: Path | str, needed: Needed, setting: str = "") -> tuple[Path, ...]:
-    """The pair files of a directory.
-
-    Raises:
-        DataError: one is missing or cannot be looked for; names `setting`, which leads to the directory.
-    """
-    directory, problems = Path(directory), Problems()
-    try:
-        if not directory.is_dir():
-            todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
-            todo += ", or make a sample: python -m treelstm sample --data-dir DIR"
-            is_file = is_there(directory)
-            text = "is a file, expected a directory" if is_file else "no such directory"
-            raise data_error(directory, text, todo)
-        names = {stem: [directory / f"{stem}{ending}" for ending in _ENDINGS] for stem in FILES}
-        there = {stem: [path for path in both if is_there(path)] for stem, both in names.items()}
-    except OSError as error:
-        raise unreachable(Path(error.filename), error) from error
-    found = {stem: paths for stem, paths in there.items() if paths}
-    for paths in found.values():
-        if len(paths) > 1:
-            problems.add(paths[0], 0, f"{paths[1].name} is there too", "Keep one of the two")
-    if "pairs" in found and len(found) > 1:
-        other = next(paths[0].name for stem, paths in found.items() if stem != "pairs")
-        remedy = "Keep pairs.jsonl, or the files of the two classes"
-        problems.add(found["pairs"][0], 0, f"{other} is there too", remedy)
-    stems = _STEMS.get(needed.objective or "", ["pairs"])
-    missing = [stem for stem in stems if stem not in found]
-    if missing and "pairs" not in found and not (found and stems == ["pairs"]):
-        text = f"no such file, nor {_ENDINGS[1]}, which objective={needed.objective!r} needs"
-        remedy = "Add it, or pairs.jsonl with a label or a similarity for each pair"
-        problems.add(names[missing[0]][0], 0, text, remedy)
-    if problems.count:
-        raise DataError(problems)
-    return tuple(paths[0] for paths in found.values())

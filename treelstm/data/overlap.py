@@ -14,7 +14,8 @@ from sparse_dot_topn import sp_matmul_topn
 
 from treelstm.config import did_you_mean
 from treelstm.data.judgements import Choice, Chosen, Groups, Known, PairingError, Row, number_of
-from treelstm.trees.forest import Array, Forest
+from treelstm.trees.arrays import Array
+from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import ROLE, key_of
 
 NEAR_COPY = 0.8  # trees of at least this overlap are never on both sides of a split

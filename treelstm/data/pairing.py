@@ -17,7 +17,7 @@ from tqdm import tqdm
 from treelstm.data.classes import by_label
 from treelstm.data.judgements import Groups, Known, PairingError, Row, judged
 from treelstm.data.overlap import by_overlap
-from treelstm.data.pairs import DataError, Problems
+from treelstm.data.problems import DataError, Problems
 from treelstm.data.readers.formats import as_json, iterate_trees, write_lines
 from treelstm.files import listed, make_directory, write_whole
 from treelstm.trees.builder import ForestBuilder, TreeError

@@ -1,4 +1,4 @@
-"""Labelled pairs of trees, the corpus of a run, and the problems of pair files.
+"""Labelled pairs of trees, and the corpus of a run.
 
 Shapes: P pairs, T trees.
 """
@@ -7,79 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from treelstm.errors import UserError
-from treelstm.trees.check import check_forest, check_texts, require, within
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.data.files import label_of_file
+from treelstm.trees.arrays import Array, entries
+from treelstm.trees.check import check_content, check_forest, check_texts, require, within
+from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import Vocabulary
 
-# Stem of a pair file -> label of its pairs; None: each pair says its own.
-FILES = {"positive_pairs": 1, "negative_pairs": 0, "pairs": None}
-
-_SHOWN = 20  # problems listed in an error
 _AT_ONCE = 2**18  # pairs; bounds the memory
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of a pair file."""
-
-    found: str  # and where
-    remedy: str
-
-
-@dataclass
-class Problems:
-    """The first 20 problems, and the number of all."""
-
-    shown: list[Problem] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, path: Path, line: int, found: str, remedy: str) -> None:
-        """`line` counts from 1, 0 means the whole file."""
-        self.count += 1
-        if len(self.shown) < _SHOWN:
-            where = f"{path}:{line}" if line else path
-            self.shown.append(Problem(f"{where}: {found}", remedy))
-
-    @property
-    def more(self) -> str:
-        """How many are not shown, in words, or nothing."""
-        rest = self.count - len(self.shown)
-        return f"... and {rest:,} more" if rest else ""
-
-    def __str__(self) -> str:
-        lines = [f"{problem.found}. {problem.remedy}." for problem in self.shown]
-        return "\n".join([*lines, self.more] if self.more else lines)
-
-
-class DataError(UserError, ValueError):
-    """Pair files cannot be used; for each problem the message gives file, line and remedy."""
-
-    def __init__(self, problems: Problems) -> None:
-        super().__init__(str(problems))
-        self.problems = problems
-
-
-def data_error(path: Path, found: str, remedy: str) -> DataError:
-    problems = Problems()
-    problems.add(path, 0, found, remedy)
-    return DataError(problems)
-
-
-def unreachable(path: Path, error: OSError) -> DataError:
-    found = f"cannot be read ({error.strerror})"
-    return data_error(path, found, "Correct that, then run the same command again")
-
-
-def label_of_file(path: Path) -> int | None:
-    """The label that a pair file's name gives its pairs."""
-    return FILES[path.name.partition(".")[0]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +58,7 @@ class Pairs:
         """Raises ValueError unless all numbers lie within the arrays that they point into; `thorough`:
         unless the arrays are in all as compiled ones are.
         """
-        check_forest(self.forest, thorough)
+        check_forest(self.forest)
         places = len(self.forest.place) == len(self.forest.child) * self.child_order
         require(places, "children have places without child_order, or none with it")
         trees, columns = len(self.forest), [getattr(self, name) for name in PAIR_ARRAYS]
@@ -132,6 +72,7 @@ class Pairs:
         require(within(self.file, len(self.paths)), "a pair has a file that does not exist")
         if not thorough:
             return
+        check_content(self.forest)
         for _ in self.sentences:  # each is decoded
             pass
         of_files = np.array([label_of_file(path) for path in self.paths], float)[self.file]

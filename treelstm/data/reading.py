@@ -12,12 +12,11 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from treelstm.data.pairs import Problems
+from treelstm.data.problems import Problems
 from treelstm.errors import UserError
 from treelstm.files import open_file
 from treelstm.plain import shown
@@ -44,7 +43,7 @@ def digest_of(path: Path) -> str:
 
 
 def read_jsonl(
-    path: Path, problems: Problems, wanted: set[int] | None = None
+    path: Path, problems: Problems, wanted: Container[int] | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The JSON objects of a file with their line numbers; any other line becomes a problem.
 
@@ -61,16 +60,28 @@ def read_jsonl(
             problems.add(path, line, str(error), error.remedy)
 
 
-def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+def read_lines(
+    path: Path,
+    problems: Problems,
+    begin: int = 0,
+    end: int | None = None,
+    before: int = 0,
+    told: Callable[[int], None] = lambda position: None,
+) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, which may be gzipped, with their numbers.
 
-    A file that cannot be read to its end, or whose next line is too long, becomes a problem.
+    Of a plain file, only those from byte `begin`, where the line after line `before` begins, to byte
+    `end`. `told` hears now and then up to which byte the file was read. A file that cannot be read to
+    its end, or whose next line is too long, becomes a problem.
     """
-    line = 0
+    line = before
     try:
         with open_file(path) as source, io.BufferedReader(source, _CHUNK) as raw_file:
-            for line, raw in enumerate(_lines(path, raw_file), 1):
+            raw_file.seek(begin)
+            for line, raw in enumerate(_lines(path, raw_file, begin, end), before + 1):
                 yield line, raw
+                if not line % 1000:
+                    told(raw_file.tell())
     except Unreadable as error:
         problems.add(path, line + 1, str(error), error.remedy)
     except (EOFError, OSError, zlib.error) as error:
@@ -79,9 +90,12 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
         problems.add(path, line + 1, found, "Make it readable, or copy it again if it is damaged")
 
 
-def read_text(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
-    """Number and text of each line, without its end; what is no text becomes a problem."""
-    for line, raw in read_lines(path, problems):
+def read_text(path: Path, problems: Problems, *part: Any) -> Iterator[tuple[int, str]]:
+    """Number and text of each line, without its end; what is no text becomes a problem.
+
+    `part`: as in `read_lines`.
+    """
+    for line, raw in read_lines(path, problems, *part):
         text = raw.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
         if odd := re.search("[\0\r\udc80-\udcff]", text):
             byte = odd[0].encode(errors="surrogateescape").hex()
@@ -91,17 +105,24 @@ def read_text(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
         yield line, text
 
 
-def _lines(path: Path, raw_file: BinaryIO) -> Iterator[bytes]:
+def _lines(path: Path, raw_file: BinaryIO, begin: int, end: int | None) -> Iterator[bytes]:
     """Raises Unreadable where a line is too long, or if the file is not UTF-8 but UTF-16 or UTF-32."""
     file = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
-    for number, raw in enumerate(iter(partial(file.readline, LINE_BYTES + 1), b"")):
+    at = begin
+    while (end is None or at < end) and (raw := file.readline(LINE_BYTES + 1)):
         if len(raw) > LINE_BYTES:
             found = f"longer than {LINE_BYTES:,} bytes, which no pair of trees should be"
             raise Unreadable(found, "Write one pair on each line, with smaller trees")
-        encoding = "utf-8" if number or not raw[:4].strip(b"\0") else json.detect_encoding(raw)
+        encoding = encoding_of(raw) if not at else "utf-8"
         if encoding.startswith(("utf-16", "utf-32")):
             raise Unreadable(f"saved as {encoding[:6].upper()}, expected UTF-8", "Save it as UTF-8")
+        at += len(raw)
         yield raw.removeprefix(codecs.BOM_UTF8)  # also inside: files with a mark, joined by `cat`
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of JSON that begins so."""
+    return json.detect_encoding(start) if start[:4].strip(b"\0") else "utf-8"
 
 
 def parse(raw: bytes) -> Any:

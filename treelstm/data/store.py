@@ -37,7 +37,8 @@ from msgspec.structs import asdict, replace
 
 from treelstm.config import EncoderSettings
 from treelstm.data.compiling import compile_pairs
-from treelstm.data.pairs import PAIR_ARRAYS, DataError, Pairs, unreachable
+from treelstm.data.pairs import PAIR_ARRAYS, Pairs
+from treelstm.data.problems import DataError, unreachable
 from treelstm.data.reading import digest_of
 from treelstm.files import (
     WriteFailed,
@@ -47,7 +48,8 @@ from treelstm.files import (
     open_file,
     write_whole,
 )
-from treelstm.trees.forest import Array, Forest
+from treelstm.trees.arrays import Array
+from treelstm.trees.forest import Forest
 from treelstm.trees.texts import Texts
 
 log = logging.getLogger("treelstm")

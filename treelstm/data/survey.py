@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from treelstm.data.pairs import Pairs, Problems
+from treelstm.data.files import holds_trees
+from treelstm.data.pairs import Pairs
+from treelstm.data.problems import Problems
 from treelstm.data.reading import read_jsonl
 
 SURVEYED_NODES = 10_000  # in each file, about
@@ -84,12 +86,20 @@ def _position(value: Any) -> tuple[int, ...] | None:
 
 
 def survey(pairs: Pairs) -> Survey:
-    """Of each file, pairs of about `SURVEYED_NODES` nodes, spread evenly; equal trees count once."""
+    """Of each file, pairs of about `SURVEYED_NODES` nodes, spread evenly; equal trees count once.
+
+    Where pairs name trees, of all trees about as many.
+    """
     found, seen = Survey(frozenset(pairs.ignored_keys)), set[int]()
     roots, nodes = pairs.forest.root, pairs.forest.tree_nodes.astype(np.int64)
     both = nodes[pairs.first] + nodes[pairs.second]
     small = both <= max(SURVEYED_NODES, both.min())
-    for number, path in enumerate(pairs.paths):
+    trees = [path for path in pairs.paths if holds_trees(path)]
+    every = range(1, 2**62, 1 + int(nodes.sum()) // SURVEYED_NODES)
+    for path in trees:
+        for _, record in read_jsonl(path, Problems(), every):
+            found.add(record["ast"])
+    for number, path in enumerate(() if trees else pairs.paths):
         mine = np.flatnonzero(small & (pairs.file == number))
         mine = mine[:: 1 + int(both[mine].sum()) // SURVEYED_NODES]
         sides = np.stack((roots[pairs.first[mine]], roots[pairs.second[mine]]), 1).tolist()

@@ -16,7 +16,7 @@ from torch import Tensor
 from treelstm.config import Config
 from treelstm.data.pairs import Pairs
 from treelstm.model.encoder import distances
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 
 
 class _OfDistance:

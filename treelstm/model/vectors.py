@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treelstm.data.pairs import DataError, Problems
+from treelstm.data.problems import DataError, Problems
 from treelstm.data.reading import read_text
 from treelstm.files import open_file
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 from treelstm.trees.vocabulary import key_of, value_of
 
 STATE = {"vector_table", "vector_words"}  # names in an encoder's state dict

@@ -15,48 +15,59 @@ object have no order, in JSON as here.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain, count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treelstm.errors import UserError
-from treelstm.trees.forest import Array, Forest, bags_of, pointers_of
+from treelstm.trees.arrays import Array, pointers_of
+from treelstm.trees.parts import Part, arrays_of_forest, merged, sorted_rows
 from treelstm.trees.values import NotJson, as_json, first_problem, kind, written
 from treelstm.trees.vocabulary import LIST, ROLE, spelled_key, spelled_text
 
-# Position of the parent, an earlier node, or -1; place in its list; symbols; empty list for children.
-Node = tuple[int, int, list[str], list[int]]
+if TYPE_CHECKING:
+    from treelstm.trees.forest import Forest
 
-_PLACE = 2**32  # a child is one number here: its subtree + _PLACE times its place in its list
+# Position of the parent, an earlier node, or -1; place in its list; symbols.
+Node = tuple[int, int, list[str]]
+
+# A subtree is a row of numbers: its symbols, and ~(child + _PLACE times its place in its list).
+_PLACE = 2**32
 
 _MANY = 10_000  # nodes after which a tree is looked through for cycles
+_AT_ONCE = 2**16  # subtrees; bounds the memory
 
 
 class TreeError(UserError, ValueError):
     """An AST is no JSON object, is empty, or holds what JSON has no word for."""
 
 
-class _Texts(dict[str, str]):
-    """The symbol of each text under one key."""
+class _Texts(dict[str, int]):
+    """The number of the symbol of each text under one key."""
 
-    def __init__(self, start: str) -> None:
-        self.start = start
+    def __init__(self, start: str, symbol_of: Callable[[str], int]) -> None:
+        self.start, self.symbol_of = start, symbol_of
 
-    def __missing__(self, text: str) -> str:
-        self[text] = symbol = self.start + spelled_text(text)
+    def __missing__(self, text: str) -> int:
+        self[text] = symbol = self.symbol_of(self.start + spelled_text(text))
         return symbol
 
 
 class _Keys(dict[str, _Texts | None]):
     """The symbols of each key; None for an ignored one."""
 
+    def __init__(self, symbol_of: Callable[[str], int]) -> None:
+        self.symbol_of = symbol_of
+
     def __missing__(self, key: object) -> _Texts:
         if not isinstance(key, str):
             raise NotJson
-        self[key] = texts = _Texts(spelled_key(key))
+        self[key] = texts = _Texts(spelled_key(key), self.symbol_of)
         return texts
 
 
@@ -70,16 +81,19 @@ class ForestBuilder:
         self, ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
     ) -> None:
         self._ignored, self._child_order = frozenset(ignored_keys), child_order
-        self._keys, self._roles = _Keys.fromkeys(self._ignored), _Texts(ROLE)
+        symbols = defaultdict[str, int]()
+        symbols.default_factory = symbols.__len__  # a new symbol gets the next number
+        self._symbols, self._symbol_of = symbols, symbols.__getitem__
+        self._keys, self._roles = _Keys(self._symbol_of), _Texts(ROLE, self._symbol_of)
+        self._keys |= dict.fromkeys(self._ignored)
         self._unshared = None if share else count()
-        self._symbol_of: defaultdict[str, int] = defaultdict()
-        self._symbol_of.default_factory = self._symbol_of.__len__  # a new symbol gets the next number
-        self._id_of: dict[tuple[Any, ...], int] = {}
-        self._content: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # symbols, children
+        self._id_of: dict[tuple[Any, ...], int] = {}  # row -> number, in this order
         self._height: list[int] = []
-        self._tree_subtrees: dict[int, tuple[int, ...]] = {}  # root -> distinct subtrees
-        self._roots: list[int] = []
-        self._sizes: list[int] = []
+        self._tree_of: dict[int, int] = {}  # root -> its place in the next three
+        self._tree_nodes = array("Q")
+        self._tree_lengths = array("Q")
+        self._tree_subtrees = array("Q")  # of one distinct tree after the other
+        self._trees = array("Q")
 
     def add(self, ast: Any, name: str = "ast") -> None:
         """Adds one tree; `name` begins the text of an error.
@@ -87,127 +101,159 @@ class ForestBuilder:
         Raises:
             TreeError: `ast` is no JSON object, is empty, or holds what JSON has no word for; says where.
         """
+        self._trees.append(self.tree_of(ast, name))
+
+    def add_nodes(self, nodes: list[Node]) -> None:
+        """Adds the tree of these nodes."""
+        rows = [[*map(self._symbol_of, symbols)] for _, _, symbols in nodes]
+        places = {number: place for number, (_, place, _) in enumerate(nodes) if place}
+        self._trees.append(self._tree([parent for parent, _, _ in nodes], rows, places))
+
+    def tree_of(self, ast: Any, name: str = "ast") -> int:
+        """The number of a tree among those that differ; raises as `add`, which calls it."""
         try:
             root = as_json(ast)
             if type(root) is not dict:
                 raise TreeError(f"{name} is {kind(root)}, expected a JSON object, the root of the tree")
-            nodes = self._nodes(root)
+            parents, rows, places = self._nodes(root)
         except NotJson:
             found = first_problem(ast, self._ignored) or " changes while it is read"
             raise TreeError(f"{name}{found}") from None
-        if len(nodes) == 1 and not nodes[0][2]:
+        if len(rows) == 1 and not rows[0]:
             none = "no symbols and no children outside the ignored keys"
             raise TreeError(f"{name} is an empty tree: {none}")
-        self.add_nodes(nodes)
+        return self._tree(parents, rows, places)
 
-    def _nodes(self, root: dict[str, Any]) -> list[Node]:
-        """The nodes of one AST; raises NotJson.
+    def _nodes(self, root: dict[str, Any]) -> tuple[list[int], list[list[int]], dict[int, int]]:
+        """Parent and symbols of each node of one AST, and places that are not 0; raises NotJson.
 
         Not recursive, so that only memory limits the depth of a tree.
         """
-        pending: list[tuple[Any, str | None, int, int]] = [(root, None, -1, 0)]
-        nodes: list[Node] = []
-        keys, roles = self._keys, self._roles
-        for position, (node, role, parent, place) in enumerate(pending):  # it grows during the loop
-            symbols = [] if role is None else [roles[role]]
+        pending: list[tuple[Any, str | None]] = [(root, None)]
+        parents, rows, places = [-1], list[list[int]](), dict[int, int]()
+        keys, roles, child_order = self._keys, self._roles, self._child_order
+        for position, (node, role) in enumerate(pending):  # it grows during the loop
+            row = [] if role is None else [roles[role]]
             if type(node) is list:  # it is an item of a list
-                symbols.append(LIST)
+                row.append(self._symbol_of(LIST))
                 node = {role: node}
             for key, value in node.items():
                 if (texts := keys[key]) is None or value is None:
                     continue
                 if type(value) is str:  # by far the most frequent
-                    symbols.append(texts[value])
+                    row.append(texts[value])
                     continue
-                value = as_json(value)
-                in_order = self._child_order and type(value) is list and len(value) > 1
-                for index, item in enumerate(value if type(value) is list else (value,)):
-                    item = as_json(item)
-                    if type(item) in (dict, list):
-                        pending.append((item, key, position, index * in_order))
+                if type(value) is dict:
+                    pending.append((value, key))
+                    parents.append(position)
+                    continue
+                if type(value) is not list and type(value := as_json(value)) is not list:
+                    value = [value]
+                in_order = child_order and len(value) > 1
+                for index, item in enumerate(value):
+                    if type(item) is not dict:
+                        item = as_json(item)
+                    if type(item) is dict or type(item) is list:
+                        pending.append((item, key))
                     elif in_order and item is not None:
-                        pending.append(({key: item}, None, position, index))
+                        pending.append(({key: item}, None))
                     elif type(item) is str:
-                        symbols.append(texts[item])
-                    elif item is not None:
-                        symbols.append(f"{texts.start}\\{written(item)}")
-            nodes.append((parent, place, symbols, []))
+                        row.append(texts[item])
+                        continue
+                    else:
+                        if item is not None:
+                            row.append(self._symbol_of(f"{texts.start}\\{written(item)}"))
+                        continue
+                    if in_order and index:
+                        places[len(parents)] = index
+                    parents.append(position)
+            rows.append(row)
             if position == _MANY and first_problem(root, self._ignored):  # a cycle would never end
                 raise NotJson
-        return nodes
+        return parents, rows, places
 
-    def add_nodes(self, nodes: list[Node]) -> None:
-        """Adds the tree of these nodes, which it changes."""
-        symbol_of = self._symbol_of.__getitem__
-        subtree = -1
+    def _tree(self, parents: list[int], rows: list[list[int]], places: dict[int, int]) -> int:
+        """The number of the tree of these nodes, whose rows it changes."""
+        id_of, height, subtree = self._id_of, self._height, -1
         distinct: set[int] = set()
-        for parent, place, symbols, children in reversed(nodes):
-            ids = tuple(sorted(map(symbol_of, symbols)))
-            content = (ids, tuple(sorted(children)))
-            key = content if self._unshared is None else (*content, next(self._unshared))
-            subtree = self._id_of.setdefault(key, len(self._content))
-            if subtree == len(self._content):
-                self._content.append(content)
-                below = (self._height[child % _PLACE] for child in children)
-                self._height.append(1 + max(below, default=-1))
+        for number in range(len(rows) - 1, -1, -1):
+            row = rows[number]
+            row.sort()
+            key = tuple(row) if self._unshared is None else (tuple(row), next(self._unshared))
+            subtree = id_of.setdefault(key, len(height))
+            if subtree == len(height):
+                below = [height[~each % _PLACE] for each in row if each < 0]
+                height.append(1 + max(below) if below else 0)
             distinct.add(subtree)
-            if parent >= 0:
-                nodes[parent][3].append(subtree + place * _PLACE)
-        self._tree_subtrees.setdefault(subtree, tuple(distinct))
-        self._roots.append(subtree)
-        self._sizes.append(len(nodes))
+            if number:
+                place = places[number] * _PLACE if number in places else 0
+                rows[parents[number]].append(~(subtree + place))
+        tree = self._tree_of.setdefault(subtree, len(self._tree_of))
+        if tree == len(self._tree_nodes):
+            self._tree_nodes.append(len(rows))
+            self._tree_lengths.append(len(distinct))
+            self._tree_subtrees.extend(distinct)
+        return tree
+
+    def part(self) -> Part:
+        """All that was added, as arrays; its roots are those that differ."""
+        rows = self._id_of.keys() if self._unshared is None else [row for row, _ in self._id_of]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        values = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        row, is_child = np.repeat(np.arange(len(rows)), lengths), values < 0
+        symbol_ptr, child_ptr = (
+            pointers_of(np.bincount(row[which], minlength=len(rows))) for which in (~is_child, is_child)
+        )
+        symbols = sorted(self._symbols)
+        number = np.empty(len(symbols), np.int64)
+        number[[self._symbols[text] for text in symbols]] = np.arange(len(symbols))
+        place, child = np.divmod(~values[is_child], _PLACE)
+        part = Part(
+            symbols=symbols,
+            symbol_ptr=symbol_ptr,
+            symbol=sorted_rows(symbol_ptr, number[values[~is_child]]),
+            child_ptr=child_ptr,
+            child=child,
+            place=place,
+            height=np.array(self._height, np.int64),
+            digest=np.zeros(0, "S32"),
+            root=np.fromiter(self._tree_of, np.int64, len(self._tree_of)),
+            root_nodes=np.array(self._tree_nodes, np.int64),
+            root_ptr=pointers_of(np.array(self._tree_lengths, np.int64)),
+            root_subtrees=np.array(self._tree_subtrees, np.int64),
+        )
+        return replace(part, digest=_digests(part))
 
     def forest(self) -> Forest:
         """The trees so far. Orders of keys and trees do not matter, nor those of lists by default."""
-        symbols = sorted(self._symbol_of)
-        symbol_id = {self._symbol_of[text]: number for number, text in enumerate(symbols)}
-        digest, height = np.array(self._digests(), "S32"), np.array(self._height, np.int64)
-        order = np.lexsort((digest, height))
-        new_id = np.argsort(order)
-        contents = [self._content[i] for i in order]
-        trees = [self._tree_subtrees[root] for root in self._roots]
-        symbol_ptr, symbol = _flat_rows([sorted([symbol_id[i] for i in ids]) for ids, _ in contents])
-        child_ptr, child = _flat_rows([children for _, children in contents])
-        child, place = new_id[child % _PLACE], child // _PLACE
-        in_rows = np.lexsort((place, child, np.repeat(np.arange(len(order)), np.diff(child_ptr))))
-        number = new_id.tolist()
-        tree_ptr, tree_subtrees = _flat_rows([sorted([number[i] for i in ids]) for ids in trees])
-        bag_ptr, bag = bags_of(symbol_ptr, symbol, tree_ptr, tree_subtrees)
-        return Forest(
-            symbols=tuple(symbols),
-            symbol_ptr=symbol_ptr,
-            symbol=symbol,
-            child_ptr=child_ptr,
-            child=child[in_rows],
-            place=place[in_rows] if self._child_order else place[:0],
-            height=height[order],
-            root=new_id[np.array(self._roots, np.int64)],
-            tree_ptr=tree_ptr,
-            tree_subtrees=tree_subtrees,
-            bag_ptr=bag_ptr,
-            bag=bag,
-            tree_nodes=np.array(self._sizes, np.int64),
-            tree_digest=digest[self._roots],
-        )
+        from treelstm.trees.forest import Forest  # imports torch
 
-    def _digests(self) -> list[bytes]:
-        """A name for each subtree (hex), made from its content, so equal in every forest."""
-        spelling = [text.encode("utf-8", "surrogatepass") for text in self._symbol_of]
-        digests: list[bytes] = []
-        for symbols, children in self._content:
-            parts = sorted([spelling[symbol] for symbol in symbols])
-            text = b"".join(b"%d:%b," % (len(part), part) for part in parts)
-            placed = (divmod(child, _PLACE) for child in children)
-            below = [digests[each] + (b"@%d" % place if place else b"") for place, each in placed]
-            text += b";" + b"".join(sorted(below))
-            digests.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
-        return digests
+        trees = np.array(self._trees, np.int64)
+        return Forest(**arrays_of_forest(merged([self.part()]), trees, self._child_order))
 
 
-def _flat_rows(rows: list[list[int]]) -> tuple[Array, Array]:
-    """Row pointers, and the values of all rows one after another."""
-    pointers = pointers_of(np.fromiter(map(len, rows), np.int64, len(rows)))
-    return pointers, np.fromiter(chain.from_iterable(rows), np.int64, int(pointers[-1]))
+def _digests(part: Part) -> Array:
+    """A name for each subtree (hex), made from its content, so equal in every forest."""
+    texts = (text.encode("utf-8", "surrogatepass") for text in part.symbols)
+    spelled = [b"%d:%b," % (len(text), text) for text in texts]  # sorted by the bytes of the text
+    made = memoryview(bytearray(32 * len(part.height)))
+    for first in range(0, len(part.height), _AT_ONCE):
+        own, below = (ptr[first : first + _AT_ONCE + 1] for ptr in (part.symbol_ptr, part.child_ptr))
+        symbols = part.symbol[own[0] : own[-1]].tolist()
+        edges = slice(below[0], below[-1])
+        children = [*zip(part.child[edges].tolist(), part.place[edges].tolist(), strict=True)]
+        cuts, edge_cuts = (own - own[0]).tolist(), (below - below[0]).tolist()
+        for number in range(len(cuts) - 1):
+            text = b"".join([spelled[each] for each in symbols[cuts[number] : cuts[number + 1]]]) + b";"
+            if mine := children[edge_cuts[number] : edge_cuts[number + 1]]:
+                each = [
+                    bytes(made[32 * child : 32 * child + 32]) + (b"@%d" % place if place else b"")
+                    for child, place in mine
+                ]
+                text += b"".join(sorted(each))
+            name = hashlib.blake2b(text, digest_size=16).hexdigest().encode()
+            made[32 * (first + number) : 32 * (first + number + 1)] = name
+    return np.frombuffer(made, "S32")
 
 
 def compile_forest(

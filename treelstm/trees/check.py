@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from treelstm.trees.forest import Array, Forest, entries, pointers_of
+from treelstm.trees.arrays import Array, entries, pointers_of
+from treelstm.trees.forest import Forest
 from treelstm.trees.texts import Texts
 
 _EDGES_AT_ONCE = 2**22  # bounds the memory

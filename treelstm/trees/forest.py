@@ -8,27 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-Array = np.ndarray[Any, Any]
-
-
-def pointers_of(lengths: Array) -> Array:
-    pointers = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=pointers[1:])
-    return pointers
-
-
-def _firsts(ordered: Array) -> Array:
-    """Positions of the first of each group of equal values."""
-    different = np.ones(len(ordered), bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=different[1:])
-    return np.flatnonzero(different)
+from treelstm.trees.arrays import Array, entries, firsts, pointers_of
 
 
 def _stable_order(values: Array, largest: int) -> Array:
@@ -37,28 +23,6 @@ def _stable_order(values: Array, largest: int) -> Array:
     for shift in range(16, int(largest).bit_length(), 16):
         order = order[np.argsort((values[order] >> shift).astype(np.uint16), kind="stable")]
     return order
-
-
-def bags_of(
-    symbol_ptr: Array, symbol: Array, tree_ptr: Array, tree_subtrees: Array
-) -> tuple[Array, Array]:
-    """Row pointers [T + 1] and the distinct symbols of each tree's subtrees, sorted inside a tree."""
-    trees, symbols = len(tree_ptr) - 1, int(symbol.max(initial=0)) + 1
-    positions, each = entries(symbol_ptr, tree_subtrees)
-    tree = np.repeat(np.repeat(np.arange(trees), np.diff(tree_ptr)), each)
-    both = np.sort(tree * symbols + symbol[positions])
-    both = both[_firsts(both)]
-    return np.searchsorted(both, np.arange(trees + 1) * symbols), both % symbols
-
-
-def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
-    """Positions of the entries of `rows` in a flat array, and the length of each row."""
-    rows = np.asarray(rows, np.int64)  # narrow numbers would overflow here
-    starts = pointers[rows].astype(np.int64)
-    lengths = pointers[rows + 1] - starts
-    ends = np.cumsum(lengths)
-    positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
-    return positions, lengths
 
 
 @dataclass(frozen=True)
@@ -116,9 +80,9 @@ class Forest:
         """
         positions, _ = entries(self.tree_ptr, trees)
         subtrees = np.sort(self.tree_subtrees[positions])  # np.unique hashes: three times slower
-        subtrees = subtrees[_firsts(subtrees)].astype(np.int64)
+        subtrees = subtrees[firsts(subtrees)].astype(np.int64)
         own = np.arange(len(subtrees))
-        cuts = np.append(_firsts(self.height[subtrees]), len(subtrees))
+        cuts = np.append(firsts(self.height[subtrees]), len(subtrees))
         level = np.repeat(cuts[:-1], np.diff(cuts))  # the first subtree of each one's level
 
         # With the edges sorted by child id, one search per subtree finds the edges of each child. A
@@ -142,7 +106,7 @@ class Forest:
         symbol = vocabulary_ids[symbol]
         by_symbol = _stable_order(symbol, symbol.max(initial=0))
         sorted_symbol = symbol[by_symbol]
-        first_use = _firsts(sorted_symbol)
+        first_use = firsts(sorted_symbol)
         arrays = {
             "symbol": symbol,
             "symbol_ptr": pointers_of(symbols_each),

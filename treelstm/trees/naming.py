@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from treelstm.config import ConfigError, did_you_mean
-from treelstm.trees.forest import Array, Forest
+from treelstm.trees.arrays import Array
+from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import LIST, ROLE, key_of, value_of
 
 LONGEST_NAME = 60  # characters; figures cut it to what fits

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from treelstm.trees.arrays import Array
 
 
 class Texts(Sequence[Any]):

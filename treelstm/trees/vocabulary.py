@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treelstm.trees.forest import Array, Forest, entries
+from treelstm.trees.arrays import Array, entries
+
+if TYPE_CHECKING:
+    from treelstm.trees.forest import Forest  # imports torch
 
 UNKNOWN = "?"  # `key=?` stands for the unknown values of a key, `?` for symbols of unknown keys
 ROLE = "role="

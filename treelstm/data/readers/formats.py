@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from treelstm.data.pairs import DataError, Problems
+from treelstm.data.problems import DataError, Problems
 from treelstm.data.readers.brackets import read_brackets
 from treelstm.data.readers.code import GRAMMARS, read_python, read_tree_sitter
 from treelstm.data.readers.conllu import read_conllu

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treelstm.config import EncoderSettings
-from treelstm.data.pairs import Problems
+from treelstm.data.problems import Problems
 from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines, read_text
 from treelstm.plain import shown
 from treelstm.trees.builder import TreeError, compile_forest

@@ -1,0 +1,47 @@
+"""Rows of different lengths as flat arrays: pointers, entries, groups. Imports no torch.
+
+Row i of `values` is values[pointers[i]:pointers[i + 1]].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def pointers_of(lengths: Array) -> Array:
+    pointers = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=pointers[1:])
+    return pointers
+
+
+def firsts(ordered: Array) -> Array:
+    """Positions of the first of each group of equal values."""
+    different = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=different[1:])
+    return np.flatnonzero(different)
+
+
+def bags_of(
+    symbol_ptr: Array, symbol: Array, tree_ptr: Array, tree_subtrees: Array
+) -> tuple[Array, Array]:
+    """Row pointers [T + 1] and the distinct symbols of each tree's subtrees, sorted inside a tree."""
+    trees, symbols = len(tree_ptr) - 1, int(symbol.max(initial=0)) + 1
+    positions, each = entries(symbol_ptr, tree_subtrees)
+    tree = np.repeat(np.repeat(np.arange(trees), np.diff(tree_ptr)), each)
+    both = np.sort(tree * symbols + symbol[positions])
+    both = both[firsts(both)]
+    return np.searchsorted(both, np.arange(trees + 1) * symbols), both % symbols
+
+
+def entries(pointers: Array, rows: Array) -> tuple[Array, Array]:
+    """Positions of the entries of `rows` in a flat array, and the length of each row."""
+    rows = np.asarray(rows, np.int64)  # narrow numbers would overflow here
+    starts = pointers[rows].astype(np.int64)
+    lengths = pointers[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    positions = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    return positions, lengths

@@ -1,0 +1,133 @@
+"""Parts of a forest, compiled apart from each other, as flat arrays; how they become one.
+
+Shapes: N distinct subtrees, R roots, S symbols, E child-parent edges. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from treelstm.trees.arrays import Array, bags_of, entries, pointers_of
+
+_AT_ONCE = 2**22  # symbols of trees; bounds the memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """Distinct subtrees, children before parents, and some of them that are roots of trees."""
+
+    symbols: list[str]  # sorted
+    symbol_ptr: Array  # [N + 1]
+    symbol: Array  # [S] sorted inside a subtree
+    child_ptr: Array  # [N + 1]
+    child: Array  # [E]
+    place: Array  # [E]
+    height: Array  # [N]
+    digest: Array  # [N] hexadecimal
+    root: Array  # [R] subtrees
+    root_nodes: Array  # [R] nodes of the tree
+    root_ptr: Array  # [R + 1]
+    root_subtrees: Array  # distinct subtrees of each root
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """One part with the roots of all, in their order; equal subtrees of different parts are one.
+
+    Subtrees are sorted by height, then by digest, so their order does not depend on the parts. Rows are
+    sorted as in `Forest`.
+    """
+    symbols = sorted(set().union(*(part.symbols for part in parts)))
+    number = {text: place for place, text in enumerate(symbols)}
+    symbol_ids = [np.array([number[text] for text in part.symbols], np.int64) for part in parts]
+    height, digest = (np.concatenate([getattr(part, n) for part in parts]) for n in ("height", "digest"))
+    halves = np.frombuffer(bytes.fromhex(digest.tobytes().decode()), ">u8").astype(np.uint64)
+    order = np.lexsort((halves[1::2], halves[::2], height))
+    kept = np.ones(len(order), bool)
+    if len(parts) > 1:
+        one, two = halves[2 * order], halves[2 * order + 1]
+        kept[1:] = (one[1:] != one[:-1]) | (two[1:] != two[:-1])
+    new_id = np.empty_like(order)
+    new_id[order] = np.cumsum(kept) - 1
+    order = order[kept]
+
+    def rows(ptr: str, name: str, new: Sequence[Array] | None) -> tuple[Array, Array]:
+        """Pointers and values of the rows of the kept subtrees."""
+        values = [getattr(part, name) for part in parts]
+        values = [of[each] for of, each in zip(new, values, strict=True)] if new else values
+        lengths = np.concatenate([np.diff(getattr(part, ptr)) for part in parts])
+        positions, each = entries(pointers_of(lengths), order)
+        return pointers_of(each), np.concatenate(values)[positions]
+
+    new_ids = np.split(new_id, np.cumsum([len(part.height) for part in parts])[:-1])
+    both = [*zip(new_ids, parts, strict=True)]
+    symbol_ptr, symbol = rows("symbol_ptr", "symbol", symbol_ids)
+    child_ptr, child = rows("child_ptr", "child", new_ids)
+    _, place = rows("child_ptr", "place", None)
+    in_rows = np.lexsort((place, child, _row_of(child_ptr)))
+    root_ptr = pointers_of(np.concatenate([np.diff(part.root_ptr) for part in parts]))
+    of_roots = np.concatenate(
+        [new[part.root_subtrees] for new, part in zip(new_ids, parts, strict=True)]
+    )
+    return Part(
+        symbols=symbols,
+        symbol_ptr=symbol_ptr,
+        symbol=sorted_rows(symbol_ptr, symbol),
+        child_ptr=child_ptr,
+        child=child[in_rows],
+        place=place[in_rows],
+        height=height[order],
+        digest=digest[order],
+        root=np.concatenate([new[part.root] for new, part in both]),
+        root_nodes=np.concatenate([part.root_nodes for part in parts]),
+        root_ptr=root_ptr,
+        root_subtrees=sorted_rows(root_ptr, of_roots),
+    )
+
+
+def arrays_of_forest(part: Part, trees: Array, child_order: bool) -> dict[str, Any]:
+    """The fields of a `Forest` whose trees are these of the roots of a merged part."""
+    positions, lengths = entries(part.root_ptr, trees)
+    tree_ptr, tree_subtrees = pointers_of(lengths), part.root_subtrees[positions]
+    symbols_to = pointers_of(np.diff(part.symbol_ptr)[tree_subtrees])[tree_ptr]
+    bags, each, first = list[Array](), list[Array](), 0
+    while first < len(trees):
+        last = int(np.searchsorted(symbols_to, symbols_to[first] + _AT_ONCE, "right")) - 1
+        last = max(last, first + 1)
+        pointers = tree_ptr[first : last + 1] - tree_ptr[first]
+        mine = tree_subtrees[tree_ptr[first] : tree_ptr[last]]
+        ptr, bag = bags_of(part.symbol_ptr, part.symbol, pointers, mine)
+        bags.append(bag)
+        each.append(np.diff(ptr))
+        first = last
+    return {
+        "symbols": tuple(part.symbols),
+        "symbol_ptr": part.symbol_ptr,
+        "symbol": part.symbol,
+        "child_ptr": part.child_ptr,
+        "child": part.child,
+        "place": part.place if child_order else part.place[:0],
+        "height": part.height,
+        "root": part.root[trees],
+        "tree_ptr": tree_ptr,
+        "tree_subtrees": tree_subtrees,
+        "bag_ptr": pointers_of(np.concatenate([np.zeros(0, np.int64), *each])),
+        "bag": np.concatenate([np.zeros(0, np.int64), *bags]),
+        "tree_nodes": part.root_nodes[trees],
+        "tree_digest": part.digest[part.root[trees]],
+    }
+
+
+def _row_of(pointers: Array) -> Array:
+    """The row of each entry."""
+    return np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+
+
+def sorted_rows(pointers: Array, values: Array) -> Array:
+    """Values that are not negative, sorted inside each row."""
+    end = int(values.max(initial=0)) + 1
+    starts = _row_of(pointers) * end
+    return np.asarray(np.sort(starts + values) - starts)
