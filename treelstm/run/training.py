@@ -65,7 +65,8 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
         with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
             clear_the_way(output_dir, start, config.resume)
-            tell_engine(BEGUN, output_dir)
+            resumed_at = start.checkpoint.position if start else None
+            tell_engine(BEGUN, output_dir, resumed_at=resumed_at)
             _log_start(run, start)
             ended_before = run.outcome
             with failure_noted(run, held):
@@ -82,7 +83,6 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
                     write_summary(run, outcome, why)
             _log_end(run, outcome, why)
             tell_engine(outcome, output_dir)
-    resumed_at = start.checkpoint.position if start else None
     history = History([*run.history], outcome, output_dir, resumed_at)
     if ended_before is None:
         for listener in listeners:
