@@ -69,7 +69,9 @@ def train_command(config: Config) -> list[str]:
 
 def newest_commit(run: Path) -> tuple[int, int]:
     """The epoch and the step in it; a whole epoch counts as step 0 of the next."""
-    names = (re.fullmatch(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pt", path.name) for path in list_of(run))
+    names = (
+        re.fullmatch(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pt", path.name) for path in list_of(run)
+    )
     found = (m.groups() for m in names if m)
     return max(((int(e), int(s)) if s else (int(e) + 1, 0) for e, s in found), default=(0, 0))
 
@@ -89,14 +91,14 @@ class Report:
     def __str__(self) -> str:
         total, back, orphaned = sum(self.kills.values()), max(self.back), max(self.orphaned, default=0)
         return (
-            f"{total} kills {dict(self.kills)} of {dict(self.processes)} attempts by processes, in "
-            f"{len(self.runs)} runs; back after {back:.1f} s at most, orphans gone after {orphaned:.1f} s"
+            f"{total} kills {dict(self.kills)}; attempts by processes {dict(self.processes)}, in "
+            f"{len(self.runs)} runs; back after {back:.1f} s, orphans gone after {orphaned:.1f} s"
         )
 
 
 def killed_groups(config: Config, numbers: tuple[int, ...], kills: int, seed: int = 0) -> Report:
-    """So many kills of a worker, the launcher or all at once; attempts have these numbers of processes by
-    turns. Each run goes on to its end, and further kills meet the next one.
+    """So many kills of a worker, the launcher or all at once; attempts have these numbers of processes
+    by turns. Each run goes on to its end, and further kills meet the next one.
     """
     draw, report, work = random.Random(seed), Report(), Path(config.output_dir)
     work.mkdir()
@@ -111,7 +113,8 @@ def _killed_to_the_end(
     config: Config, numbers: tuple[int, ...], kills: int, draw: random.Random, report: Report
 ) -> None:
     run, console = config.output_path, config.output_path.with_suffix(".txt")
-    killed, at, orphans = 0.0, (0, 0), None
+    killed, killed_at, at = 0.0, 0.0, (0, 0)
+    orphans: Command | None = None
     while True:
         number = numbers[report.processes.total() % len(numbers)]
         report.processes[number] += 1
@@ -125,10 +128,10 @@ def _killed_to_the_end(
                 report.back.append(now - killed)
                 killed = 0.0
             assert now - (killed or now) < SECONDS_BACK, f"{run} is not back after {what}, {moment}"
-            if orphans and not orphans.processes():
+            if orphans and not (left := orphans.processes()):
                 report.orphaned.append(now - killed_at)
                 orphans = None
-            assert not orphans or now - killed_at < SECONDS_ORPHANED, orphans.processes()
+            assert not orphans or now - killed_at < SECONDS_ORPHANED, f"left behind: {left}"
             if moment == "commit":
                 due = not killed and any(path.name.startswith(".checkpoint") for path in list_of(run))
             elif moment == "validation":

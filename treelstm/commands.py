@@ -54,6 +54,7 @@ from treelstm.night import LAUNCH_DIR
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
+from treelstm.run.distributed import is_first, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -110,12 +111,14 @@ def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
     if LAUNCH_DIR in os.environ:
         return work(train)
-    try:
-        preflight(config, quick=True).require_go()
-    except PreflightRefused as error:
-        notify("failed", config.output_path, str(error))
-        raise
-    return train(config).outcome.exit_status
+    with joined():
+        try:
+            if is_first():
+                preflight(config, quick=True).require_go()
+        except PreflightRefused as error:
+            notify("failed", config.output_path, str(error))
+            raise
+        return train(config).outcome.exit_status
 
 
 def _evaluate(config: Config) -> int:

@@ -218,6 +218,7 @@ class Config(EncoderSettings):
     )
     epochs: int = _free(50, "train until this epoch", _COUNT)
     batch_size: int = _fixed(16, "pairs per optimizer step", _COUNT)
+    shards: int = _fixed(1, "parts of a batch, of which each process takes some; decides bits", _COUNT)
     learning_rate: float = _fixed(1e-3, "of Adam, per step", _POSITIVE)
     lr_schedule: str | None = _fixed(
         None,
@@ -252,6 +253,7 @@ class Config(EncoderSettings):
     num_threads: int | None = _free(
         None, "CPU threads; None takes torch's own choice, on resume the checkpoint's", _THREADS
     )
+    processes: int = _free(1, "processes that train together, at most `shards`; same bits", _THREADS)
     checkpoint_every_seconds: float = _free(60.0, "between commits inside an epoch", _NOT_NEGATIVE)
     patience: int | None = _free(
         None, "stop after this many epochs without a better best_by; None never", _COUNT
@@ -282,6 +284,12 @@ class Config(EncoderSettings):
             raise ConfigError(
                 f"positive_margin is {self.positive_margin:g}, margin {self.margin:g}. "
                 "Lower the first or raise the second."
+            )
+        least = 2 if self.objective == "ranking" else 1
+        if self.shards > 1 and self.batch_size < least * self.shards:
+            raise ConfigError(
+                f"shards is {self.shards}, but batch_size={self.batch_size}: each part needs at least "
+                f"{least} of its pairs. Set shards to at most {self.batch_size // least}."
             )
         if not self.similarity_low < self.similarity_high:
             raise ConfigError(
@@ -392,7 +400,7 @@ class Comparison(Parameters):
 # What earlier versions did, which had no such settings.
 _EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}
 _ADDED = "objective temperature similarity_low similarity_high vectors vectors_keys".split()
-_ADDED += ["vectors_frozen", "child_order"]
+_ADDED += ["vectors_frozen", "child_order", "shards"]
 
 
 def completed(settings: Settings) -> Settings:

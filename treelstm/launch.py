@@ -1,8 +1,8 @@
-"""Training in several processes of this machine: torch's elastic agent starts them, as under torchrun.
+"""Training in several processes of this machine, which torchrun's elastic agent starts.
 
 The launcher computes nothing. Each worker is a `python -m treelstm train`; when one is killed, the agent
-starts all of them again, and the run goes on from its newest commit. The launch directory holds the run's
-settings and what they know of each other (see night.py): a stop that is asked for, how the run ended.
+starts all of them again, and the run goes on from its newest commit. A launch directory holds the run's
+settings, the stop that is asked for, and what the workers tell (see night.py).
 """
 
 import base64
@@ -16,7 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 from treelstm.config import Config
@@ -35,70 +36,61 @@ from treelstm.night import (
     has_ended,
     night_directory,
     tell_night,
-    told,
     told_in_launch,
 )
 from treelstm.notify import ADDRESSES
 from treelstm.process import only_training
 from treelstm.run.directory import HISTORY
-from treelstm.run.distributed import GroupLost
+from treelstm.run.distributed import GroupLost, require_startable
 from treelstm.run.lock import refuse_if_held
 from treelstm.signals import stop_signals
 
 _SETTINGS = "settings.json"
-_PATIENCE_SECONDS = 600  # of the agent, where it fails, with workers that commit
+_PATIENCE_SECONDS = 600  # with workers that commit, where the agent itself has failed
+
+Show = Callable[[Config, list[EpochRecord]], None]
 
 
 class WorkersLost(UserError, RuntimeError):
-    """The processes of a run ended without a word, and were not started again."""
+    """The processes of a run were killed too often, or could not be started."""
 
 
-def train_in_processes(
-    config: Config, show: Callable[[list[EpochRecord]], None] | None = None
-) -> tuple[History, bool]:
+def train_in_processes(config: Config, show: Show | None = None) -> tuple[History, bool]:
     """Trains in `config.processes` new processes; also returns whether there was anything to do.
 
-    Signals that ask to stop, in this thread if it is the main one, are passed on, and handled as before
-    afterwards. `show` is called with the history when it has grown.
+    Calls `show` when the history has grown. A signal that asks to stop is passed on to the workers.
 
     Raises:
-        WorkersLost: a worker was killed more than `max_restarts` times, or none could be started.
-        Whatever a worker raised.
+        WorkersLost: names what ended the last of them.
+        Whatever else a worker raises.
     """
+    require_startable(config)
     config = config.for_this_kernel()
     refuse_if_held(config.output_path)
     with only_training(config.output_path), night_directory() as directory:
         (directory / _SETTINGS).write_text(json.dumps(config.to_dict()))
-        night = Path(os.environ.get(NIGHT_FILE, ""))
-        night = night if night.is_file() else directory / TOLD
+        night = Path(os.environ.get(NIGHT_FILE, directory / TOLD))
         tell_night(night, {"event": LAUNCH, "began": time.monotonic(), "pid": os.getpid()})
         environment = {LAUNCH_DIR: str(directory), NIGHT_FILE: str(night), ADDRESSES: None}
-        number, failure = _supervised(config, directory, environment, show)
-        lines = told(night)
-    lines = lines[max(i for i, line in enumerate(lines) if line["event"] == LAUNCH) :]
+        # Without the first of them, torch 2.13 hangs when it starts processes again.
+        environment |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        environment |= {"TORCHELASTIC_SIGNALS_TO_HANDLE": None}  # torch sets it
+        with _changed(environment):
+            signals, failure = _supervised(config, directory, show)
+            lines = told_in_launch()
     if not has_ended(lines):
-        if number:  # before training: what a signal does then, it does now
+        for number in signals[:1]:  # before training: what it does then, it does now
             signal.raise_signal(number)
         raise WorkersLost(failure)
     return _end(lines, config.output_path)
 
 
-def _supervised(
-    config: Config,
-    directory: Path,
-    environment: dict[str, str | None],
-    show: Callable[[list[EpochRecord]], None] | None,
-) -> tuple[int, str]:
-    """Runs the agent in a thread, where it leaves signal handlers alone, until all workers have ended;
-    returns the first signal that asked to stop, or 0, and why the agent gave up.
-    """
+def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[list[int], str]:
+    """Has the agent work until all workers have ended; signals that asked to stop, why it gave up."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    signals, failures = list[int](), list[str]()
-    # Torch 2.13 hangs in a restart unless TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set.
-    environment |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCHELASTIC_SIGNALS_TO_HANDLE": ""}
-    environment |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+    signals, failures, history = list[int](), list[str](), config.output_path / HISTORY
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -118,75 +110,74 @@ def _supervised(
         except Exception as error:
             failures.append(_in_words(error, config.max_restarts))
 
-    agent, history = threading.Thread(target=launch), config.output_path / HISTORY
-    with (
-        _set(environment),
-        _silent() as said,
-        stop_signals(lambda number, _: signals.append(number)),
-    ):
-        seen = _written(history)
+    # In a thread, so that the agent leaves the handlers of signals alone.
+    agent, seen = threading.Thread(target=launch, daemon=True), _written(history)
+    with _silent() as said, stop_signals(lambda number, _: signals.append(number)):
         agent.start()
         try:
             while agent.is_alive():
                 agent.join(0.1)
                 if signals:
                     ask_to_stop(directory, signals[0])
-                if show and (now := _written(history)) != seen and now:
+                if show and seen != (now := _written(history)):
                     seen = now
-                    show(json.loads(history.read_bytes()))
+                    if epochs := _epochs(config.output_path):
+                        show(config, epochs)
         finally:
             ask_to_stop(directory, signal.SIGTERM)
             agent.join()
-    return next(iter(signals), 0), "\n".join([*failures[:1], *said])
+    return signals, "\n".join([*failures, *(record.getMessage() for record in said.buffer)])
 
 
 def _end(lines: list[Line], output_dir: Path) -> tuple[History, bool]:
-    """How a run ended, from what its workers have told and its files."""
+    """How the run has ended, from what was told and its files."""
     for line in lines:
         if line["event"] == ERROR:
             error: Exception = pickle.loads(base64.b64decode(line["pickled"]))
             raise error
-    (outcome,) = [Outcome(line["event"]) for line in lines if has_ended([line])][-1:]
-    begun = next(line for line in lines if line["event"] == BEGUN)
-    resumed_at = begun["resumed_at"] and tuple(begun["resumed_at"])
-    worked = any(line["event"] == COMMITTED for line in lines)
-    return History(_epochs(output_dir), outcome, output_dir, resumed_at), worked
-
-
-def _written(path: Path) -> int:
-    """When a file was written; 0: not there."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    outcome = [Outcome(line["event"]) for line in lines if has_ended([line])][-1]
+    resumed_at = next(line["resumed_at"] for line in lines if line["event"] == BEGUN)
+    history = History(_epochs(output_dir), outcome, output_dir, resumed_at and tuple(resumed_at))
+    return history, any(line["event"] == COMMITTED for line in lines)
 
 
 def _epochs(output_dir: Path) -> list[EpochRecord]:
-    path = output_dir / HISTORY
-    return json.loads(path.read_bytes()) if path.exists() else []  # none yet
+    epochs: list[EpochRecord] = []
+    with suppress(FileNotFoundError):  # before the first epoch
+        epochs = json.loads((output_dir / HISTORY).read_bytes())
+    return epochs
 
 
-def _in_words(error: Exception) -> str:
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _in_words(error: Exception, most: int) -> str:
     """Why the agent gave up."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not isinstance(error, ChildFailedError):
         return f"the processes could not be started: {type(error).__name__}: {error}"
     rank, failure = error.get_first_failure()
-    by = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else "ended without a word"
+    by = f"exited with status {failure.exitcode}"
+    if failure.exitcode < 0:
+        by = f"was killed by {failure.signal_name()}"
     hint = " (out of memory? see the system's log)" if failure.exitcode == -signal.SIGKILL else ""
-    return f"process {rank} {by}{hint}"
+    again = "The same command goes on from the last commit."
+    return f"process {rank} {by}{hint}, after {most} restarts (max_restarts). {again}"
 
 
 @contextmanager
-def _set(environment: dict[str, str | None]) -> Iterator[None]:
-    """Sets and removes variables, which the workers inherit, and puts back what was there before."""
-    before = {name: os.environ.get(name) for name in environment}
+def _changed(environment: dict[str, str | None]) -> Iterator[None]:
+    """Sets or removes variables, which the workers inherit, and puts back what was there."""
 
     def put(values: dict[str, str | None]) -> None:
         for name, value in values.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
+            os.environ.pop(name, None)
+            if value is not None:
                 os.environ[name] = value
 
+    before = {name: os.environ.get(name) for name in environment}
     put(environment)
     try:
         yield
@@ -194,46 +185,36 @@ def _set(environment: dict[str, str | None]) -> Iterator[None]:
         put(before)
 
 
-class _Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines = list[str]()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
 @contextmanager
-def _silent() -> Iterator[list[str]]:
-    """Keeps the lines of torch's agent, which are of no use unless it fails, off the console."""
-    torchs, kept = logging.getLogger("torch.distributed"), _Lines()
+def _silent() -> Iterator[BufferingHandler]:
+    """Keeps what torch's agent logs off the console: it matters only if the agent itself fails."""
+    torchs, kept = logging.getLogger("torch.distributed"), BufferingHandler(1000)
     before, torchs.handlers = torchs.handlers, [kept]
     try:
-        yield kept.lines
+        yield kept
     finally:
         torchs.handlers = before
 
 
 def work(train: Callable[[Config], History]) -> int:
-    """In a worker: trains; tells the launcher what it raises. 1 asks the agent to start all again."""
-    directory = Path(os.environ[LAUNCH_DIR])
+    """In a worker: trains, and tells the launcher what that raises. 1 has all started again."""
+    settings = json.loads(Path(os.environ[LAUNCH_DIR], _SETTINGS).read_bytes())
     try:
-        train(Config(**json.loads((directory / _SETTINGS).read_bytes())))
+        train(Config(**settings))
     except GroupLost:
-        pass
+        pass  # either that process has told why, or it was killed
     except Exception as error:
         tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
     return 0 if has_ended(told_in_launch()) else 1
 
 
 def _pickled(error: Exception) -> str:
-    """An error for the launcher, with its traceback as a note unless it is one that users can cause."""
+    """An error for the launcher; with its traceback, unless it is one that users can cause."""
+    whole = "".join(traceback.format_exception(error))
     if not isinstance(error, UserError | OSError):
-        error.add_note("".join(traceback.format_exception(error)))
+        error.add_note(f"In the process that raised it:\n{whole}")
     try:
         pickle.loads(pickled := pickle.dumps(error))
-    except Exception:  # its class takes other arguments, or holds what cannot be pickled
-        pickled = pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
+    except Exception:  # a class whose errors cannot be made again from their arguments
+        pickled = pickle.dumps(RuntimeError(whole))
     return base64.b64encode(pickled).decode()

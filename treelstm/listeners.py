@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from treelstm.launch import train_in_processes
 from treelstm.log import logged
 from treelstm.notify import is_configured, notify
 from treelstm.progress import Progress, in_notebook, is_interactive
-from treelstm.run import distributed
+from treelstm.run.distributed import is_worker
 from treelstm.run.listener import Listener
 from treelstm.run.lock import holder
 from treelstm.run.state import Run
@@ -42,26 +41,25 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
     require_config(config)
-    if config.processes > 1 and not distributed.is_worker():
+    if config.processes > 1 and not is_worker():
         return _launch(config, listeners)
     live = in_notebook() and is_interactive()
     progress = Progress(figure_shown=live)
     figure = [LiveFigure(progress)] if live else []
     files = TensorBoardFile(config.output_path), Notifications(config.output_path)
-    usual = [progress, OneDistance(), *files, *figure]
+    usual = [progress, OneDistance(), Restarted(), *files, *figure]
     return train_heard_by([*usual, *listeners, *pruning(config.output_path)], config)
 
 
 def _launch(config: Config, listeners: Sequence[Listener]) -> History:
-    """`train` in several processes; those who usually watch a run are in the first one."""
+    """`train` in other processes, with the usual listeners in the first of them."""
     told = Notifications(config.output_path)
     try:
         if listeners:
-            raise ConfigError(
-                "listeners would be called in a process of their own. Set processes=1 to train with them."
-            )
+            found = f"processes is {config.processes}, and others cannot call listeners of this one"
+            raise ConfigError(f"{found}. Set processes=1 to train with your own.")
         figure = LiveFigure() if in_notebook() and is_interactive() else None
-        history, worked = train_in_processes(config, figure and partial(figure.show, config))
+        history, worked = train_in_processes(config, figure.show if figure else None)
     except Exception as error:
         told.on_failure(error)
         raise
@@ -84,7 +82,8 @@ class LiveFigure(Listener):
     def on_epoch(self, record: EpochRecord) -> None:
         self.show(self._run.config, self._run.history)
 
-    def show(self, config: Config, history: Sequence[EpochRecord]) -> None:
+    def show(self, config: Config, history: list[EpochRecord]) -> None:
+        """Draws it for a run of these settings; without a pace if other processes train."""
         newest = history[-1]
         words = [f"epoch {newest['epoch']}/{config.epochs}"]
         words += [self._progress.pace()] if self._progress else []
@@ -130,7 +129,7 @@ class OneDistance(Listener):
 
     def on_start(self, run: Run) -> None:
         self._run = run
-        pairs, size = run.corpus.training, run.config.batch_size
+        pairs, size = run.corpus.training, run.config.batch_size // run.config.shards
         self._bound = run.objective.constant_loss(pairs, size)
         self._first = math.ceil(200 / run.steps_per_epoch)
 

@@ -1,10 +1,11 @@
-"""What an engine and its kernels, a launch and its workers know of each other: lines of one file, who is
-gone, who is asked to stop.
+"""What an engine and its kernels, or a launcher and its workers, know of each other in a night: lines
+of one file, and who is gone.
 
 The engine adds a line for each kernel that it starts ("began": when the night began, by the machine's
-monotonic clock), and launch.py one for each group of workers. A kernel or a group's first worker adds the
+monotonic clock), a launcher (launch.py) one for its workers. A kernel or a first worker adds the
 settings that the engine needs, that a run has begun, that it has committed, how it ended ("output_dir":
-of the run). `NIGHT_FILE` in their environment names the file; without it nothing is told.
+of the run). `NIGHT_FILE` in their environment names the file; without it there is neither, and nothing
+is told.
 """
 
 import json
@@ -33,9 +34,9 @@ log = logging.getLogger("treelstm")
 NIGHT_FILE = "TREELSTM_NIGHT_FILE"
 TOLD = "told.jsonl"  # its name
 KERNEL, SETTINGS, BEGUN, COMMITTED = "kernel", "settings", "begun", "committed"
-LAUNCH, ERROR = "launch", "error"  # "pid": the launcher's; "pickled": what a worker has raised
+LAUNCH, ERROR = "launch", "error"  # with the launcher's "pid"; with what a worker raised, "pickled"
 LAUNCH_DIR = "TREELSTM_LAUNCH_DIR"  # in a worker's environment
-_GOES_ON, _STOP = (KERNEL, SETTINGS, BEGUN, COMMITTED, LAUNCH), "stop"
+_BEFORE_THE_END, _STOP = (KERNEL, SETTINGS, BEGUN, COMMITTED, LAUNCH), "stop"
 GRACE_SECONDS = 60.0  # for a commit and a stop, before SIGKILL
 
 Line = dict[str, Any]
@@ -123,29 +124,29 @@ def told_in_launch() -> list[Line]:
 
 
 def has_ended(lines: list[Line]) -> bool:
-    """Whether a run ended on purpose or with an error."""
-    return any(line["event"] not in _GOES_ON for line in lines)
+    """Whether a run has ended, on purpose or with an error."""
+    return any(line["event"] not in _BEFORE_THE_END for line in lines)
 
 
 def follow_launcher() -> None:
-    """In a worker, first of all: ends it at once if the run has ended or is to stop, later when a stop is
-    asked or its parent is gone, after a commit.
+    """In a worker, first of all: ends it when its parent is gone or a stop is asked for, during training
+    after a commit; at once if the run has ended.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # ends it also while it waits for others, in C++
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also while it waits in C++
+        signal.signal(number, signal.SIG_DFL)
     directory, parent = os.environ.get(LAUNCH_DIR), os.getppid()
     if directory:
         lines = told_in_launch()
         if not lines or has_ended(lines) or _asked(Path(directory)):
             sys.exit(0)
         parent = lines[0]["pid"]
-    # The first worker takes the others with it; a signal to each could end one that is about to end well.
-    passes_on = directory and os.environ["RANK"] == "0"
-    watch_parent(parent, Path(directory) if passes_on else None)
+    # The others stop or end with the first one. Signals to all would meet some that have just stopped.
+    is_first = os.environ["RANK"] == "0"
+    watch_parent(parent, Path(directory) if directory and is_first else None)
 
 
 def ask_to_stop(directory: Path, number: int) -> None:
-    """Has the workers of a launch get this signal. It makes no file, so that a full disk does no harm."""
+    """Has the workers of a launch get this signal. A rename works on a full disk too."""
     with suppress(FileNotFoundError):  # asked before
         (directory / _STOP).rename(directory / f"{_STOP}{number}")
 
@@ -158,8 +159,8 @@ followed: int | None = None  # the process whose end ends this one soon
 
 
 def watch_parent(parent: int, directory: Path | None = None) -> None:
-    """Ends this process, after a commit, when the one of this id, which started it, is gone; and gives it
-    the signal that is asked for in a launch directory.
+    """Ends this process, after a commit, when its parent, of this process id, is gone; gives it the
+    signal that is asked for in the launch directory, if there is one.
     """
     global followed
     followed = parent

@@ -11,7 +11,9 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 @contextmanager
-def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def stop_signals(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
     """Has `handler` called on every signal that asks to stop; does nothing outside the main thread.
 
     A signal that is ignored, as nohup does with SIGHUP, stays ignored.

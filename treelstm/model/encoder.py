@@ -5,7 +5,7 @@ Shapes: B trees; P pairs; D embedding, H hidden, O output.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,15 @@ from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 GAIN_SCALE = 20.0  # so that Adam moves the bag's weight as fast as it has to
+
+
+# (out, sizes, rows): fills `out`, which lies in parts of these sizes, with rows(0), rows(1) and so on.
+Fill = Callable[[Tensor, Sequence[int], Callable[[int], Tensor]], None]
+
+
+def _fill(out: Tensor, sizes: Sequence[int], rows: Callable[[int], Tensor]) -> None:
+    for number, part in enumerate(out.split([*sizes])):
+        part.copy_(rows(number))
 
 
 class NoThreshold(UserError, ValueError):
@@ -168,6 +177,10 @@ class TreeEncoder(nn.Module):
             return self.embedding.index_copy(0, symbols, vectors)
         return self.embedding.index_add(0, symbols, vectors)
 
+    def embeddings_of(self, symbols: Tensor) -> Tensor:
+        """Embeddings [U, D] of these symbols, distinct ids: a parameter's rows, and vectors."""
+        return self._embeddings(symbols).index_select(0, symbols)
+
     def _projected(self, rows: Tensor) -> Tensor:
         """The vectors in these rows of the table, in the size of an embedding."""
         vectors, weight = self.vector_table[rows], getattr(self, "vector_weight", None)
@@ -222,18 +235,34 @@ class TreeEncoder(nn.Module):
 
     @neutral_torch()
     @torch.no_grad()
-    def encode_trees(self, forest: Forest, trees: Sequence[int] | np.ndarray) -> Tensor:
-        """Encodings [len(trees), O], without dropout; equal trees are evaluated once."""
+    def encode_trees(
+        self, forest: Forest, trees: Sequence[int] | np.ndarray, shards: int = 1, fill: Fill = _fill
+    ) -> Tensor:
+        """Encodings [len(trees), O], without dropout; equal trees are evaluated once.
+
+        They are evaluated in at least `shards` calls, which decides bits; `fill` has each of them made.
+        """
         trees = np.asarray(trees, np.int64)
         _, first, inverse = np.unique(forest.root[trees], return_index=True, return_inverse=True)
         ids, embedding = self.reading(forest)
         device = self.embedding.device
         distinct = trees[first]
-        call = np.cumsum(np.diff(forest.tree_ptr)[distinct]) // _SUBTREES_PER_CALL
+        ends = np.cumsum(np.diff(forest.tree_ptr)[distinct])
+        call = ends // _SUBTREES_PER_CALL
+        if shards > 1 and len(ends):
+            rounds = math.ceil(ends[-1] / (shards * _SUBTREES_PER_CALL))
+            call = (ends - 1) * shards * rounds // ends[-1]
         calls = np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
-        batches = (self.batch(forest, some, ids).to(device) for some in calls)
-        parts = [self(batch, embedding=embedding) for batch in batches]
-        return torch.cat(parts).index_select(0, torch.from_numpy(inverse).to(device))
+
+        def rows(number: int) -> Tensor:
+            encodings: Tensor = self(
+                self.batch(forest, calls[number], ids).to(device), embedding=embedding
+            )
+            return encodings
+
+        vectors = embedding.new_empty(len(distinct), self.settings.output_dim)
+        fill(vectors, [*map(len, calls)], rows)
+        return vectors.index_select(0, torch.from_numpy(inverse).to(device))
 
     def encode(self, asts: Iterable[Any]) -> Tensor:
         """Encodings of JSON ASTs: float32 [n, O], on the encoder's device.

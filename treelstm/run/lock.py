@@ -85,7 +85,7 @@ class Holder:
         if self.parent is None or self.host != socket.gethostname():
             return False
         try:
-            return psutil.Process(self.pid).ppid() != self.parent
+            return bool(psutil.Process(self.pid).ppid() != self.parent)
         except psutil.NoSuchProcess:
             return True
 

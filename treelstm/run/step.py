@@ -18,40 +18,102 @@ from treelstm.history import IN_EVALUATION, EpochRecord, is_better
 from treelstm.model.encoder import distances
 from treelstm.model.objectives import Graded, Ranking
 from treelstm.randomness import dropout_mask
+from treelstm.run.distributed import ALONE, Group
 from treelstm.run.state import Run
-from treelstm.trees.forest import TreeBatch
+from treelstm.trees.forest import TreeBatch, entries
 
 _Data = TypeVar("_Data", torch.Tensor, TreeBatch)
 
 
-def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
+def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray, group: Group = ALONE) -> None:
     """One optimizer step on the next `batch_size` pairs of `order`."""
-    config, pairs = run.config, run.corpus.training
-    indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
-    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
-    batch = _moved(run.encoder.batch(pairs.forest, trees, vocabulary_ids), run.device)
-    target = _moved(run.objective.target(pairs, indices), run.device)
+    config = run.config
+    indices = np.asarray(order[run.step * config.batch_size : (run.step + 1) * config.batch_size])
     mask = None
     if config.dropout:
-        shape = (len(trees), config.hidden_dim)
+        shape = (2 * len(indices), config.hidden_dim)
         mask = _moved(dropout_mask(config.seed, run.steps_done, shape, config.dropout), run.device)
-
-    encoding = run.encoder(batch, mask)
-    first, second = encoding.split(len(indices))
-    loss = run.objective.loss(first, second, target)
     run.optimizer.zero_grad(set_to_none=True)
-    mean = loss.mean()
-    mean.backward()
+    if config.shards == 1:
+        loss, sums = _loss(run, indices, vocabulary_ids, mask)
+        mean = loss.mean()
+        mean.backward()
+    else:
+        sums = _gradients_of_shards(run, indices, vocabulary_ids, mask, group)
+        mean = (sums[0] / len(indices)).float()
     run.optimizer.step()
     if run.warmup is not None and run.warmup.last_epoch < config.warmup_steps:
         run.warmup.step()
     if run.first_loss is None:
         run.first_loss = mean.detach()
+    run.epoch_sums += sums
+    run.step += 1
 
+
+def _loss(
+    run: Run,
+    indices: np.ndarray,
+    vocabulary_ids: np.ndarray,
+    mask: torch.Tensor | None,
+    place: torch.Tensor | None = None,
+    embedding: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of each pair, and float64 sums: of the losses, of pairs on the right side of the threshold.
+
+    `place`: the row of `embedding` that a symbol of the vocabulary has, if it is not the encoder's own.
+    """
+    pairs = run.corpus.training
+    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+    batch = run.encoder.batch(pairs.forest, trees, vocabulary_ids)
+    if place is not None:
+        batch.symbol, batch.used = place[batch.symbol], place[batch.used]
+    batch = _moved(batch, run.device)
+    target = _moved(run.objective.target(pairs, indices), run.device)
+    first, second = run.encoder(batch, mask, embedding).split(len(indices))
+    loss = run.objective.loss(first, second, target)
     label = _moved(torch.from_numpy(pairs.label[indices]), run.device)
     correct = (distances(first.detach(), second.detach()) < run.threshold) == (label > 0)
-    run.epoch_sums += torch.stack((loss.detach().double().sum(), correct.double().sum()))
-    run.step += 1
+    return loss, torch.stack((loss.detach().double().sum(), correct.double().sum()))
+
+
+def _gradients_of_shards(
+    run: Run, indices: np.ndarray, vocabulary_ids: np.ndarray, mask: torch.Tensor | None, group: Group
+) -> torch.Tensor:
+    """Gives every parameter its gradient by the mean loss, added up over the batch's parts; the sums.
+
+    Of the embedding, only the rows that the batch uses are added up, and travel.
+    """
+    encoder, pairs, count = run.encoder, run.corpus.training, len(indices)
+    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
+    is_used = np.zeros(len(run.corpus.vocabulary), bool)
+    is_used[vocabulary_ids[pairs.forest.bag[entries(pairs.forest.bag_ptr, trees)[0]]]] = True
+    place = torch.from_numpy(np.cumsum(is_used) - 1)
+    used = _moved(torch.from_numpy(np.flatnonzero(is_used)), run.device)
+    rows = encoder.embeddings_of(used)
+    embedding = rows.detach().requires_grad_()
+    of_rows = "embedding", "vector_weight"
+    weights = [weight for name, weight in encoder.named_parameters() if name not in of_rows]
+    inputs = [*weights, embedding]
+    sizes, parts = (
+        [weight.numel() for weight in inputs],
+        np.array_split(np.arange(count), run.config.shards),
+    )
+
+    def part(number: int) -> tuple[torch.Tensor, ...]:
+        at = parts[number]
+        if not len(at):
+            return embedding.new_zeros(sum(sizes)), torch.zeros_like(run.epoch_sums)
+        masked = None if mask is None else torch.cat((mask[at], mask[count + at]))
+        loss, sums = _loss(run, indices[at], vocabulary_ids, masked, place, embedding)
+        gradients = torch.autograd.grad(loss.sum() / count, inputs)
+        return torch.cat([gradient.flatten() for gradient in gradients]), sums
+
+    flat, sums = group.add(len(parts), part)
+    *gradients, of_embedding = flat.split(sizes)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient.view_as(weight)
+    rows.backward(of_embedding.view_as(rows))
+    return sums
 
 
 def _moved(data: _Data, device: torch.device) -> _Data:
@@ -59,18 +121,19 @@ def _moved(data: _Data, device: torch.device) -> _Data:
     return data if device.type == "cpu" else data.pin_memory().to(device, non_blocking=True)
 
 
-def finish_epoch(run: Run) -> EpochRecord:
+def finish_epoch(run: Run, group: Group = ALONE) -> EpochRecord:
     """Validates and ends the epoch whose steps are all done; returns its history record."""
     pairs, training = run.corpus.validation, run.corpus.training
     loss_sum, correct = run.epoch_sums.tolist()
     trees, first, second = distinct_trees(pairs)
-    vectors = run.encoder.encode_trees(pairs.forest, trees)
+    vectors = run.encoder.encode_trees(pairs.forest, trees, run.config.shards, group.fill)
     both = vectors[first], vectors[second]
     run.epochs_done += 1
     numbers = {"epoch": run.epochs_done, "train_loss": loss_sum / len(training)}
     if training.has_classes:
         numbers["train_acc"] = correct / len(training)
-    numbers["validation_loss"] = run.objective.validation_loss(*both, pairs, run.config.batch_size)
+    compared = run.config.batch_size // run.config.shards  # pairs that a loss may look at together
+    numbers["validation_loss"] = run.objective.validation_loss(*both, pairs, compared)
     distance = distances(*both).cpu().numpy()
     if pairs.has_classes:
         run.threshold = calibrated_threshold(distance, pairs.label)

@@ -6,7 +6,9 @@ Everything that a step depends on is in `Run` or is a pure function of (seed, ep
 
 import logging
 import time
+import zlib
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 
 import torch
@@ -17,16 +19,31 @@ from treelstm.history import History, Outcome, Timing
 from treelstm.log import logged
 from treelstm.neutral import neutral_torch, require_neutral
 from treelstm.night import BEGUN, COMMITTED, night_began, tell_engine
-from treelstm.process import memory_errors_explained, only_training, set_for_training
+from treelstm.process import (
+    memory_errors_explained,
+    only_training,
+    set_for_training,
+    usable_cores,
+)
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, in_words
 from treelstm.run.deadline import Deadline
 from treelstm.run.directory import (
+    Checkpoint,
     ResumePoint,
     clear_the_way,
+    load_checkpoint,
     starting_point,
     write_commit,
     write_derived_files,
+)
+from treelstm.run.distributed import (
+    Group,
+    GroupLost,
+    is_first,
+    joined,
+    require_startable,
+    starts_again,
 )
 from treelstm.run.divergence import check_sound
 from treelstm.run.listener import Listener, Prune
@@ -41,29 +58,58 @@ log = logging.getLogger("treelstm")
 _COST = 10  # commits inside an epoch take at most one part in so many of the time
 
 
+class StopRequest:
+    """Set by the first signal, at the deadline or by a listener; read between steps and commits."""
+
+    outcome: Outcome | None = None
+    why = ""
+
+    def prune(self, reason: Prune) -> None:
+        self.outcome, self.why = Outcome.PRUNED, str(reason)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.outcome = self.outcome or Outcome.stopped_by(number)
+
+
 def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
     """`treelstm.train` with these listeners only; also raises whatever a listener raises."""
     try:
-        with only_training(config.output_path), neutral_torch(), memory_errors_explained():
-            return _train(listeners, config)
+        with (
+            joined() as group,
+            only_training(config.output_path),
+            neutral_torch(),
+            memory_errors_explained(),
+        ):
+            return _train(listeners, config, group) if is_first() else _help(config, group)
     except Exception as error:
-        for listener in listeners:
-            listener.on_failure(error)
+        if is_first() and not (isinstance(error, GroupLost) and starts_again()):
+            for listener in listeners:
+                listener.on_failure(error)
         raise
 
 
-def _train(listeners: Sequence[Listener], config: Config) -> History:
+def _train(listeners: Sequence[Listener], config: Config, group: Group) -> History:
+    """In the first process, which is the run."""
     began = night_began() or time.monotonic()
+    require_startable(config)
     config, output_dir = config.for_this_kernel(), config.output_path
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
+    group.first(None)  # the others read what has been compiled
+    group.require_same(corpus.fingerprint, "data")
     weak = config.accept_weak_disk
     with only_writer(output_dir, weak) as held, logged(output_dir / "training.log", held.is_ours):
         for lack in held.given_up:
             log.warning("accept_weak_disk: this disk has no %s", lack)
         start = starting_point(output_dir, config.resume)
-        with set_for_training(config.num_threads or (start.content["num_threads"] if start else None)):
+        threads = config.num_threads
+        if threads is None and (start or config.shards > 1):
+            by_default = max(1, usable_cores() // config.shards)  # however many processes there are
+            threads = start.content["num_threads"] if start else by_default
+        group.first((start and start.checkpoint, threads))
+        with set_for_training(threads):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+            group.agree(0)  # all have read the commit
             clear_the_way(output_dir, start, config.resume)
             resumed_at = start.checkpoint.position if start else None
             tell_engine(BEGUN, output_dir, resumed_at=resumed_at)
@@ -73,15 +119,16 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
                 if start is not None:
                     write_derived_files(output_dir, start.content, ended_before, resumed=True)
                 write_summary(run, ended_before)
-                why = ""
+                stop = StopRequest()
                 try:
                     for listener in listeners:
                         listener.on_start(run)
-                    outcome = ended_before or _loop(run, listeners, held, began)
                 except Prune as reason:
-                    outcome, why = Outcome.PRUNED, str(reason)
-                    write_summary(run, outcome, why)
-            _log_end(run, outcome, why)
+                    stop.prune(reason)
+                    write_summary(run, stop.outcome, stop.why)
+                outcome = group.first(stop.outcome) or ended_before
+                outcome = outcome or _loop(run, listeners, held, began, stop, group)
+            _log_end(run, outcome, stop.why)
             tell_engine(outcome, output_dir)
     history = History([*run.history], outcome, output_dir, resumed_at)
     if ended_before is None:
@@ -90,43 +137,81 @@ def _train(listeners: Sequence[Listener], config: Config) -> History:
     return history
 
 
-def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> Outcome:
-    """Steps, epochs and commits until the run ends, a signal stops it or its time is up."""
+def _help(config: Config, group: Group) -> History:
+    """In every other process: the same steps, and nothing else."""
+    log.addHandler(logging.NullHandler())  # else Python would show warnings
+    group.first(None)
+    corpus = load_corpus(config)
+    group.require_same(corpus.fingerprint, "data")
+    nothing: tuple[Checkpoint | None, int | None] = None, None
+    checkpoint, threads = group.first(nothing)
+    start = ResumePoint(checkpoint, load_checkpoint(checkpoint.path)) if checkpoint else None
+    with set_for_training(threads):
+        run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+        group.agree(0)
+        outcome = group.first(None) or run.outcome
+        outcome = outcome or _loop(run, (), None, time.monotonic(), StopRequest(), group)
+    resumed_at = start.checkpoint.position if start else None
+    return History([*run.history], outcome, config.output_path, resumed_at)
+
+
+def _loop(
+    run: Run,
+    listeners: Sequence[Listener],
+    held: Held | None,
+    began: float,
+    stop: StopRequest,
+    group: Group,
+) -> Outcome:
+    """Steps, epochs and commits until the run ends, a signal stops it or its time is up.
+
+    All processes of a group stop and commit after the same step; only the first one holds the lock.
+    """
     config, training = run.config, run.corpus.training
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
-    deadline = Deadline(began, config.max_hours, len(run.corpus.validation) / config.batch_size)
+    max_hours = config.max_hours if held else None
+    deadline = Deadline(began, max_hours, len(run.corpus.validation) / config.batch_size)
     pace, order, slow = config.checkpoint_every_seconds, None, False
-    stop, committed = StopRequest(), time.monotonic()
+    committed = time.monotonic()
 
     def stop_if_time_is_up() -> None:
         if deadline.is_near(validates=run.step == run.steps_per_epoch):
             stop.outcome = stop.outcome or Outcome.STOPPED_BY_MAX_HOURS
+
+    def asked(commit: bool = False) -> tuple[Outcome | None, bool]:
+        """What any process asks for: to stop, to commit."""
+        *stops, commits = group.agree(*(each is stop.outcome for each in Outcome), commit)
+        return next((each for each, by in zip(Outcome, stops, strict=True) if by), None), commits > 0
 
     with stop_signals(stop):
         while run.outcome is None:
             record, step_began = None, time.monotonic()
             if run.step < run.steps_per_epoch:
                 if order is None:
-                    order = epoch_order(config.seed, run.epochs_done + 1, len(training))
-                train_step(run, order, ids)
+                    draw = partial(epoch_order, config.seed, run.epochs_done + 1, len(training))
+                    order = group.once_a_machine(draw, len(training))
+                train_step(run, order, ids, group)
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
                 stop_if_time_is_up()
                 wait = pace and max(pace, _COST * deadline.commit_seconds)  # 0: after every step
-                if not stop.outcome and time.monotonic() - committed < wait:
+                outcome, due = asked(bool(held) and time.monotonic() - committed >= wait)
+                if not outcome and not due:
                     continue
             else:
-                check_sound(run)  # before the metrics, which cannot be computed from NaN
+                if held:  # the others wait for it
+                    check_sound(run)  # before the metrics, which cannot be computed from NaN
                 validation_began = time.monotonic()
-                record, order = finish_epoch(run), None
+                record, order = finish_epoch(run, group), None
                 deadline.validation_seconds = time.monotonic() - validation_began
-            check_sound(run)
+            if held:
+                check_sound(run)
             now = time.monotonic()
             run.seconds, committed = run.seconds + now - committed, now
             if record is not None:
                 note_timing(run)
-            _commit(run, listeners, held, deadline)
+            _commit(run, listeners, held, deadline, group)
             if not slow and 0 < pace < _COST * deadline.commit_seconds:
                 slow = True
                 log.warning(
@@ -135,19 +220,30 @@ def _loop(run: Run, listeners: Sequence[Listener], held: Held, began: float) -> 
                     f"comes after {_COST * deadline.commit_seconds:.3g} s. If the disk is slow, choose "
                     "an output_dir on another"
                 )
-            if record is not None:
-                for listener in listeners:
-                    listener.on_epoch(record)
+            try:
+                if record is not None:
+                    for listener in listeners:
+                        listener.on_epoch(record)
+            except Prune as reason:
+                stop.prune(reason)
             stop_if_time_is_up()
-            if stop.outcome and run.outcome is None:
-                write_summary(run, stop.outcome)  # here, where further signals do no harm
-                return stop.outcome
+            outcome, _ = asked()
+            if outcome and (run.outcome is None or outcome is Outcome.PRUNED):
+                if held:
+                    write_summary(run, outcome, stop.why)  # here, where further signals do no harm
+                return outcome
         return run.outcome
 
 
-def _commit(run: Run, listeners: Sequence[Listener], held: Held, deadline: Deadline) -> None:
+def _commit(
+    run: Run, listeners: Sequence[Listener], held: Held | None, deadline: Deadline, group: Group
+) -> None:
     began, output_dir = time.monotonic(), run.config.output_path
     require_neutral()
+    if group.size > 1:
+        group.require_same(_checksum(run), f"weights or metrics after {run.place}")
+    if held is None:
+        return
     held.check()
     content = state_of(run)
     write_commit(output_dir, content, run.config.keep)
@@ -168,13 +264,12 @@ def note_timing(run: Run) -> None:
     run.timings.append(Timing(epoch=epoch, ended=time.time(), seconds=seconds, pairs_per_second=pace))
 
 
-class StopRequest:
-    """Set by the first signal or at the deadline, and read between steps and commits."""
-
-    outcome: Outcome | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.outcome = self.outcome or Outcome.stopped_by(number)
+def _checksum(run: Run) -> int:
+    """Of the weights and the numbers so far."""
+    found = zlib.crc32(repr((run.epoch_sums.tolist(), run.history[-1:])).encode())
+    for weight in run.encoder.parameters():
+        found = zlib.crc32(weight.detach().cpu().numpy().tobytes(), found)
+    return found
 
 
 def _log_start(run: Run, start: ResumePoint | None) -> None:

@@ -1,0 +1,285 @@
+"""Several processes that train one run and give the bits of one, under torchrun's engine.
+
+The first process (rank 0) is the run; the others take the same steps and write nothing. What is added up
+is added in one fixed binary tree over the parts of a batch, whoever holds them, so that sums do not
+depend on the number of processes.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+from treelstm.config import Config, ConfigError
+from treelstm.errors import UserError
+from treelstm.night import LAUNCH_DIR
+from treelstm.signals import stop_signals
+from treelstm.trees.forest import Array
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(
+    days=7
+)  # the first process may compile or commit for long; a lost one shows at once
+_ENDED = "ended"  # in the store: the error with which a process has left
+_MANY = 10_000_000  # numbers that are worth keeping once a machine
+
+
+class GroupLost(UserError, RuntimeError):
+    """Another process of the group has ended; what was committed is intact."""
+
+
+class ProcessesDiffer(UserError, RuntimeError):
+    """Two processes hold what should be the same and is not."""
+
+
+def is_worker() -> bool:
+    """Whether torchrun's engine has started this process."""
+    return {"RANK", "TORCHELASTIC_RUN_ID"} <= os.environ.keys()
+
+
+def is_first() -> bool:
+    """Whether this process is the run: it alone writes, shows and tells anything."""
+    return not is_worker() or os.environ["RANK"] == "0"
+
+
+def starts_again() -> bool:
+    """Whether the engine starts the group again when a process fails."""
+    return is_worker() and _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
+
+
+def _number(name: str) -> int:
+    return int(os.environ[name])
+
+
+def require_startable(config: Config) -> None:
+    """Raises ConfigError if these settings cannot be trained by so many processes, or started so."""
+    processes = _number("WORLD_SIZE") if is_worker() else config.processes
+    if processes > config.shards:
+        raise ConfigError(
+            f"{processes} processes for shards={config.shards}: each needs a part of every batch. Set "
+            f"processes={config.shards} (torchrun: --nproc-per-node={config.shards}), or "
+            f"shards={processes} in a new output_dir: other shards are other bits, so another run."
+        )
+    if not is_worker() or LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
+        return
+    if config.resume != "auto":
+        raise ConfigError(
+            f"resume is {config.resume!r}, and torchrun may start the processes again, which would then "
+            'begin anew. Set resume="auto", or start torchrun with --max-restarts=0.'
+        )
+    if not _all_here() and os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True":
+        # Then workers that are started again meet in the store of those before them, and hang.
+        raise ConfigError(
+            "on several machines, torchrun cannot start processes again as it was started. Type "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --rdzv-backend=c10d ... on each, or start it "
+            "with --max-restarts=0."
+        )
+
+
+def _all_here() -> bool:
+    return os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run, as one of them sees them; alone, it does at once what is asked."""
+
+    rank: int = 0
+    size: int = 1
+    store: PrefixStore | None = None
+
+    def first(self, value: T) -> T:
+        """The first process' value, in every process; waits for it."""
+        box = [value]
+        if self.size > 1:
+            with self._kept():
+                dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def agree(self, *counts: float) -> list[float]:
+        """The sum of each count over all processes, exact for whole numbers; waits for all of them."""
+        if self.size == 1:
+            return [*counts]
+        sums = torch.tensor(counts, dtype=torch.float64)
+        with self._kept():
+            dist.all_reduce(sums)
+        found: list[float] = sums.tolist()
+        return found
+
+    def require_same(self, value: object, what: str) -> None:
+        """Raises ProcessesDiffer in every process unless all have the first one's value."""
+        if self.size > 1 and self.agree(value != self.first(value))[0]:
+            raise ProcessesDiffer(
+                f"the {self.size} processes of this run have other {what}. Nothing more was committed. "
+                "Train on machines with one kind of processor, the same versions and the same files."
+            )
+
+    def fill(self, out: Tensor, sizes: Sequence[int], rows: Callable[[int], Tensor]) -> None:
+        """Fills `out`, which lies in parts of so many rows, with those of `rows`, each made once."""
+        owners, parts = self._owners(len(sizes)), out.split([*sizes])
+        for number, owner in enumerate(owners):
+            if owner == self.rank:
+                parts[number].copy_(rows(number))
+        for rank in range(self.size if self.size > 1 else 0):
+            before = sum(size for size, owner in zip(sizes, owners, strict=True) if owner < rank)
+            own = sum(size for size, owner in zip(sizes, owners, strict=True) if owner == rank)
+            with self._kept():
+                dist.broadcast(out[before : before + own], src=rank)
+
+    def add(self, parts: int, part: Callable[[int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The sum of all parts in every process, each made once; added in one fixed binary tree."""
+        owners, own = self._owners(parts), dict[tuple[int, int], tuple[Tensor, ...]]()
+
+        def add_own(low: int, high: int) -> None:
+            """What this process can add up alone, before it waits for others."""
+            here, middle = {*owners[low:high]}, (low + high + 1) // 2
+            if high - low == 1 and here == {self.rank}:
+                own[low, high] = part(low)
+            elif self.rank in here and high - low > 1:
+                add_own(low, middle)
+                add_own(middle, high)
+                if here == {self.rank}:
+                    own[low, high] = _sum(own.pop((low, middle)), own.pop((middle, high)))
+
+        def add_all(low: int, high: int) -> tuple[Tensor, ...] | None:
+            middle = (low + high + 1) // 2
+            if (low, high) in own or self.rank not in owners[low:high]:
+                return own.get((low, high))
+            return self._exchanged(
+                add_all(low, middle), add_all(middle, high), owners[low:middle], owners[middle:high]
+            )
+
+        add_own(0, parts)
+        total = add_all(0, parts)
+        assert total is not None
+        return total
+
+    def _exchanged(
+        self,
+        left: tuple[Tensor, ...] | None,
+        right: tuple[Tensor, ...] | None,
+        of_left: list[int],
+        of_right: list[int],
+    ) -> tuple[Tensor, ...]:
+        """The sum of two sides, whose processes hold their own side's: they send it to each other."""
+        sides, transfers = ({*of_left}, {*of_right}), list[dist.P2POp]()
+        held = [left, right]
+        for k in (0, 1):
+            having, lacking = sorted(sides[k]), sorted(sides[1 - k] - sides[k])
+            for number, to in enumerate(lacking):
+                source = having[number % len(having)]
+                if self.rank == source:
+                    transfers += [dist.P2POp(dist.isend, tensor, to) for tensor in held[k] or ()]
+                elif self.rank == to:
+                    held[k] = tuple(torch.empty_like(tensor) for tensor in held[1 - k] or ())
+                    transfers += [dist.P2POp(dist.irecv, tensor, source) for tensor in held[k] or ()]
+        with self._kept():
+            for transfer in dist.batch_isend_irecv(transfers) if transfers else ():
+                transfer.wait()
+        left, right = held
+        assert left and right
+        return _sum(left, right)
+
+    def once_a_machine(self, make: Callable[[], Array], numbers: int) -> Array:
+        """What `make` gives: so many int64, of which a machine's processes share one copy if many."""
+        open_files = Path(f"/proc/{os.getpid()}/fd")
+        if self.size == 1 or numbers < _MANY or not open_files.is_dir():
+            return make()
+        machine, told = os.environ["GROUP_RANK"], [("", "")] * self.size
+        # Without a name, so that it is gone with the last process, however that ends.
+        with tempfile.TemporaryFile() as file:
+            name = ""
+            if os.environ["LOCAL_RANK"] == "0":
+                make().tofile(file)
+                file.flush()
+                name = str(open_files / str(file.fileno()))
+            with self._kept():
+                dist.all_gather_object(told, (machine, name))
+            path = next(path for where, path in told if path and where == machine)
+            mapped: Array = np.memmap(path, np.int64, "r")
+            self.agree(0)  # all have it open
+        return mapped
+
+    def _owners(self, parts: int) -> list[int]:
+        """The process that makes each part: neighbours have neighbouring parts."""
+        return [part * self.size // parts for part in range(parts)]
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Raises GroupLost where a call fails because another process has gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            said = "it was killed, or cannot be reached"
+            with suppress(RuntimeError):  # the store went with the first process
+                if self.store and self.store.check([_ENDED]):
+                    said = self.store.get(_ENDED).decode()
+            remedy = "torchrun starts all again" if starts_again() else "Start the same command again"
+            text = f"another of the run's {self.size} processes has ended: {said}"
+            raise GroupLost(f"{text.rstrip('.')}. The last commit is intact. {remedy}.") from error
+
+
+def _sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a.add_(b) for a, b in zip(left, right, strict=True))
+
+
+ALONE = Group()
+_joined = ALONE
+
+
+@contextmanager
+def joined() -> Iterator[Group]:
+    """The group of this process, to the end of the block; inside another such block, the same one.
+
+    An error that ends the block reaches the other processes as the text of their GroupLost.
+    """
+    global _joined
+    if _joined is not ALONE or not is_worker() or _number("WORLD_SIZE") == 1:
+        yield _joined
+        return
+    with stop_signals(signal.SIG_DFL):  # Python's own could not act while torch waits
+        _joined = group = _join()
+        try:
+            yield group
+            group.agree(0)  # the first process may still be writing; a worker that ends could end it
+        except Exception as error:
+            if not isinstance(error, GroupLost) and group.store:
+                with suppress(RuntimeError):  # the store went with the first process
+                    group.store.set(_ENDED, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            _joined = ALONE
+            dist.destroy_process_group()
+
+
+def _join() -> Group:
+    rank, size, host, backend = _number("RANK"), _number("WORLD_SIZE"), os.environ["MASTER_ADDR"], "gloo"
+    if _all_here():  # whatever this machine is called, and with or without a network
+        host = "localhost"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_number("LOCAL_RANK") % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    serves = rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
+    group = Group(rank, size)
+    with group._kept():
+        server = TCPStore(
+            host, _number("MASTER_PORT"), is_master=serves, timeout=_PATIENCE, multi_tenant=True
+        )
+        # torchrun may keep its store over a restart, with the addresses of the workers before.
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], server)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    return Group(rank, size, store)
