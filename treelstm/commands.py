@@ -110,7 +110,7 @@ def _preflight(config: Config) -> int:
 def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
     if LAUNCH_DIR in os.environ:
-        return work(train)
+        work(train)
     with joined():
         try:
             if is_first():

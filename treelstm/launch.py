@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import BufferingHandler
 from pathlib import Path
+from typing import NoReturn
 
 from treelstm.config import Config
 from treelstm.errors import UserError
@@ -196,8 +197,8 @@ def _silent() -> Iterator[BufferingHandler]:
         torchs.handlers = before
 
 
-def work(train: Callable[[Config], History]) -> int:
-    """In a worker: trains, and tells the launcher what that raises. 1 has all started again."""
+def work(train: Callable[[Config], History]) -> NoReturn:
+    """In a worker: trains, tells the launcher what that raises, and exits; 1 has all started again."""
     settings = json.loads(Path(os.environ[LAUNCH_DIR], _SETTINGS).read_bytes())
     try:
         train(Config(**settings))
@@ -205,7 +206,7 @@ def work(train: Callable[[Config], History]) -> int:
         pass  # either that process has told why, or it was killed
     except Exception as error:
         tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
-    return 0 if has_ended(told_in_launch()) else 1
+    os._exit(0 if has_ended(told_in_launch()) else 1)  # the end of torch takes a second
 
 
 def _pickled(error: Exception) -> str:
