@@ -285,17 +285,10 @@ class Config(EncoderSettings):
                 f"positive_margin is {self.positive_margin:g}, margin {self.margin:g}. "
                 "Lower the first or raise the second."
             )
-        least = 2 if self.objective == "ranking" else 1
-        if self.shards > 1 and self.batch_size < least * self.shards:
-            raise ConfigError(
-                f"shards is {self.shards}, but batch_size={self.batch_size}: each part needs at least "
-                f"{least} of its pairs. Set shards to at most {self.batch_size // least}."
-            )
-        if not self.similarity_low < self.similarity_high:
-            raise ConfigError(
-                f"similarity_low is {self.similarity_low:g}, expected less than "
-                f"similarity_high, {self.similarity_high:g}. Change one."
-            )
+        low, high = self.similarity_low, self.similarity_high
+        if not low < high:
+            found = f"similarity_low is {low:g}, expected less than similarity_high, {high:g}"
+            raise ConfigError(f"{found}. Change one.")
         if self.vectors and (self.start_from or not self.vectors_keys):
             remedy = 'Set vectors_keys to the keys whose values are words, such as "word"'
             if self.start_from:
@@ -303,11 +296,11 @@ class Config(EncoderSettings):
             raise ConfigError(f"vectors is {self.vectors!r}. {remedy}.")
         if self.vectors_keys and not (self.vectors or self.start_from):
             raise ConfigError(f"vectors_keys is {self.vectors_keys}. It needs vectors, a file of them.")
-        if self.objective == "ranking" and self.batch_size == 1:
-            raise ConfigError(
-                'batch_size is 1, but objective="ranking" compares a pair with the others of its batch. '
-                "Set batch_size to at least 2; 16 or more is better."
-            )
+        needed = self.shards * (2 if self.objective == "ranking" else 1)
+        if self.batch_size < needed:
+            found = f"batch_size is {self.batch_size} with shards={self.shards}"
+            why = "each shard needs a pair" + ", and others to compare it with" * (needed > self.shards)
+            raise ConfigError(f"{found}: {why}. Set batch_size to at least {needed}, or fewer shards.")
         of_model = MODEL_SETTINGS | {"vectors"}
         known = {setting.name for setting in dataclasses.fields(self)} - of_model | {"data"}
         for name in names:
@@ -399,8 +392,8 @@ class Comparison(Parameters):
 
 # What earlier versions did, which had no such settings.
 _EARLIER: Settings = {"bag_of_symbols": False, "positive_margin": 0.0, "best_by": "validation_loss"}
-_ADDED = "objective temperature similarity_low similarity_high vectors vectors_keys".split()
-_ADDED += ["vectors_frozen", "child_order", "shards"]
+_ADDED = """objective temperature similarity_low similarity_high vectors vectors_keys vectors_frozen
+    child_order shards""".split()
 
 
 def completed(settings: Settings) -> Settings:

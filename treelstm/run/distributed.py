@@ -175,6 +175,12 @@ class Group:
         of_right: list[int],
     ) -> tuple[Tensor, ...]:
         """The sum of two sides, whose processes hold their own side's: they send it to each other."""
+        if self.size == 2:  # then torch's own sum, which is faster, is one addition too
+            both = left or right or ()
+            with self._kept():
+                for sent in [dist.all_reduce(tensor, async_op=True) for tensor in both]:
+                    sent.wait()
+            return both
         sides, transfers = ({*of_left}, {*of_right}), list[dist.P2POp]()
         held = [left, right]
         for k in (0, 1):
