@@ -29,9 +29,14 @@ def _open_streams() -> None:
 
 
 if __name__ == "__main__":
-    for each in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(each) != signal.SIG_IGN:  # as in a background job
-            signal.signal(each, _end)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a worker, see run/distributed.py
+        from treelstm.night import follow_launcher
+
+        follow_launcher()
+    else:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) != signal.SIG_IGN:  # as in a background job
+                signal.signal(each, _end)
     _open_streams()
     from treelstm.commands import main
 

@@ -46,9 +46,11 @@ from treelstm.evaluation import (
     tfidf_scorer,
 )
 from treelstm.history import IN_HISTORY
+from treelstm.launch import work
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
+from treelstm.night import LAUNCH_DIR
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
@@ -107,6 +109,8 @@ def _preflight(config: Config) -> int:
 
 def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
+    if LAUNCH_DIR in os.environ:
+        work(train)
     with joined():
         try:
             if is_first():

@@ -24,12 +24,12 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
+from treelstm.night import LAUNCH_DIR
 from treelstm.signals import stop_signals
 from treelstm.trees.forest import Array
 
 T = TypeVar("T")
 
-LAUNCH_DIR = "TREELSTM_LAUNCH_DIR"  # names a directory of the launch that `processes` began
 _PATIENCE = timedelta(
     days=7
 )  # the first process may compile or commit for long; a lost one shows at once
@@ -58,13 +58,6 @@ def is_first() -> bool:
 def starts_again() -> bool:
     """Whether the engine starts the group again when a process fails."""
     return is_worker() and _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
-
-
-def begun_mark() -> Path | None:
-    """Where a run that has begun is noted: workers that are started again go on with it, whatever
-    `resume` says. None under a bare torchrun.
-    """
-    return Path(os.environ[LAUNCH_DIR], "begun") if LAUNCH_DIR in os.environ else None
 
 
 def _number(name: str) -> int:
