@@ -26,7 +26,7 @@ from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
 from treelstm.night import LAUNCH_DIR
 from treelstm.signals import stop_signals
-from treelstm.trees.forest import Array
+from treelstm.trees.arrays import Array
 
 T = TypeVar("T")
 

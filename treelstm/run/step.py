@@ -20,7 +20,8 @@ from treelstm.model.objectives import Graded, Ranking
 from treelstm.randomness import dropout_mask
 from treelstm.run.distributed import ALONE, Group
 from treelstm.run.state import Run
-from treelstm.trees.forest import TreeBatch, entries
+from treelstm.trees.arrays import entries
+from treelstm.trees.forest import TreeBatch
 
 _Data = TypeVar("_Data", torch.Tensor, TreeBatch)
 
