@@ -54,7 +54,7 @@ from treelstm.night import LAUNCH_DIR
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
-from treelstm.run.distributed import is_first, joined
+from treelstm.run.distributed import is_first, is_worker, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -109,7 +109,7 @@ def _preflight(config: Config) -> int:
 
 def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
-    if LAUNCH_DIR in os.environ:
+    if is_worker() and LAUNCH_DIR in os.environ:
         work(train)
     with joined():
         try:

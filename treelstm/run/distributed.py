@@ -22,9 +22,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from treelstm import night
 from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
-from treelstm.night import LAUNCH_DIR
 from treelstm.signals import stop_signals
 from treelstm.trees.forest import Array
 
@@ -73,7 +73,7 @@ def require_startable(config: Config) -> None:
             f"processes={config.shards} (torchrun: --nproc-per-node={config.shards}), or "
             f"shards={processes} in a new output_dir: other shards are other bits, so another run."
         )
-    if not is_worker() or LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
+    if not is_worker() or night.LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
         return
     if config.resume != "auto":
         raise ConfigError(
@@ -256,6 +256,8 @@ def joined() -> Iterator[Group]:
     if _joined is not ALONE or not is_worker() or _number("WORLD_SIZE") == 1:
         yield _joined
         return
+    if night.followed is None:  # a script of the user's, under torchrun
+        night.watch_parent(os.getppid())
     with stop_signals(signal.SIG_DFL):  # Python's own could not act while torch waits
         _joined = group = _join()
         try:
