@@ -109,7 +109,7 @@ def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[lis
         try:
             elastic_launch(settings, sys.executable)("-m", "treelstm", "train")
         except Exception as error:
-            failures.append(_in_words(error, config.max_restarts))
+            failures.append(_in_words(error, config.max_restarts, said))
 
     # In a thread, so that the agent leaves the handlers of signals alone.
     agent, seen = threading.Thread(target=launch, daemon=True), _written(history)
@@ -127,7 +127,7 @@ def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[lis
         finally:
             ask_to_stop(directory, signal.SIGTERM)
             agent.join()
-    return signals, "\n".join([*failures, *(record.getMessage() for record in said.buffer)])
+    return signals, "".join(failures)
 
 
 def _end(lines: list[Line], output_dir: Path) -> tuple[History, bool]:
@@ -153,12 +153,13 @@ def _written(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _in_words(error: Exception, most: int) -> str:
-    """Why the agent gave up."""
+def _in_words(error: Exception, most: int, said: BufferingHandler) -> str:
+    """Why the agent gave up; what it said matters only if it is not for its processes."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not isinstance(error, ChildFailedError):
-        return f"the processes could not be started: {type(error).__name__}: {error}"
+        lines = [f"the processes could not be started: {type(error).__name__}: {error}"]
+        return "\n".join([*lines, *(record.getMessage() for record in said.buffer)])
     rank, failure = error.get_first_failure()
     by = f"exited with status {failure.exitcode}"
     if failure.exitcode < 0:
@@ -188,7 +189,7 @@ def _changed(environment: dict[str, str | None]) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[BufferingHandler]:
-    """Keeps what torch's agent logs off the console: it matters only if the agent itself fails."""
+    """Keeps what torch's agent logs off the console."""
     torchs, kept = logging.getLogger("torch.distributed"), BufferingHandler(1000)
     before, torchs.handlers = torchs.handlers, [kept]
     try:
