@@ -54,7 +54,7 @@ from treelstm.night import LAUNCH_DIR
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
-from treelstm.run.distributed import is_first, is_worker, joined
+from treelstm.run.distributed import GroupLost, is_first, is_worker, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -97,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 3
     except EXPECTED as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if is_first() or not isinstance(error, GroupLost):  # the first process says it
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
 
 

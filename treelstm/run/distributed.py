@@ -30,18 +30,18 @@ from treelstm.trees.forest import Array
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(
-    days=7
-)  # the first process may compile or commit for long; a lost one shows at once
+_PATIENCE = timedelta(days=7)  # with one that compiles or commits; a lost one shows at once
 _ENDED = "ended"  # in the store: the error with which a process has left
 _MANY = 10_000_000  # numbers that are worth keeping once a machine
 
 
-class GroupLost(UserError, RuntimeError):
+class GroupLost(UserError):
     """Another process of the group has ended; what was committed is intact."""
 
+    killed = False  # else it has said with which error
 
-class ProcessesDiffer(UserError, RuntimeError):
+
+class ProcessesDiffer(UserError):
     """Two processes hold what should be the same and is not."""
 
 
@@ -55,9 +55,11 @@ def is_first() -> bool:
     return not is_worker() or os.environ["RANK"] == "0"
 
 
-def starts_again() -> bool:
-    """Whether the engine starts the group again when a process fails."""
-    return is_worker() and _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
+def goes_on(error: Exception) -> bool:
+    """Whether torchrun's engine starts all processes again after this error."""
+    if not isinstance(error, GroupLost) or not error.killed:
+        return False
+    return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
 
 
 def _number(name: str) -> int:
@@ -229,13 +231,16 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            said = "it was killed, or cannot be reached"
+            said = ""
             with suppress(RuntimeError):  # the store went with the first process
                 if self.store and self.store.check([_ENDED]):
                     said = self.store.get(_ENDED).decode()
-            remedy = "torchrun starts all again" if starts_again() else "Start the same command again"
-            text = f"another of the run's {self.size} processes has ended: {said}"
-            raise GroupLost(f"{text.rstrip('.')}. The last commit is intact. {remedy}.") from error
+            lost = f"another of the run's {self.size} processes has ended: "
+            lost += said or "it was killed, or cannot be reached. The last commit is intact. "
+            lost += "" if said else "If nothing starts the run again, start the same command."
+            gone = GroupLost(lost)
+            gone.killed = not said
+            raise gone from error
 
 
 def _sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
