@@ -42,7 +42,7 @@ from treelstm.night import (
 from treelstm.notify import ADDRESSES
 from treelstm.process import only_training
 from treelstm.run.directory import HISTORY
-from treelstm.run.distributed import GroupLost, require_startable
+from treelstm.run.distributed import GroupLost, joined, require_startable
 from treelstm.run.lock import refuse_if_held
 from treelstm.signals import stop_signals
 
@@ -201,12 +201,15 @@ def _silent() -> Iterator[BufferingHandler]:
 def work(train: Callable[[Config], History]) -> NoReturn:
     """In a worker: trains, tells the launcher what that raises, and exits; 1 has all started again."""
     settings = json.loads(Path(os.environ[LAUNCH_DIR], _SETTINGS).read_bytes())
-    try:
-        train(Config(**settings))
-    except GroupLost:
-        pass  # either that process has told why, or it was killed
-    except Exception as error:
-        tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
+    with suppress(Exception), joined():
+        try:
+            train(Config(**settings))
+        except GroupLost:
+            raise  # that process has told why, or it was killed
+        except Exception as error:
+            # Before the others see that this one is leaving.
+            tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
+            raise
     os._exit(0 if has_ended(told_in_launch()) else 1)  # the end of torch takes a second
 
 
