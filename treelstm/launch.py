@@ -201,20 +201,22 @@ def _silent() -> Iterator[BufferingHandler]:
 def work(train: Callable[[Config], History]) -> NoReturn:
     """In a worker: trains, tells the launcher what that raises, and exits; 1 has all started again."""
     settings = json.loads(Path(os.environ[LAUNCH_DIR], _SETTINGS).read_bytes())
-    with suppress(Exception), joined():
-        try:
-            train(Config(**settings))
-        except GroupLost:
-            raise  # that process has told why, or it was killed
-        except Exception as error:
-            # Before the others see that this one is leaving.
-            tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
-            raise
+    try:
+        with joined():
+            try:
+                train(Config(**settings))
+            except Exception as error:
+                _tell(error)  # before the others see that this process is leaving
+                raise
+    except Exception as error:
+        _tell(error)
     os._exit(0 if has_ended(told_in_launch()) else 1)  # the end of torch takes a second
 
 
-def _pickled(error: Exception) -> str:
-    """An error for the launcher; with its traceback, unless it is one that users can cause."""
+def _tell(error: Exception) -> None:
+    """Tells the launcher of an error; with its traceback, unless it is one that users can cause."""
+    if isinstance(error, GroupLost) or has_ended(told_in_launch()):
+        return  # the process that is gone has told why, or was killed
     whole = "".join(traceback.format_exception(error))
     if not isinstance(error, UserError | OSError):
         error.add_note(f"In the process that raised it:\n{whole}")
@@ -222,4 +224,5 @@ def _pickled(error: Exception) -> str:
         pickle.loads(pickled := pickle.dumps(error))
     except Exception:  # a class whose errors cannot be made again from their arguments
         pickled = pickle.dumps(RuntimeError(whole))
-    return base64.b64encode(pickled).decode()
+    line = {"event": ERROR, "pickled": base64.b64encode(pickled).decode()}
+    tell_night(os.environ[NIGHT_FILE], line)
