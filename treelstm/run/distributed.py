@@ -286,13 +286,17 @@ def _join() -> Group:
     if torch.cuda.is_available():
         torch.cuda.set_device(_number("LOCAL_RANK") % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    serves = rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
+    of_agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
     group = Group(rank, size)
     with group._kept():
         server = TCPStore(
-            host, _number("MASTER_PORT"), is_master=serves, timeout=_PATIENCE, multi_tenant=True
+            host,
+            _number("MASTER_PORT"),
+            is_master=rank == 0 and not of_agent,
+            timeout=_PATIENCE,
+            multi_tenant=True,
         )
-        # torchrun may keep its store over a restart, with the addresses of the workers before.
-        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], server)
+        # The agent's store outlives a restart, with the addresses of the workers before it.
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"] if of_agent else "", server)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     return Group(rank, size, store)
