@@ -18,7 +18,7 @@ import nbformat
 import psutil
 import pytest
 from conftest import tiny_config
-from groups import WORKER, Command, killed_groups, newest_commit, train_command
+from groups import WORKER, Command, newest_commit, train_command
 from pages import SLOW, Papermill, write_page
 from runs import assert_same_run
 from services import webhook
@@ -185,13 +185,6 @@ def test_a_night_of_two_processes_through_a_killed_kernel(tiny, alone, tmp_path,
     assert "resuming" in "".join(printed) and "\nfinished: epoch 25" in "".join(printed)
     assert night.notebook().metadata.treelstm.outcome == "finished"
     assert_same_run(alone.output_dir, run)
-
-
-@pytest.mark.long
-def test_twelve_kills_of_groups_of_any_size(tiny, alone, tmp_path):
-    report = killed_groups(long_config(tiny, tmp_path / "runs"), (2, 1), kills=12, seed=3)
-    for run in report.runs:
-        assert_same_run(alone.output_dir, run)
 
 
 @pytest.mark.long
