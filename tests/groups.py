@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
 import psutil
 from children import MARK, marked
@@ -20,7 +21,7 @@ from children import MARK, marked
 from treelstm import Config
 from treelstm.run.lock import holder
 
-SECONDS_BACK, SECONDS_ORPHANED = 20.0, 10.0
+SECONDS_HUNG, SECONDS_ORPHANED = 120.0, 30.0  # on a machine however busy; the report has the times
 LAUNCHER, WORKER, ALL = "launcher", "worker", "all at once"
 SECONDS_OF_A_LIFE, STEPS = 9.0, 40  # start-up and some epochs of so many steps
 MOMENTS = ("any time", "any time", "commit", "validation")
@@ -89,10 +90,11 @@ class Report:
     orphaned: list[float] = field(default_factory=list)  # seconds that workers outlived their launcher
 
     def __str__(self) -> str:
-        total, back, orphaned = sum(self.kills.values()), max(self.back), max(self.orphaned, default=0)
+        orphaned, longest = max(self.orphaned, default=0), max(self.back)
         return (
-            f"{total} kills {dict(self.kills)}; attempts by processes {dict(self.processes)}, in "
-            f"{len(self.runs)} runs; back after {back:.1f} s, orphans gone after {orphaned:.1f} s"
+            f"{self.kills.total()} kills {dict(self.kills)}; attempts by processes "
+            f"{dict(self.processes)}, in {len(self.runs)} runs; back after {median(self.back):.1f} s "
+            f"(median), {longest:.1f} s (longest); orphans gone after {orphaned:.1f} s"
         )
 
 
@@ -127,7 +129,7 @@ def _killed_to_the_end(
             if killed and commit > at:
                 report.back.append(now - killed)
                 killed = 0.0
-            assert now - (killed or now) < SECONDS_BACK, f"{run} is not back after {what}, {moment}"
+            assert now - (killed or now) < SECONDS_HUNG, console.read_text()[-3000:]
             if orphans and not (left := orphans.processes()):
                 report.orphaned.append(now - killed_at)
                 orphans = None

@@ -14,10 +14,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from conftest import tiny_config
-from groups import WORKER, Command, killed_groups, newest_commit, train_command
+from groups import WORKER, Command, newest_commit, train_command
+from pages import SLOW, Papermill, write_page
 from runs import assert_same_run
 from services import webhook
 
@@ -25,6 +27,7 @@ import treelstm
 from treelstm import Config, Listener
 from treelstm.config import ConfigError
 from treelstm.data.pairs import DataError
+from treelstm.launch import WorkersLost
 from treelstm.run.lock import holder
 
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
@@ -149,10 +152,39 @@ def test_ctrl_c_twice_commits_and_a_killed_launcher_is_followed_by_the_same_comm
 
 
 @pytest.mark.long
-def test_twelve_kills_of_groups_of_any_size(tiny, alone, tmp_path):
-    report = killed_groups(long_config(tiny, tmp_path / "runs"), (2, 1), kills=12, seed=3)
-    for run in report.runs:
-        assert_same_run(alone.output_dir, run)
+def test_processes_that_are_killed_too_often_end_in_one_message(tiny, tmp_path):
+    run = tmp_path / "run"
+    config = replace(long_config(tiny, run), processes=2, max_restarts=0)
+    threading.Thread(target=kill_a_worker, args=(run, "0")).start()
+    with pytest.raises(WorkersLost, match=r"^process 0 was killed by SIGKILL .* after 0 restarts .*$"):
+        treelstm.train(config)
+    assert holder(run) is None and newest_commit(run) >= (4, 0)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")  # Jupyter's packages warn
+def test_a_night_of_two_processes_through_a_killed_kernel(tiny, alone, tmp_path, monkeypatch):
+    """What the first worker says is in the executed page, whose kernel resumes a run that had begun."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, kernels do not show what their children print
+    run, page = tmp_path / "run", write_page(tmp_path / "page.ipynb")
+    notebook = nbformat.read(page, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.source != SLOW]  # a listener
+    nbformat.write(notebook, page)
+    config = replace(long_config(tiny, run), processes=2, resume=None)
+    with webhook() as hook:
+        night = Papermill(page, config, "--engine", "treelstm", TREELSTM_NOTIFY_URLS=hook.address)
+        night.until_epoch(4)
+        (kernel,) = psutil.Process(night.process.pid).children()
+        kernel.kill()
+        assert night.wait() == 0, night.console.read_text()
+        events = [message["title"].split(": ")[1] for message in hook.messages]
+    assert events == ["restarted", "finished"]
+    printed = [
+        each.get("text", "") for cell in night.notebook().cells for each in cell.get("outputs", ())
+    ]
+    assert "resuming" in "".join(printed) and "\nfinished: epoch 25" in "".join(printed)
+    assert night.notebook().metadata.treelstm.outcome == "finished"
+    assert_same_run(alone.output_dir, run)
 
 
 @pytest.mark.long

@@ -46,15 +46,13 @@ from treelstm.evaluation import (
     tfidf_scorer,
 )
 from treelstm.history import IN_HISTORY
-from treelstm.launch import work
 from treelstm.listeners import train
 from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
-from treelstm.night import LAUNCH_DIR
 from treelstm.notify import notify
 from treelstm.plain import shown
 from treelstm.run.directory import find_best_model
-from treelstm.run.distributed import is_first, joined
+from treelstm.run.distributed import GroupLost, is_first, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
@@ -97,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 3
     except EXPECTED as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if is_first() or not isinstance(error, GroupLost):  # the first process says it
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
 
 
@@ -109,8 +108,6 @@ def _preflight(config: Config) -> int:
 
 def _train(config: Config) -> int:
     """Trains, after the checks that take under a second."""
-    if LAUNCH_DIR in os.environ:
-        work(train)
     with joined():
         try:
             if is_first():

@@ -42,7 +42,7 @@ from treelstm.night import (
 from treelstm.notify import ADDRESSES
 from treelstm.process import only_training
 from treelstm.run.directory import HISTORY
-from treelstm.run.distributed import GroupLost, require_startable
+from treelstm.run.distributed import GroupLost, joined, require_startable
 from treelstm.run.lock import refuse_if_held
 from treelstm.signals import stop_signals
 
@@ -109,7 +109,7 @@ def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[lis
         try:
             elastic_launch(settings, sys.executable)("-m", "treelstm", "train")
         except Exception as error:
-            failures.append(_in_words(error, config.max_restarts))
+            failures.append(_in_words(error, config.max_restarts, said))
 
     # In a thread, so that the agent leaves the handlers of signals alone.
     agent, seen = threading.Thread(target=launch, daemon=True), _written(history)
@@ -127,7 +127,7 @@ def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[lis
         finally:
             ask_to_stop(directory, signal.SIGTERM)
             agent.join()
-    return signals, "\n".join([*failures, *(record.getMessage() for record in said.buffer)])
+    return signals, "".join(failures)
 
 
 def _end(lines: list[Line], output_dir: Path) -> tuple[History, bool]:
@@ -153,12 +153,13 @@ def _written(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _in_words(error: Exception, most: int) -> str:
-    """Why the agent gave up."""
+def _in_words(error: Exception, most: int, said: BufferingHandler) -> str:
+    """Why the agent gave up; what it said matters only if it is not for its processes."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not isinstance(error, ChildFailedError):
-        return f"the processes could not be started: {type(error).__name__}: {error}"
+        lines = [f"the processes could not be started: {type(error).__name__}: {error}"]
+        return "\n".join([*lines, *(record.getMessage() for record in said.buffer)])
     rank, failure = error.get_first_failure()
     by = f"exited with status {failure.exitcode}"
     if failure.exitcode < 0:
@@ -188,7 +189,7 @@ def _changed(environment: dict[str, str | None]) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[BufferingHandler]:
-    """Keeps what torch's agent logs off the console: it matters only if the agent itself fails."""
+    """Keeps what torch's agent logs off the console."""
     torchs, kept = logging.getLogger("torch.distributed"), BufferingHandler(1000)
     before, torchs.handlers = torchs.handlers, [kept]
     try:
@@ -201,16 +202,21 @@ def work(train: Callable[[Config], History]) -> NoReturn:
     """In a worker: trains, tells the launcher what that raises, and exits; 1 has all started again."""
     settings = json.loads(Path(os.environ[LAUNCH_DIR], _SETTINGS).read_bytes())
     try:
-        train(Config(**settings))
-    except GroupLost:
-        pass  # either that process has told why, or it was killed
+        with joined():
+            try:
+                train(Config(**settings))
+            except Exception as error:
+                _tell(error)  # before the others see that this process is leaving
+                raise
     except Exception as error:
-        tell_night(os.environ[NIGHT_FILE], {"event": ERROR, "pickled": _pickled(error)})
+        _tell(error)
     os._exit(0 if has_ended(told_in_launch()) else 1)  # the end of torch takes a second
 
 
-def _pickled(error: Exception) -> str:
-    """An error for the launcher; with its traceback, unless it is one that users can cause."""
+def _tell(error: Exception) -> None:
+    """Tells the launcher of an error; with its traceback, unless it is one that users can cause."""
+    if isinstance(error, GroupLost) or has_ended(told_in_launch()):
+        return  # the process that is gone has told why, or was killed
     whole = "".join(traceback.format_exception(error))
     if not isinstance(error, UserError | OSError):
         error.add_note(f"In the process that raised it:\n{whole}")
@@ -218,4 +224,5 @@ def _pickled(error: Exception) -> str:
         pickle.loads(pickled := pickle.dumps(error))
     except Exception:  # a class whose errors cannot be made again from their arguments
         pickled = pickle.dumps(RuntimeError(whole))
-    return base64.b64encode(pickled).decode()
+    line = {"event": ERROR, "pickled": base64.b64encode(pickled).decode()}
+    tell_night(os.environ[NIGHT_FILE], line)

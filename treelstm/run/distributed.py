@@ -22,26 +22,26 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from treelstm import night
 from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
-from treelstm.night import LAUNCH_DIR
 from treelstm.signals import stop_signals
 from treelstm.trees.arrays import Array
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(
-    days=7
-)  # the first process may compile or commit for long; a lost one shows at once
+_PATIENCE = timedelta(days=7)  # with one that compiles or commits; a lost one shows at once
 _ENDED = "ended"  # in the store: the error with which a process has left
 _MANY = 10_000_000  # numbers that are worth keeping once a machine
 
 
-class GroupLost(UserError, RuntimeError):
+class GroupLost(UserError):
     """Another process of the group has ended; what was committed is intact."""
 
+    killed = False  # else it has said with which error
 
-class ProcessesDiffer(UserError, RuntimeError):
+
+class ProcessesDiffer(UserError):
     """Two processes hold what should be the same and is not."""
 
 
@@ -55,9 +55,11 @@ def is_first() -> bool:
     return not is_worker() or os.environ["RANK"] == "0"
 
 
-def starts_again() -> bool:
-    """Whether the engine starts the group again when a process fails."""
-    return is_worker() and _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
+def goes_on(error: Exception) -> bool:
+    """Whether torchrun's engine starts all processes again after this error."""
+    if not isinstance(error, GroupLost) or not error.killed:
+        return False
+    return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
 
 
 def _number(name: str) -> int:
@@ -73,7 +75,7 @@ def require_startable(config: Config) -> None:
             f"processes={config.shards} (torchrun: --nproc-per-node={config.shards}), or "
             f"shards={processes} in a new output_dir: other shards are other bits, so another run."
         )
-    if not is_worker() or LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
+    if not is_worker() or night.LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
         return
     if config.resume != "auto":
         raise ConfigError(
@@ -229,13 +231,16 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            said = "it was killed, or cannot be reached"
+            said = ""
             with suppress(RuntimeError):  # the store went with the first process
                 if self.store and self.store.check([_ENDED]):
                     said = self.store.get(_ENDED).decode()
-            remedy = "torchrun starts all again" if starts_again() else "Start the same command again"
-            text = f"another of the run's {self.size} processes has ended: {said}"
-            raise GroupLost(f"{text.rstrip('.')}. The last commit is intact. {remedy}.") from error
+            lost = f"another of the run's {self.size} processes has ended: "
+            lost += said or "it was killed, or cannot be reached. The last commit is intact. "
+            lost += "" if said else "If nothing starts the run again, start the same command."
+            gone = GroupLost(lost)
+            gone.killed = not said
+            raise gone from error
 
 
 def _sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -256,6 +261,8 @@ def joined() -> Iterator[Group]:
     if _joined is not ALONE or not is_worker() or _number("WORLD_SIZE") == 1:
         yield _joined
         return
+    if night.followed is None:  # a script of the user's, under torchrun
+        night.watch_parent(os.getppid())
     with stop_signals(signal.SIG_DFL):  # Python's own could not act while torch waits
         _joined = group = _join()
         try:
@@ -279,13 +286,17 @@ def _join() -> Group:
     if torch.cuda.is_available():
         torch.cuda.set_device(_number("LOCAL_RANK") % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    serves = rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
+    of_agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
     group = Group(rank, size)
     with group._kept():
         server = TCPStore(
-            host, _number("MASTER_PORT"), is_master=serves, timeout=_PATIENCE, multi_tenant=True
+            host,
+            _number("MASTER_PORT"),
+            is_master=rank == 0 and not of_agent,
+            timeout=_PATIENCE,
+            multi_tenant=True,
         )
-        # torchrun may keep its store over a restart, with the addresses of the workers before.
-        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], server)
+        # The agent's store outlives a restart, with the addresses of the workers before it.
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"] if of_agent else "", server)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     return Group(rank, size, store)

@@ -13,6 +13,7 @@ from treelstm.config import Settings
 from treelstm.files import WriteFailed, write_if_other
 from treelstm.history import Change
 from treelstm.run.directory import SUMMARY
+from treelstm.run.distributed import goes_on
 from treelstm.run.lock import Held
 from treelstm.run.state import Run
 
@@ -56,7 +57,7 @@ def failure_noted(run: Run, held: Held) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if run.outcome is None and held.is_ours():
+        if run.outcome is None and held.is_ours() and not goes_on(error):
             try:
                 write_summary(run, FAILED, f"{type(error).__name__}: {error}")
             except WriteFailed as refused:

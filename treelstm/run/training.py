@@ -39,11 +39,10 @@ from treelstm.run.directory import (
 )
 from treelstm.run.distributed import (
     Group,
-    GroupLost,
+    goes_on,
     is_first,
     joined,
     require_startable,
-    starts_again,
 )
 from treelstm.run.divergence import check_sound
 from treelstm.run.listener import Listener, Prune
@@ -82,7 +81,7 @@ def train_heard_by(listeners: Sequence[Listener], config: Config) -> History:
         ):
             return _train(listeners, config, group) if is_first() else _help(config, group)
     except Exception as error:
-        if is_first() and not (isinstance(error, GroupLost) and starts_again()):
+        if is_first() and not goes_on(error):
             for listener in listeners:
                 listener.on_failure(error)
         raise
@@ -107,6 +106,7 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
         group.first((start and start.checkpoint, threads))
         with set_for_training(threads):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+            group.first(None)  # the others make theirs; what is wrong is said once
             group.agree(0)  # all have read the commit
             clear_the_way(output_dir, start, config.resume)
             resumed_at = start.checkpoint.position if start else None
@@ -145,6 +145,7 @@ def _help(config: Config, group: Group) -> History:
     checkpoint, threads = group.first(nothing)
     start = ResumePoint(checkpoint, load_checkpoint(checkpoint.path)) if checkpoint else None
     with set_for_training(threads):
+        group.first(None)
         run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
         group.agree(0)
         outcome = group.first(None) or run.outcome
