@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ _ROWS = 2**14  # held at once
 _KNOWN = 2**16  # byte strings that are remembered, more where there are more trees
 _LOOKS = "expected a JSON object: it looks like"
 _NAMES = "first and second name trees, but there is no trees.jsonl beside this file"
+_BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
+_ONCE = (_LOOKS, _NAMES, _BOTH)
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
@@ -167,18 +170,18 @@ class RangeReader:
     def _table(self, task: Task, found: Found, lines: Any) -> Iterator[tuple[int, Row]]:
         """Rows of tab-separated text under a header."""
         columns = next(read_text(task.path, Problems()), (1, ""))[1].split("\t")
-        both = {"first", "second"} <= {*columns} and len({*columns}) == len(columns)
+        given = Counter(columns)
+        right = given["first"] == given["second"] == max(given.values()) == 1
+        right &= given["label"] + given["similarity"] > 0
         for line, text in read_text(*lines):
             found.lines = line
             if line == 1 and not task.begin:
-                if not both or not {"label", "similarity"} & {*columns}:
-                    said = (
-                        f"the columns are {', '.join(map(repr, columns))[:200]}, expected first, second,"
-                    )
-                    said += " and label, similarity or both, each once"
+                if not right:
+                    said = f"the header is {', '.join(columns)[:200]}, expected first, second, and "
+                    said += "label, similarity or both, each once"
                     found.problems.add(task.path, line, said, "Write a header, separated by tabs")
                 continue
-            if not text.strip() or not both:
+            if not text.strip() or not right:
                 continue
             fields, row = text.split("\t"), list[Any]()
             if len(fields) != len(columns):
@@ -197,7 +200,10 @@ class RangeReader:
     def _told(self, path: Path, line: int, wrong: list[tuple[str, str]], found: Found) -> bool:
         """Whether there are problems in a line; they are kept."""
         for problem in wrong:
-            if _LOOKS in problem[0] or _NAMES in problem[0]:  # there may be thousands of one kind
+            if _LOOKS in problem[0] or problem[0] in (
+                _NAMES,
+                _BOTH,
+            ):  # there may be thousands of one kind
                 first, count = found.once.get(problem, (line, 0))
                 found.once[problem] = first, count + 1
             else:
@@ -304,8 +310,8 @@ class RangeReader:
         self, record: dict[str, Any], label: int | None, found: Found, row: list[Any]
     ) -> Wrong:
         if "ast1" in record or "ast2" in record:
-            remedy = "Keep pairs with their trees and pairs that name them in different directories"
-            yield "ast1 or ast2 is there, but trees.jsonl is beside this file", remedy
+            yield _BOTH, "Keep pairs with their trees and pairs that name them in different directories"
+            return
         for side in ("first", "second"):
             try:
                 row.append(self._ids[_id_text(record.get(side))])
@@ -369,7 +375,7 @@ def _labels(record: dict[str, Any], label: int | None, row: list[Any]) -> Wrong:
         said = f"label is {brief(found)}" if "label" in record else "label is missing"
         expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
         yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
-    if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
+    if isinstance(similarity, int | float) and abs(similarity) > sys.float_info.max:
         yield "similarity is too large a number", "Correct or remove it"
     elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
         yield "similarity is not a number", "Correct or remove it"
