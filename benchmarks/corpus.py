@@ -34,13 +34,14 @@ def linked(data: Path, directory: Path) -> Path:
     return directory
 
 
-def asts(directory: Path) -> list[dict[str, Any]]:
-    """All ASTs of a directory of plain files, in the order in which pairs number their trees."""
-    found = []
+def asts(directory: Path, pairs: Any) -> dict[int, dict[str, Any]]:
+    """All ASTs of a directory of plain files, by the numbers that its pairs give their trees."""
+    found = {}
+    numbers = iter(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     for name in ("positive_pairs.jsonl", "negative_pairs.jsonl"):
         for line in (directory / name).read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            found += [record["ast1"]["ast"], record["ast2"]["ast"]]
+            found |= zip(next(numbers), (record["ast1"]["ast"], record["ast2"]["ast"]), strict=True)
     return found
 
 

@@ -52,7 +52,7 @@ def main() -> None:
             f"{distinct:,} distinct subtrees"
         )
 
-        trees = asts(training)
+        trees = asts(training, corpus.training)
         ours, recursive = new_run(config, corpus), new_run(config, corpus)
         ids = corpus.vocabulary.ids(forest.symbols)
         order = epoch_order(config.seed, 1, len(corpus.training))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
-from corpora import DIGEST, seal
+from corpora import seal, store_in
 
 from treelstm import load_corpus, load_pairs, preflight, train
 from treelstm.config import Config
@@ -29,7 +29,7 @@ from treelstm.errors import UserError
 @pytest.fixture
 def data(tiny: Path, tmp_path: Path) -> Path:
     """A copy of the tiny corpus that a test may damage."""
-    return Path(shutil.copytree(tiny, tmp_path / "data", ignore=lambda *_: [".forest.bin"]))
+    return Path(shutil.copytree(tiny, tmp_path / "data", ignore=shutil.ignore_patterns(".forest-*")))
 
 
 def edit(path: Path, line: int, change: Any) -> None:
@@ -94,7 +94,7 @@ def test_a_faulty_record_is_named_by_file_and_line_and_nothing_is_written(data, 
     with pytest.raises(DataError, match=rf"positive_pairs\.jsonl:3: {message}.*\. [A-Z].*\.$"):
         train(tiny_config(data, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    assert not (data / "training" / ".forest.bin").exists()
+    assert not [*(data / "training").glob(".forest*")]
 
 
 def put(what: bytes) -> Any:
@@ -318,11 +318,11 @@ def test_a_file_that_cannot_be_looked_at_or_opened_is_not_a_missing_one(data, mo
 
 
 CHANGED_WHILE_READ = """
-import itertools, os, sys
+import itertools, os, shutil, sys
 from pathlib import Path
 import treelstm
 path, other = map(Path, sys.argv[1:3])
-store = path.with_name(".forest.bin")
+kept = path.parent.with_name("kept")
 before, raw = path.read_bytes(), other.read_bytes()
 left = 0  # opens of the file before it is changed
 
@@ -341,16 +341,20 @@ def change(event, arguments):
 sys.addaudithook(change)
 for how, at in itertools.product(sys.argv[3:], [1, 2, 3]):
     path.write_bytes(before)
-    store.unlink(missing_ok=True)
+    for store in path.parent.glob(".forest-*"):
+        shutil.rmtree(store)
     left = at
     treelstm.load_pairs(path.parent)
     left = 0
-    kept = store.read_bytes()
+    (store,) = path.parent.glob(".forest-*")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(store, kept)
     for content in (path.read_bytes(), before):
-        store.write_bytes(kept)
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(kept, store)
         path.write_bytes(content)
         cached = treelstm.load_pairs(path.parent)
-        store.unlink()
+        shutil.rmtree(store)
         assert treelstm.load_pairs(path.parent).sentences == cached.sentences, (how, at)
 """
 
@@ -373,15 +377,18 @@ def same(first: Any, second: Any) -> bool:
     ) and np.array_equal(first.label, second.label)
 
 
-def mark(cache: Path) -> None:
-    """Changes a sentence in a cache file, which shows whether pairs come from there."""
-    body = cache.read_bytes()[DIGEST:]
-    seal(cache, re.sub(rb'("sentences": \["[^ "]+) ', rb"\1_", body, count=1))
+def mark(store: Path) -> None:
+    """Changes a sentence of a compiled corpus, which shows whether pairs come from there."""
+    sentences = np.load(store / "sentences.npy")
+    sentences[np.flatnonzero(sentences == ord(" "))[0]] = ord("_")
+    (store / "sentences.npy").unlink()  # it is mapped
+    np.save(store / "sentences.npy", sentences)
+    seal(store)
 
 
 def test_the_cache_equals_the_compiled_pairs_and_is_read_while_nothing_changes(data):
     compiled = load_pairs(data / "training", ("plena_vorto",))
-    mark(data / "training" / ".forest.bin")
+    mark(store_in(data / "training"))
     cached = load_pairs(data / "training", ("plena_vorto",))
     assert cached.sentences == (compiled.sentences[0].replace(" ", "_", 1), *compiled.sentences[1:])
     assert same(compiled, cached) and cached.forest.symbols == compiled.forest.symbols
@@ -400,10 +407,12 @@ def test_the_cache_is_rebuilt_when_files_or_settings_change(data):
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:100], lambda raw: raw[:-50]])
 def test_a_damaged_cache_is_reported_and_built_again(data, caplog, damage):
     whole = load_pairs(data / "training")
-    cache = data / "training" / ".forest.bin"
-    cache.write_bytes(damage(cache.read_bytes()))
+    cache = store_in(data / "training") / "child.npy"
+    raw = cache.read_bytes()
+    cache.unlink()  # it is mapped
+    cache.write_bytes(damage(raw))
     assert same(whole, load_pairs(data / "training"))
-    assert ".forest.bin is damaged" in caplog.text
+    assert f"{cache.parent} is damaged" in caplog.text
     assert same(whole, load_pairs(data / "training"))
 
 
@@ -412,8 +421,8 @@ def test_the_pairs_of_a_read_only_directory_are_cached_elsewhere(data, monkeypat
     directory = data / "training"
     directory.chmod(0o555)
     whole = load_pairs(directory)
-    assert not (directory / ".forest.bin").exists()
-    mark(next(tmp_path.glob("treelstm/*.bin")))
+    assert not [*directory.glob(".forest*")]
+    mark(next(tmp_path.glob("treelstm/*/.forest-*")))
     cached = load_pairs(directory)
     assert same(whole, cached) and "_" in cached.sentences[0]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from faults import every_record, fault, negative, positive, remove_children
 
+import treelstm
 from treelstm.checks.report import ERROR, NOTE, WARNING
 
 
@@ -237,6 +238,17 @@ def test_key_that_numbers_the_nodes(base, config, patch):
         record["ast2"]["ast"]["verbo"]["token_id"] = 2 * k + 1
 
     every_record(base, number)
+
+
+@fault("Data content", ERROR, r"training: .*sentences\.npy: not as compiled, though size and time are")
+def test_a_bit_of_the_compiled_corpus_has_rotted(base, config, patch):
+    treelstm.load_corpus(config)
+    path = next((base / "training").glob(".forest-*/sentences.npy"))
+    found = path.stat()
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\0")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 @fault("Data content", WARNING, "No tree has a child: is the AST nested under ignored keys")

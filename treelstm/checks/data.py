@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from treelstm.data.files import holds_trees, misnamed, pair_files
 from treelstm.data.load import every_pair
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.data.reading import parse
+from treelstm.data.store import changed_files
 from treelstm.evaluation import distinct_trees
 from treelstm.files import is_there, open_file
 from treelstm.trees.arrays import Array
@@ -23,9 +25,6 @@ _METADATA_BYTES = 2**20
 
 
 def data_files(config: Config, directory: Path, setting: str) -> Iterator[Finding]:
-    for path, right in misnamed(directory):
-        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
-        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
     for path in pair_files(directory, config.objective, setting):
         try:
             with open_file(path) as file:
@@ -36,6 +35,9 @@ def data_files(config: Config, directory: Path, setting: str) -> Iterator[Findin
             continue
         text = f"{path}: {size / 1e6:.1f} MB" if size else f"{path} is empty"
         yield judged(text, not size, ERROR, "Add pairs, or remove the file")
+    for path, right in misnamed(directory):
+        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
+        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
@@ -44,6 +46,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
     for name, pairs, directory in named:
+        yield _bytes(name, pairs)
         yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
@@ -59,6 +62,20 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
     remedy = "Compare the keys of both: do they come from the same parser and language?"
     yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
     yield from keys(corpus)
+
+
+def _bytes(name: str, pairs: Pairs) -> Finding:
+    """Whether the files are those that were compiled, to the last byte; a start looks at their times."""
+    began, found = time.monotonic(), changed_files(pairs)
+    if found is None:
+        return Finding(NOTE, f"{name}: the compiled corpus is kept nowhere, each start compiles again")
+    store, changed = found
+    read = f"(all bytes read in {time.monotonic() - began:.1f} s)"
+    if not changed:
+        return Finding(OK, f"{name}: pair files and compiled corpus are as they were compiled {read}")
+    text = f"{name}: {', '.join(map(str, changed))}: not as compiled, though size and time are {read}"
+    remedy = f"Remove {store}, so that the next start compiles again, and look for faults of this disk"
+    return Finding(ERROR, text, remedy)
 
 
 def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:

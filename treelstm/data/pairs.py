@@ -15,7 +15,7 @@ import numpy as np
 
 from treelstm.data.files import label_of_file
 from treelstm.trees.arrays import Array, entries
-from treelstm.trees.check import check_content, check_forest, check_texts, require, within
+from treelstm.trees.check import check_forest, check_texts, require, within
 from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import Vocabulary
 
@@ -58,7 +58,7 @@ class Pairs:
         """Raises ValueError unless all numbers lie within the arrays that they point into; `thorough`:
         unless the arrays are in all as compiled ones are.
         """
-        check_forest(self.forest)
+        check_forest(self.forest, thorough)
         places = len(self.forest.place) == len(self.forest.child) * self.child_order
         require(places, "children have places without child_order, or none with it")
         trees, columns = len(self.forest), [getattr(self, name) for name in PAIR_ARRAYS]
@@ -72,7 +72,6 @@ class Pairs:
         require(within(self.file, len(self.paths)), "a pair has a file that does not exist")
         if not thorough:
             return
-        check_content(self.forest)
         for _ in self.sentences:  # each is decoded
             pass
         of_files = np.array([label_of_file(path) for path in self.paths], float)[self.file]

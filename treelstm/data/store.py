@@ -25,6 +25,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
@@ -32,7 +33,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from treelstm.config import EncoderSettings
 from treelstm.data.compiling import compile_pairs
@@ -85,6 +86,11 @@ class _ArrayFile(_File, frozen=True):
 class _Manifest(msgspec.Struct, frozen=True):
     inputs: dict[str, _File]
     arrays: dict[str, _ArrayFile]
+    sha256: str = ""  # of itself without this
+
+    def sealed(self) -> _Manifest:
+        blank = msgspec.json.encode(replace(self, sha256=""))
+        return replace(self, sha256=hashlib.sha256(blank).hexdigest())
 
 
 def _digests(files: dict[str, _File]) -> dict[str, str]:
@@ -166,11 +172,14 @@ def _opened(store: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> 
 
 def _read_manifest(store: Path) -> _Manifest:
     with open_file(store / _MANIFEST) as file:
-        return msgspec.json.decode(file.read(_LARGEST), type=_Manifest)
+        manifest = msgspec.json.decode(file.read(_LARGEST), type=_Manifest)
+    if manifest != manifest.sealed():
+        raise ValueError(f"{_MANIFEST} does not match its SHA-256")
+    return manifest
 
 
 def _write_manifest(store: Path, manifest: _Manifest) -> None:
-    write_whole(store / _MANIFEST, msgspec.json.encode(manifest))
+    write_whole(store / _MANIFEST, msgspec.json.encode(manifest.sealed()))
 
 
 def _mapped(
@@ -204,7 +213,7 @@ def _mapped(
         ignored_keys=settings.ignored_keys,
         child_order=settings.child_order,
     )
-    pairs.check(thorough=now != {name: known[name] for name in _ARRAYS})
+    pairs.check(thorough=any(now[name] is not known[name] for name in _ARRAYS))
     return pairs, now
 
 
@@ -280,7 +289,9 @@ def _made(place: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> Pa
             for path in into.iterdir():
                 path.unlink()
             compile_pairs(paths, settings, into, None)
-        arrays = {name: _settled(into / f"{name}.npy") for name in _ARRAYS}
+        with ThreadPoolExecutor(len(_ARRAYS)) as pool:  # the disk writes them at once, not in turn
+            files = pool.map(_settled, (into / f"{name}.npy" for name in _ARRAYS))
+            arrays = dict(zip(_ARRAYS, files, strict=True))
         pairs, _ = _mapped(into, arrays, paths, now, settings)
         _write_manifest(into, _Manifest(now, arrays))
         with suppress(FileNotFoundError):
