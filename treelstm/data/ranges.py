@@ -47,6 +47,7 @@ _NAMES = "first and second name trees, but there is no trees.jsonl beside this f
 _BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
 _ONCE = (_LOOKS, _NAMES, _BOTH)
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
+_BRACE = ord("{")
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
@@ -105,6 +106,7 @@ class RangeReader:
         self._trees: dict[tuple[int, str | None], int] = {}  # tree of the builder, sentence -> number
         self._sides: dict[bytes, int] = {}  # digest of a tree with its sentence -> number
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
+        self._read_anew = 0  # trees that were parsed, or looked up in `_asts`
         self._rests: dict[bytes, Row] = {}  # lines without their trees
 
     def trees(self) -> Trees:
@@ -154,7 +156,7 @@ class RangeReader:
                 try:
                     yield line, fast(raw, task.label, found)
                     continue
-                except (msgspec.MsgspecError, ValueError, RecursionError):
+                except (msgspec.MsgspecError, ValueError, RecursionError, LookupError, TypeError):
                     pass  # read slowly, it is found to be right, or told what is wrong with it
             row = list[Any]()
             try:
@@ -214,7 +216,7 @@ class RangeReader:
 
     def _fast_pair(self, raw: bytes, label: int | None, found: Found) -> Row:
         sides = _PAIR.decode(raw)
-        one, two = bytes(sides.ast1), bytes(sides.ast2)
+        one, two = memoryview(sides.ast1), memoryview(sides.ast2)
         rest = _without(raw, one, two)
         if (row := self._rests.get(rest)) is None:
             record = quick(rest)
@@ -228,28 +230,37 @@ class RangeReader:
             self._rests[rest] = row = (0, 0, given[0], given[1])
         return self._fast_side(one), self._fast_side(two), row[2], row[3]
 
-    def _fast_side(self, raw: bytes) -> int:
-        digest = hashlib.sha256(raw).digest()[:16]
+    def _fast_side(self, raw: memoryview) -> int:
+        digest = _digest(raw)
         if (number := self._sides.get(digest)) is None:
             if len(self._sides) > 2 * len(self._trees) + _KNOWN:
                 self._sides.clear()
-            self._sides[digest] = number = self._fast_sentence(raw)[0]
+            self._sides[digest] = number = self._fast_sentence(bytes(raw))[0]
         return number
 
     def _fast_sentence(self, raw: bytes) -> tuple[int, dict[str, Any]]:
-        """The number of a tree with its sentence, and what else stands beside it."""
-        ast = bytes(_TREE.decode(raw).ast)
-        record = quick(_without(raw, ast))
-        if type(record) is not dict or record.get("ast") != [10]:
-            raise Unreadable("")
+        """The number of a tree with its sentence, and what else stands beside it.
+
+        Where trees often come again beside other values, the AST is looked up alone.
+        """
+        self._read_anew += 1
+        if self._read_anew < 2 * len(self._trees) + 1000:
+            record = quick(raw)
+            tree = self._builder.tree_of(record["ast"])
+        else:
+            ast = bytes(_TREE.decode(raw).ast)
+            record = quick(_without(raw, ast))
+            if record["ast"] != [10]:
+                raise Unreadable("")
+            digest = _digest(ast)
+            if (known := self._asts.get(digest)) is None:
+                self._asts[digest] = known = self._builder.tree_of(quick(ast))
+                if len(self._asts) > 2 * len(self._trees) + _KNOWN:
+                    self._asts.clear()
+            tree = known
         sentence = record.get("sentence")
         if not isinstance(sentence, str | None):
             raise Unreadable("")
-        digest = hashlib.sha256(ast).digest()[:16]
-        if (tree := self._asts.get(digest)) is None:
-            if len(self._asts) > 2 * len(self._trees) + _KNOWN:
-                self._asts.clear()
-            self._asts[digest] = tree = self._builder.tree_of(quick(ast))
         return self._trees.setdefault((tree, sentence), len(self._trees)), record
 
     def _fast_tree(self, raw: bytes, label: int | None, found: Found) -> Row:
@@ -323,20 +334,25 @@ class RangeReader:
         yield from _labels(record, label, row)
 
 
-def _without(raw: bytes, *parts: bytes) -> bytes:
+def _digest(raw: bytes | memoryview) -> bytes:
+    return hashlib.sha256(raw).digest()[:16]
+
+
+def _without(raw: bytes, *parts: bytes | memoryview) -> bytes:
     """A line with [10], [11] ... in the place of objects, which occur in this order; or raises.
 
     If that is strict JSON with these lists where the objects are to be, and each object is strict JSON,
     then so is the line.
     """
     kept, at = list[bytes](), 0
-    for number, part in enumerate(parts, 10):
+    for mark, part in zip((b"[10]", b"[11]"), parts, strict=False):
         begin = raw.find(part[:64], at)
-        if not part.startswith(b"{") or begin < 0 or not raw.startswith(part, begin):
+        if begin < 0 or part[0] != _BRACE or not raw.startswith(part, begin):
             raise Unreadable("")
-        kept += raw[at:begin], b"[%d]" % number
+        kept += raw[at:begin], mark
         at = begin + len(part)
-    return b"".join([*kept, raw[at:]])
+    kept.append(raw[at:])
+    return b"".join(kept)
 
 
 def quick(raw: bytes) -> Any:
