@@ -326,7 +326,7 @@ def steps_on(pairs: Pairs) -> Callable[[], None]:
     """Ten steps of a run on these pairs."""
     vocabulary = Vocabulary.of(pairs.forest, pairs.trees)
     corpus = treelstm.data.pairs.Corpus(pairs, pairs[:100], vocabulary, {})
-    run = new_run(treelstm.Config(batch_size=256), corpus)
+    run = new_run(treelstm.Config(batch_size=256, best_by="validation_loss"), corpus)
     order, ids = epoch_order(1, 1, len(pairs)), vocabulary.ids(pairs.forest.symbols)
 
     def steps() -> None:

@@ -25,9 +25,6 @@ _METADATA_BYTES = 2**20
 
 
 def data_files(config: Config, directory: Path, setting: str) -> Iterator[Finding]:
-    for path, right in misnamed(directory):
-        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
-        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
     for path in pair_files(directory, config.objective, setting):
         try:
             with open_file(path) as file:
@@ -38,6 +35,9 @@ def data_files(config: Config, directory: Path, setting: str) -> Iterator[Findin
             continue
         text = f"{path}: {size / 1e6:.1f} MB" if size else f"{path} is empty"
         yield judged(text, not size, ERROR, "Add pairs, or remove the file")
+    for path, right in misnamed(directory):
+        remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
+        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
 
 
 def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:

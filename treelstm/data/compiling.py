@@ -44,7 +44,7 @@ log = logging.getLogger("treelstm")
 _WORTH_A_PROCESS = 48_000_000  # bytes: to start one takes as long as to compile a third of them
 _UNPACKED = 8  # bytes of text in each of a gzipped file, about
 _RANGE = 64_000_000  # the most bytes
-_ROWS = 2**18  # rows of pairs held at once
+_ROWS = 2**15  # rows of pairs held at once
 _SECONDS_BETWEEN_LINES = 30.0
 _WORKER = "import sys\nsys.path[:] = {}\nfrom treelstm.data.ranges import work\nwork()"
 

@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,10 @@ _ROWS = 2**14  # held at once
 _KNOWN = 2**16  # byte strings that are remembered, more where there are more trees
 _LOOKS = "expected a JSON object: it looks like"
 _NAMES = "first and second name trees, but there is no trees.jsonl beside this file"
+_BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
+_ONCE = (_LOOKS, _NAMES, _BOTH)
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
+_BRACE = ord("{")
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
@@ -102,6 +106,7 @@ class RangeReader:
         self._trees: dict[tuple[int, str | None], int] = {}  # tree of the builder, sentence -> number
         self._sides: dict[bytes, int] = {}  # digest of a tree with its sentence -> number
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
+        self._read_anew = 0  # trees that were parsed, or looked up in `_asts`
         self._rests: dict[bytes, Row] = {}  # lines without their trees
 
     def trees(self) -> Trees:
@@ -151,7 +156,7 @@ class RangeReader:
                 try:
                     yield line, fast(raw, task.label, found)
                     continue
-                except (msgspec.MsgspecError, ValueError, RecursionError):
+                except (msgspec.MsgspecError, ValueError, RecursionError, LookupError, TypeError):
                     pass  # read slowly, it is found to be right, or told what is wrong with it
             row = list[Any]()
             try:
@@ -167,18 +172,18 @@ class RangeReader:
     def _table(self, task: Task, found: Found, lines: Any) -> Iterator[tuple[int, Row]]:
         """Rows of tab-separated text under a header."""
         columns = next(read_text(task.path, Problems()), (1, ""))[1].split("\t")
-        both = {"first", "second"} <= {*columns} and len({*columns}) == len(columns)
+        given = Counter(columns)
+        right = given["first"] == given["second"] == max(given.values()) == 1
+        right &= given["label"] + given["similarity"] > 0
         for line, text in read_text(*lines):
             found.lines = line
             if line == 1 and not task.begin:
-                if not both or not {"label", "similarity"} & {*columns}:
-                    said = (
-                        f"the columns are {', '.join(map(repr, columns))[:200]}, expected first, second,"
-                    )
-                    said += " and label, similarity or both, each once"
+                if not right:
+                    said = f"the header is {', '.join(columns)[:200]}, expected first, second, and "
+                    said += "label, similarity or both, each once"
                     found.problems.add(task.path, line, said, "Write a header, separated by tabs")
                 continue
-            if not text.strip() or not both:
+            if not text.strip() or not right:
                 continue
             fields, row = text.split("\t"), list[Any]()
             if len(fields) != len(columns):
@@ -197,7 +202,10 @@ class RangeReader:
     def _told(self, path: Path, line: int, wrong: list[tuple[str, str]], found: Found) -> bool:
         """Whether there are problems in a line; they are kept."""
         for problem in wrong:
-            if _LOOKS in problem[0] or _NAMES in problem[0]:  # there may be thousands of one kind
+            if _LOOKS in problem[0] or problem[0] in (
+                _NAMES,
+                _BOTH,
+            ):  # there may be thousands of one kind
                 first, count = found.once.get(problem, (line, 0))
                 found.once[problem] = first, count + 1
             else:
@@ -208,7 +216,7 @@ class RangeReader:
 
     def _fast_pair(self, raw: bytes, label: int | None, found: Found) -> Row:
         sides = _PAIR.decode(raw)
-        one, two = bytes(sides.ast1), bytes(sides.ast2)
+        one, two = memoryview(sides.ast1), memoryview(sides.ast2)
         rest = _without(raw, one, two)
         if (row := self._rests.get(rest)) is None:
             record = quick(rest)
@@ -222,28 +230,37 @@ class RangeReader:
             self._rests[rest] = row = (0, 0, given[0], given[1])
         return self._fast_side(one), self._fast_side(two), row[2], row[3]
 
-    def _fast_side(self, raw: bytes) -> int:
-        digest = hashlib.sha256(raw).digest()[:16]
+    def _fast_side(self, raw: memoryview) -> int:
+        digest = _digest(raw)
         if (number := self._sides.get(digest)) is None:
             if len(self._sides) > 2 * len(self._trees) + _KNOWN:
                 self._sides.clear()
-            self._sides[digest] = number = self._fast_sentence(raw)[0]
+            self._sides[digest] = number = self._fast_sentence(bytes(raw))[0]
         return number
 
     def _fast_sentence(self, raw: bytes) -> tuple[int, dict[str, Any]]:
-        """The number of a tree with its sentence, and what else stands beside it."""
-        ast = bytes(_TREE.decode(raw).ast)
-        record = quick(_without(raw, ast))
-        if type(record) is not dict or record.get("ast") != [10]:
-            raise Unreadable("")
+        """The number of a tree with its sentence, and what else stands beside it.
+
+        Where trees often come again beside other values, the AST is looked up alone.
+        """
+        self._read_anew += 1
+        if self._read_anew < 2 * len(self._trees) + 1000:
+            record = quick(raw)
+            tree = self._builder.tree_of(record["ast"])
+        else:
+            ast = bytes(_TREE.decode(raw).ast)
+            record = quick(_without(raw, ast))
+            if record["ast"] != [10]:
+                raise Unreadable("")
+            digest = _digest(ast)
+            if (known := self._asts.get(digest)) is None:
+                self._asts[digest] = known = self._builder.tree_of(quick(ast))
+                if len(self._asts) > 2 * len(self._trees) + _KNOWN:
+                    self._asts.clear()
+            tree = known
         sentence = record.get("sentence")
         if not isinstance(sentence, str | None):
             raise Unreadable("")
-        digest = hashlib.sha256(ast).digest()[:16]
-        if (tree := self._asts.get(digest)) is None:
-            if len(self._asts) > 2 * len(self._trees) + _KNOWN:
-                self._asts.clear()
-            self._asts[digest] = tree = self._builder.tree_of(quick(ast))
         return self._trees.setdefault((tree, sentence), len(self._trees)), record
 
     def _fast_tree(self, raw: bytes, label: int | None, found: Found) -> Row:
@@ -304,8 +321,8 @@ class RangeReader:
         self, record: dict[str, Any], label: int | None, found: Found, row: list[Any]
     ) -> Wrong:
         if "ast1" in record or "ast2" in record:
-            remedy = "Keep pairs with their trees and pairs that name them in different directories"
-            yield "ast1 or ast2 is there, but trees.jsonl is beside this file", remedy
+            yield _BOTH, "Keep pairs with their trees and pairs that name them in different directories"
+            return
         for side in ("first", "second"):
             try:
                 row.append(self._ids[_id_text(record.get(side))])
@@ -317,20 +334,25 @@ class RangeReader:
         yield from _labels(record, label, row)
 
 
-def _without(raw: bytes, *parts: bytes) -> bytes:
+def _digest(raw: bytes | memoryview) -> bytes:
+    return hashlib.sha256(raw).digest()[:16]
+
+
+def _without(raw: bytes, *parts: bytes | memoryview) -> bytes:
     """A line with [10], [11] ... in the place of objects, which occur in this order; or raises.
 
     If that is strict JSON with these lists where the objects are to be, and each object is strict JSON,
     then so is the line.
     """
     kept, at = list[bytes](), 0
-    for number, part in enumerate(parts, 10):
+    for mark, part in zip((b"[10]", b"[11]"), parts, strict=False):
         begin = raw.find(part[:64], at)
-        if not part.startswith(b"{") or begin < 0 or not raw.startswith(part, begin):
+        if begin < 0 or part[0] != _BRACE or not raw.startswith(part, begin):
             raise Unreadable("")
-        kept += raw[at:begin], b"[%d]" % number
+        kept += raw[at:begin], mark
         at = begin + len(part)
-    return b"".join([*kept, raw[at:]])
+    kept.append(raw[at:])
+    return b"".join(kept)
 
 
 def quick(raw: bytes) -> Any:
@@ -369,7 +391,7 @@ def _labels(record: dict[str, Any], label: int | None, row: list[Any]) -> Wrong:
         said = f"label is {brief(found)}" if "label" in record else "label is missing"
         expected = f"the file's name says {label}" if label is not None else "1 or 0 was expected"
         yield f"{said}, but {expected}", "Correct the label" + " or move the line" * (label is not None)
-    if isinstance(similarity, int) and abs(similarity) > sys.float_info.max:
+    if isinstance(similarity, int | float) and abs(similarity) > sys.float_info.max:
         yield "similarity is too large a number", "Correct or remove it"
     elif isinstance(similarity, bool) or not isinstance(similarity, int | float | None):
         yield "similarity is not a number", "Correct or remove it"

@@ -32,8 +32,9 @@ def bags_of(
     trees, symbols = len(tree_ptr) - 1, int(symbol.max(initial=0)) + 1
     positions, each = entries(symbol_ptr, tree_subtrees)
     tree = np.repeat(np.repeat(np.arange(trees), np.diff(tree_ptr)), each)
-    both = np.sort(tree * symbols + symbol[positions])
-    both = both[firsts(both)]
+    both = tree * symbols + symbol[positions]
+    both = np.sort(both.astype(np.uint32) if trees * symbols < 2**32 else both)
+    both = both[firsts(both)].astype(np.int64)
     return np.searchsorted(both, np.arange(trees + 1) * symbols), both % symbols
 
 

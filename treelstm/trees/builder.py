@@ -174,20 +174,22 @@ class ForestBuilder:
 
     def _tree(self, parents: list[int], rows: list[list[int]], places: dict[int, int]) -> int:
         """The number of the tree of these nodes, whose rows it changes."""
-        id_of, height, subtree = self._id_of, self._height, -1
+        id_of, height, subtree, number = self._id_of, self._height, -1, len(rows)
         distinct: set[int] = set()
-        for number in range(len(rows) - 1, -1, -1):
-            row = rows[number]
+        for row, parent in zip(reversed(rows), reversed(parents), strict=True):
             row.sort()
             key = tuple(row) if self._unshared is None else (tuple(row), next(self._unshared))
-            subtree = id_of.setdefault(key, len(height))
-            if subtree == len(height):
+            if (found := id_of.get(key)) is None:
+                id_of[key] = found = len(height)
                 below = [height[~each % _PLACE] for each in row if each < 0]
                 height.append(1 + max(below) if below else 0)
-            distinct.add(subtree)
-            if number:
-                place = places[number] * _PLACE if number in places else 0
-                rows[parents[number]].append(~(subtree + place))
+            subtree = child = found
+            distinct.add(found)
+            if places:
+                number -= 1
+                child += places.get(number, 0) * _PLACE
+            if parent >= 0:
+                rows[parent].append(~child)
         tree = self._tree_of.setdefault(subtree, len(self._tree_of))
         if tree == len(self._tree_nodes):
             self._tree_nodes.append(len(rows))
@@ -236,24 +238,23 @@ def _digests(part: Part) -> Array:
     """A name for each subtree (hex), made from its content, so equal in every forest."""
     texts = (text.encode("utf-8", "surrogatepass") for text in part.symbols)
     spelled = [b"%d:%b," % (len(text), text) for text in texts]  # sorted by the bytes of the text
-    made = memoryview(bytearray(32 * len(part.height)))
+    made, placed = list[bytes](), bool(part.place.any())
     for first in range(0, len(part.height), _AT_ONCE):
         own, below = (ptr[first : first + _AT_ONCE + 1] for ptr in (part.symbol_ptr, part.child_ptr))
         symbols = part.symbol[own[0] : own[-1]].tolist()
-        edges = slice(below[0], below[-1])
-        children = [*zip(part.child[edges].tolist(), part.place[edges].tolist(), strict=True)]
+        children, places = (each[below[0] : below[-1]].tolist() for each in (part.child, part.place))
         cuts, edge_cuts = (own - own[0]).tolist(), (below - below[0]).tolist()
         for number in range(len(cuts) - 1):
             text = b"".join([spelled[each] for each in symbols[cuts[number] : cuts[number + 1]]]) + b";"
             if mine := children[edge_cuts[number] : edge_cuts[number + 1]]:
-                each = [
-                    bytes(made[32 * child : 32 * child + 32]) + (b"@%d" % place if place else b"")
-                    for child, place in mine
-                ]
-                text += b"".join(sorted(each))
-            name = hashlib.blake2b(text, digest_size=16).hexdigest().encode()
-            made[32 * (first + number) : 32 * (first + number + 1)] = name
-    return np.frombuffer(made, "S32")
+                names = [made[child] for child in mine]
+                if placed:
+                    each_place = places[edge_cuts[number] : edge_cuts[number + 1]]
+                    names = [n + b"@%d" % p if p else n for n, p in zip(names, each_place, strict=True)]
+                names.sort()
+                text += b"".join(names)
+            made.append(hashlib.blake2b(text, digest_size=16).hexdigest().encode())
+    return np.array(made, "S32")
 
 
 def compile_forest(
