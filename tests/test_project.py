@@ -74,8 +74,8 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
 # Each module may import those of floors above it in this list, and of its own floor without circles.
 FLOORS = [
     "plain errors history files signals randomness night data.sample config neutral process",
-    "trees.forest trees.values trees.vocabulary trees.builder trees.check trees.naming",
-    "data.pairs data.reading data.store data.foreign data.load data.survey",
+    "trees.forest trees.values trees.vocabulary trees.texts trees.builder trees.check trees.naming",
+    "data.pairs data.reading data.compiling data.store data.foreign data.load data.survey",
     "data.readers.source data.readers.words data.readers.conllu",
     "data.readers.brackets data.readers.pointers data.readers.parsers",
     "data.readers.code data.readers.values data.readers.formats",

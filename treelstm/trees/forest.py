@@ -17,6 +17,8 @@ from torch_geometric.data import Data
 
 Array = np.ndarray[Any, Any]
 
+_AT_ONCE = 2**20  # numbers that numpy widens to index with them; bounds the memory
+
 
 def pointers_of(lengths: Array) -> Array:
     pointers = np.zeros(len(lengths) + 1, np.int64)
@@ -101,10 +103,12 @@ class Forest:
         """[T] edges on the longest path from root to leaf."""
         return self.height[self.root].astype(np.int64)
 
-    def distinct(self, trees: Array) -> Array:
+    def distinct(self, *trees: Array) -> Array:
         """Of each kind of equal trees among these numbers one, the lowest."""
         there = np.zeros(len(self), bool)
-        there[trees] = True
+        for some in trees:
+            for start in range(0, len(some), _AT_ONCE):
+                there[some[start : start + _AT_ONCE]] = True
         numbers = np.flatnonzero(there)
         return numbers[np.unique(self.root[numbers], return_index=True)[1]]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from treelstm.trees.forest import Array
 
 
 class Texts(Sequence[Any]):
@@ -42,9 +42,6 @@ class Texts(Sequence[Any]):
         if not isinstance(other, Texts | tuple | list):
             return NotImplemented
         return len(self) == len(other) and all(map(eq, self, other))
-
-    def __repr__(self) -> str:
-        return f"{len(self):,} texts"
 
 
 def _decoded(raw: Any) -> str:
