@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from treelstm.errors import UserError
 from treelstm.trees.check import check_forest, check_texts, require, within
@@ -166,6 +167,13 @@ class Pairs:
     def of_two_trees(self) -> Array:
         """[P] whether the trees of a pair differ."""
         return np.asarray(self.forest.root[self.first] != self.forest.root[self.second])
+
+    @cached_property
+    def similar_roots(self) -> csr_array:
+        """[N, N] whether some pair labels two distinct subtrees, its trees' roots, as similar."""
+        similar, count = self.label == 1, len(self.forest.height)
+        first, second = (self.forest.root[trees[similar]] for trees in (self.first, self.second))
+        return csr_array((np.ones(len(first), bool), (first, second)), (count, count))
 
     @property
     def has_classes(self) -> bool:
