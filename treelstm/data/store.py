@@ -59,9 +59,9 @@ _MANIFEST = "manifest.json"
 _FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
 _TEXTS = ["symbols", "symbols_ptr", "sentences", "sentences_ptr", "has_sentence"]
 _ARRAYS = [*_FOREST_ARRAYS, *PAIR_ARRAYS, *_TEXTS]
-_TYPES = {"label": ("|i1",), "similarity": ("<f8",), "tree_digest": ("|S32",), "has_sentence": ("|b1",)}
-_TYPES |= {"symbols": ("|u1",), "sentences": ("|u1",)}
-_NUMBERS = ("|u1", "<u2", "<u4", "<u8")  # all others
+_NUMBERS = {"|u1", "<u2", "<u4", "<u8"}  # the types of all arrays but these
+_TYPES = {"label": {"|i1"}, "similarity": {"<f8"}, "tree_digest": {"|S32"}, "has_sentence": {"|b1"}}
+_TYPES |= {"symbols": {"|u1"}, "sentences": {"|u1"}}
 _SETTLED_NS = 2 * 10**9  # a file may change twice in so short a time, and its time but once
 _DAY = 86_400.0  # seconds: what another machine left is that old
 _LARGEST = 2**26  # bytes of a manifest
@@ -268,9 +268,9 @@ def make_store(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
         with tempfile.TemporaryDirectory(prefix="treelstm-") as name:
             return _made(Path(name), paths, settings)
     except OSError as error:
-        text = f"{refused}. Nor is there room in {tempfile.gettempdir()} ({error.strerror})"
+        found = f"{refused}. Nor is there room in {tempfile.gettempdir()} ({error})"
         remedy = "Make room, or set TMPDIR to a directory on another disk"
-        raise WriteFailed(error.errno, f"{text}. {remedy}") from error
+        raise WriteFailed(error.errno or errno.ENOSPC, f"{found}. {remedy}") from error
 
 
 @cache
@@ -320,11 +320,11 @@ def _settled(path: Path) -> _ArrayFile:
 
 
 def _temporary_name(store: Path) -> Path:
-    return store.with_name(f"{store.name}.{_short(_host())}.{os.urandom(8).hex()}.tmp")
+    return store.with_name(f"{store.name}.{_host()}.{os.urandom(8).hex()}.tmp")
 
 
-def _host() -> bytes:
-    return socket.gethostname().encode(errors="surrogateescape")
+def _host() -> str:
+    return _short(os.fsencode(socket.gethostname()))
 
 
 @contextmanager
@@ -355,7 +355,7 @@ def _clear_leftovers(place: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_old or name[1] == _short(_host()):
+            if is_old or name[1] == _host():
                 shutil.rmtree(path, ignore_errors=True)
         except BlockingIOError:
             continue  # it is being written
