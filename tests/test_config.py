@@ -106,7 +106,7 @@ def test_a_corrected_parameters_cell_forgets_the_mistyped_one():
 
 def test_flags_are_the_settings_that_differ_and_the_command_line_reads_them_back():
     assert Config().flags() == []
-    assert Config(max_restarts=3, checkpoint="x.pt").flags() == []  # of the engine, of the evaluation
+    assert Config(checkpoint="x.pt").flags() == []  # of the evaluation
     config = Config(epochs=3, ignored_keys=["a", "b"], ignore_preflight=True, validation_dir="/v w")
     words = ["--ignored-keys", "a", "b", "--validation-dir", "/v w", "--epochs", "3"]
     words.append("--ignore-preflight")

@@ -94,6 +94,7 @@ FLOORS = [
     "sweeps.journal sweeps.plan",
     "figures tree_figures tables run_figures widgets overnight engine",
     "sweeps.night",
+    "launch",
     "listeners",
     "rivals side_by_side",
     "run_picker",

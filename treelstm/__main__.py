@@ -29,10 +29,21 @@ def _open_streams() -> None:
 
 
 if __name__ == "__main__":
-    for each in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(each) != signal.SIG_IGN:  # as in a background job
-            signal.signal(each, _end)
+    is_worker = "TORCHELASTIC_RUN_ID" in os.environ  # as in run/distributed.py
+    if is_worker:
+        from treelstm.night import follow_launcher
+
+        follow_launcher()
+    else:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) != signal.SIG_IGN:  # as in a background job
+                signal.signal(each, _end)
     _open_streams()
+    if is_worker and "TREELSTM_LAUNCH_DIR" in os.environ:
+        from treelstm.launch import work
+        from treelstm.listeners import train
+
+        work(train)
     from treelstm.commands import main
 
     sys.exit(main())

@@ -272,7 +272,7 @@ class Config(EncoderSettings):
     keep: str | int = _free(
         "all", 'epoch checkpoints to keep: "all", or the last N and, for each, the best by then', _KEPT
     )
-    max_restarts: int = _free(20, "times papermill --engine treelstm restarts a kernel", _at_least(0))
+    max_restarts: int = _free(20, "of kernels by papermill's engine, of `processes`", _at_least(0))
     ignore_preflight: bool = _free(False, "train even if preflight says no-go")
 
     def __post_init__(self) -> None:
@@ -403,7 +403,7 @@ def completed(settings: Settings) -> Settings:
 
 
 # Settings that training does not read.
-NOT_OF_TRAINING = {"checkpoint", "compare_with", "label_keys", "max_restarts"}
+NOT_OF_TRAINING = {"checkpoint", "compare_with", "label_keys"}
 
 
 def plain(value: Any) -> Value:

@@ -2,16 +2,19 @@
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise, takewhile
 from pathlib import Path
 
-from treelstm.config import Config, require_config
+from treelstm.config import Config, ConfigError, require_config
 from treelstm.history import EpochRecord, History, summary
+from treelstm.launch import train_in_processes
 from treelstm.log import logged
 from treelstm.notify import is_configured, notify
 from treelstm.progress import Progress, in_notebook, is_interactive
+from treelstm.run.distributed import is_worker
 from treelstm.run.listener import Listener
 from treelstm.run.lock import holder
 from treelstm.run.state import Run
@@ -38,18 +41,37 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
     require_config(config)
+    if config.processes > 1 and not is_worker():
+        return _launch(config, listeners)
     live = in_notebook() and is_interactive()
     progress = Progress(figure_shown=live)
     figure = [LiveFigure(progress)] if live else []
     files = TensorBoardFile(config.output_path), Notifications(config.output_path)
-    usual = [progress, OneDistance(), *files, *figure]
+    usual = [progress, OneDistance(), Restarted(), *files, *figure]
     return train_heard_by([*usual, *listeners, *pruning(config.output_path)], config)
+
+
+def _launch(config: Config, listeners: Sequence[Listener]) -> History:
+    """`train` in other processes, with the usual listeners in the first of them."""
+    told = Notifications(config.output_path)
+    try:
+        if listeners:
+            found = f"processes is {config.processes}, and others cannot call listeners of this one"
+            raise ConfigError(f"{found}. Set processes=1 to train with your own.")
+        figure = LiveFigure() if in_notebook() and is_interactive() else None
+        history, worked = train_in_processes(config, figure.show if figure else None)
+    except Exception as error:
+        told.on_failure(error)
+        raise
+    if worked:
+        told.on_end(history)
+    return history
 
 
 class LiveFigure(Listener):
     """A figure in the notebook, redrawn after each epoch."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         from treelstm.widgets import TrainingMonitor  # ipywidgets and matplotlib, here only
 
         self._monitor, self._progress = TrainingMonitor(), progress
@@ -58,10 +80,24 @@ class LiveFigure(Listener):
         self._run = run
 
     def on_epoch(self, record: EpochRecord) -> None:
-        run = self._run
-        words = [f"epoch {record['epoch']}/{run.config.epochs}", self._progress.pace()]
-        words += [f"learning rate {run.learning_rate:.3g}"]
-        self._monitor.show(run.history, " · ".join(words))
+        self.show(self._run.config, self._run.history)
+
+    def show(self, config: Config, history: list[EpochRecord]) -> None:
+        """Draws it for a run of these settings; without a pace if other processes train."""
+        newest = history[-1]
+        words = [f"epoch {newest['epoch']}/{config.epochs}"]
+        words += [self._progress.pace()] if self._progress else []
+        words += [f"learning rate {newest['learning_rate']:.3g}"]
+        self._monitor.show(history, " · ".join(words))
+
+
+class Restarted(Listener):
+    """Says in the log that a process was killed and all were started again."""
+
+    def on_start(self, run: Run) -> None:
+        if count := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+            most = os.environ["TORCHELASTIC_MAX_RESTARTS"]
+            log.warning(f"a process was killed or lost: restart {count} of at most {most}")
 
 
 class Notifications(Listener):

@@ -19,7 +19,7 @@ from treelstm.runs import BROKEN, RUNNING, RunRow
 
 # These say where a run is and how it is watched, which is no difference between two runs.
 _NO_CHOICE = NOT_OF_TRAINING | {"output_dir", "resume", "changes", "max_hours", "ignore_preflight"}
-_NO_CHOICE |= {"accept_weak_disk", "checkpoint_every_seconds", "keep"}
+_NO_CHOICE |= {"accept_weak_disk", "checkpoint_every_seconds", "keep", "max_restarts", "processes"}
 _CHOICES = [setting.name for setting in fields(Config) if setting.name not in _NO_CHOICE]
 _PATHS = {"data_dir", "validation_dir", "start_from", "vectors"}
 _ROOT = project_root()

@@ -19,8 +19,9 @@ from treelstm import Config, list_checkpoints, load_checkpoint, load_corpus, tra
 from treelstm.config import ConfigError
 from treelstm.model.encoder import distances
 from treelstm.neutral import neutral_torch
+from treelstm.night import LAUNCH_DIR
 from treelstm.randomness import dropout_mask, epoch_order
-from treelstm.run.distributed import ALONE, LAUNCH_DIR, Group, require_startable
+from treelstm.run.distributed import ALONE, Group, require_startable
 from treelstm.run.state import Run, SettingsChanged, new_run
 from treelstm.run.step import train_step
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from treelstm import night
 from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
 from treelstm.signals import stop_signals
@@ -30,7 +31,6 @@ from treelstm.trees.forest import Array
 T = TypeVar("T")
 Tensors = tuple[Tensor, ...]
 
-LAUNCH_DIR = "TREELSTM_LAUNCH_DIR"  # names a directory of the launch that `processes` began
 _PATIENCE = timedelta(days=7)  # with one that compiles or commits; a lost one shows at once
 _ENDED = "ended"  # in the store: the error with which a process has left
 _MANY = 10_000_000  # numbers that are worth keeping once a machine
@@ -63,13 +63,6 @@ def goes_on(error: Exception) -> bool:
     return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
 
 
-def begun_mark() -> Path | None:
-    """Where a run that has begun is noted: workers that are started again go on with it, whatever
-    `resume` says. None under a bare torchrun.
-    """
-    return Path(os.environ[LAUNCH_DIR], "begun") if LAUNCH_DIR in os.environ else None
-
-
 def _number(name: str) -> int:
     return int(os.environ[name])
 
@@ -83,7 +76,7 @@ def require_startable(config: Config) -> None:
             f"processes={config.shards} (torchrun: --nproc-per-node={config.shards}), or "
             f"shards={processes} in a new output_dir: other shards are other bits, so another run."
         )
-    if not is_worker() or LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
+    if not is_worker() or night.LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
         return
     if config.resume != "auto":
         raise ConfigError(
@@ -258,6 +251,8 @@ def joined() -> Iterator[Group]:
     if _joined is not ALONE or not is_worker() or _number("WORLD_SIZE") == 1:
         yield _joined
         return
+    if night.followed is None:  # a script of the user's, under torchrun
+        night.watch_parent(os.getppid())
     with stop_signals(signal.SIG_DFL):  # Python's own could not act while torch waits
         _joined = group = _join()
         try:

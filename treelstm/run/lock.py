@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 import psutil
 
+from treelstm import night
 from treelstm.errors import UserError
 from treelstm.files import WriteFailed, clear_leftovers, directory_fsync_works, write_whole
 from treelstm.run.directory import is_file_of_run
@@ -68,6 +70,7 @@ class Holder:
     host: str
     pid: int
     since: str
+    parent: int | None = None  # which it follows, see night.py
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
@@ -75,6 +78,16 @@ class Holder:
     @property
     def is_this_process(self) -> bool:
         return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether it is a kernel or worker of this host that has lost its parent, or has just ended."""
+        if self.parent is None or self.host != socket.gethostname():
+            return False
+        try:
+            return bool(psutil.Process(self.pid).ppid() != self.parent)
+        except psutil.NoSuchProcess:
+            return True
 
 
 @contextmanager
@@ -103,7 +116,7 @@ def only_writer(output_dir: Path, accept_weak_disk: bool = False) -> Iterator[He
     try:
         clear_leftovers(output_dir, is_file_of_run)
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        this = Holder(socket.gethostname(), os.getpid(), since)
+        this = Holder(socket.gethostname(), os.getpid(), since, night.followed)
         record = asdict(this) | {"directory": output_dir.stat().st_ino}
         write_whole(output_dir / _HOLDER, json.dumps(record).encode())
         yield Held(output_dir, Path(lock.lock_file), lacks)
@@ -172,8 +185,13 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def refuse_if_held(output_dir: Path) -> None:
-    """Raises RunInUse if a process holds the directory; says which, where, since when."""
-    if by := holder(output_dir):
+    """Raises RunInUse if a process holds the directory; says which, where, since when. Waits for one
+    that has lost its parent: it is committing, and ends.
+    """
+    until = time.monotonic() + night.GRACE_SECONDS
+    while (by := holder(output_dir)) and by.ends_soon and time.monotonic() < until:
+        time.sleep(0.1)
+    if by:
         remedy = "Wait for it, stop it, or choose another output_dir"
         if (output_dir / _SOFT_LOCK).exists():
             remedy += f". If it has ended without removing {output_dir / _SOFT_LOCK}, remove that file"

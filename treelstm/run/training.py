@@ -8,7 +8,6 @@ import logging
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 
@@ -40,7 +39,6 @@ from treelstm.run.directory import (
 )
 from treelstm.run.distributed import (
     Group,
-    begun_mark,
     goes_on,
     is_first,
     joined,
@@ -94,9 +92,6 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
     began = night_began() or time.monotonic()
     require_startable(config)
     config, output_dir = config.for_this_kernel(), config.output_path
-    mark = begun_mark()
-    if mark and mark.exists():
-        config = replace(config, resume="auto")
     refuse_if_held(output_dir)  # at once, not after reading the data
     corpus = load_corpus(config)
     group.first(None)  # the others read what has been compiled
@@ -117,9 +112,8 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
             group.first(None)  # the others make theirs; what is wrong is said once
             group.agree(0)  # all have read the commit
             clear_the_way(output_dir, start, config.resume)
-            tell_engine(BEGUN, output_dir)
-            if mark:
-                mark.touch()
+            resumed_at = start.checkpoint.position if start else None
+            tell_engine(BEGUN, output_dir, resumed_at=resumed_at)
             _log_start(run, start)
             ended_before = run.outcome
             with failure_noted(run, held):
@@ -137,7 +131,6 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
                 outcome = outcome or _loop(run, listeners, held, began, stop)
             _log_end(run, outcome, stop.why)
             tell_engine(outcome, output_dir)
-    resumed_at = start.checkpoint.position if start else None
     history = History([*run.history], outcome, output_dir, resumed_at)
     if ended_before is None:
         for listener in listeners:

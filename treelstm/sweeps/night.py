@@ -244,7 +244,8 @@ class Night:
     def begin(self, number: int, name: str, config: Config) -> Trial:
         """Writes down what the trial is, for all its starts."""
         if config.num_threads is None and self.plan.parallel > 1:
-            config = replace(config, num_threads=max(1, usable_cores() // self.plan.parallel))
+            at_once = self.plan.parallel * config.shards
+            config = replace(config, num_threads=max(1, usable_cores() // at_once))
         trial = Trial(number, given_in(config), prune=self.plan.prune, name=name)
         if trial.prune:
             trial.peers = [t.name for t in self.mine() if t.outcome in _ENDS]
