@@ -66,10 +66,11 @@ fuzz: $(READY)
 	$(BIN)/python benchmarks/fuzz_readers.py 500
 	TREELSTM_FUZZ=2000 $(BIN)/pytest tests/checks/test_groups.py -k never_crashes -p no:cacheprovider
 
-# Kills and disk faults by the hundred, and tests too long for `make test`: about 40 minutes; strace
+# Kills and disk faults by the hundred, and tests too long for `make test`: about 50 minutes; strace
 # makes it thorough.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture.py 200
+	$(BIN)/python benchmarks/torture.py 60 --processes 2
 	$(BIN)/python benchmarks/sweeps.py 16 4
 	$(BIN)/pytest -m long --numprocesses 3
 

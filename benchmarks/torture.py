@@ -1,6 +1,9 @@
 """Kills training 200 times and more, breaks its disk at every call, and compares every end.
 
-    python benchmarks/torture.py [KILLS]
+    python benchmarks/torture.py [KILLS] [--processes N]
+
+With --processes, only kills of workers, launchers and whole groups, in attempts of 1 to N processes;
+every run ends like one of one process.
 
 1. SIGKILLs at random times, spread over all phases of runs with the settings of `VARIANTS`, and SIGKILLs
    of a whole `python -m treelstm train` at any time from the interpreter's start.
@@ -14,6 +17,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import shutil
 import signal
@@ -30,17 +34,20 @@ from treelstm import Config, train, write_sample
 from treelstm.data.sample import LEXICON
 
 from conftest import tiny_config
+from groups import killed_groups
 from kills import SYSCALLS
 from runs import assert_same_run, recorded_calls, through_kills
 from together import killed_while_it_starts, nights_at_once
 
 
-def main(kills: int) -> None:
+def main(kills: int, processes: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_sample(work / "training", positives=40, negatives=600)
         random_vectors(work / "vectors.txt")
         write_sample(work / "validation", 40, 160, seed=1, unlike=work / "training")
+        if processes > 1:
+            return groups(work, kills, processes)
         random_kills(work, kills)
         kills_from_the_interpreters_start(work, max(10, kills // 20))
         nights(work, max(5, kills // 20))
@@ -124,6 +131,16 @@ def kills_from_the_interpreters_start(work: Path, kills: int) -> None:
         assert status == 0
         assert_same_run(work / "undisturbed", work / run)
     say(f"{killed} SIGKILLs of whole processes in {runs} runs", began)
+
+
+def groups(work: Path, kills: int, processes: int) -> None:
+    began, settings = time.monotonic(), {"epochs": 30, "shards": max(4, processes), "dropout": 0.3}
+    train(six_epochs(work, "alone", **settings))
+    numbers = (processes, processes, *range(1, processes))  # by turns
+    report = killed_groups(six_epochs(work, "groups", **settings), numbers, kills)
+    for run in report.runs:
+        assert_same_run(work / "alone", run)
+    say(str(report), began)
 
 
 def nights(work: Path, kills: int) -> None:
@@ -244,4 +261,7 @@ def say(what: str, began: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kills", nargs="?", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=1)
+    main(**vars(parser.parse_args()))
