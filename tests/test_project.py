@@ -86,7 +86,7 @@ FLOORS = [
     "model.child_sum model.objectives model.vectors model.encoder model.content model.files",
     "evaluation explanation",
     "comparison",
-    "run.lock run.content run.directory run.changes run.distributed run.status run.state run.step",
+    "run.lock run.content run.directory run.changes run.status run.distributed run.state run.step",
     "run.divergence run.deadline run.listener run.summary run.tensorboard run.training",
     "runs sweeps.trials",
     "run_table",

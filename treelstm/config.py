@@ -272,9 +272,7 @@ class Config(EncoderSettings):
     keep: str | int = _free(
         "all", 'epoch checkpoints to keep: "all", or the last N and, for each, the best by then', _KEPT
     )
-    max_restarts: int = _free(
-        20, "times papermill --engine treelstm restarts a kernel, and `processes` theirs", _at_least(0)
-    )
+    max_restarts: int = _free(20, "of kernels by papermill's engine, of `processes`", _at_least(0))
     ignore_preflight: bool = _free(False, "train even if preflight says no-go")
 
     def __post_init__(self) -> None:

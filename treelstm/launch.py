@@ -127,7 +127,7 @@ def _supervised(config: Config, directory: Path, show: Show | None) -> tuple[lis
         finally:
             ask_to_stop(directory, signal.SIGTERM)
             agent.join()
-    return signals, "".join(failures)
+    return signals, "".join(failures) or "the processes of the run ended without a word"
 
 
 def _end(lines: list[Line], output_dir: Path) -> tuple[History, bool]:
@@ -161,12 +161,11 @@ def _in_words(error: Exception, most: int, said: BufferingHandler) -> str:
         lines = [f"the processes could not be started: {type(error).__name__}: {error}"]
         return "\n".join([*lines, *(record.getMessage() for record in said.buffer)])
     rank, failure = error.get_first_failure()
-    by = f"exited with status {failure.exitcode}"
-    if failure.exitcode < 0:
-        by = f"was killed by {failure.signal_name()}"
     hint = " (out of memory? see the system's log)" if failure.exitcode == -signal.SIGKILL else ""
+    signalled = failure.exitcode < 0
+    by = f"was killed by {failure.signal_name()}{hint}" if signalled else "ended without a word"
     again = "The same command goes on from the last commit."
-    return f"process {rank} {by}{hint}, after {most} restarts (max_restarts). {again}"
+    return f"process {rank} {by}, after {most} restarts (max_restarts). {again}"
 
 
 @contextmanager

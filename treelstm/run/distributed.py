@@ -29,6 +29,7 @@ from treelstm.signals import stop_signals
 from treelstm.trees.arrays import Array
 
 T = TypeVar("T")
+Tensors = tuple[Tensor, ...]
 
 _PATIENCE = timedelta(days=7)  # with one that compiles or commits; a lost one shows at once
 _ENDED = "ended"  # in the store: the error with which a process has left
@@ -135,71 +136,52 @@ class Group:
         for number, owner in enumerate(owners):
             if owner == self.rank:
                 parts[number].copy_(rows(number))
-        for rank in range(self.size if self.size > 1 else 0):
-            before = sum(size for size, owner in zip(sizes, owners, strict=True) if owner < rank)
-            own = sum(size for size, owner in zip(sizes, owners, strict=True) if owner == rank)
+        for owner, made in zip(owners, parts, strict=True) if self.size > 1 else ():
             with self._kept():
-                dist.broadcast(out[before : before + own], src=rank)
+                dist.broadcast(made, src=owner)
 
-    def add(self, parts: int, part: Callable[[int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def add(self, parts: int, part: Callable[[int], Tensors]) -> Tensors:
         """The sum of all parts in every process, each made once; added in one fixed binary tree."""
-        owners, own = self._owners(parts), dict[tuple[int, int], tuple[Tensor, ...]]()
+        owners, own = self._owners(parts), dict[tuple[int, int], Tensors]()
 
-        def add_own(low: int, high: int) -> None:
-            """What this process can add up alone, before it waits for others."""
-            here, middle = {*owners[low:high]}, (low + high + 1) // 2
-            if high - low == 1 and here == {self.rank}:
-                own[low, high] = part(low)
-            elif self.rank in here and high - low > 1:
-                add_own(low, middle)
-                add_own(middle, high)
-                if here == {self.rank}:
-                    own[low, high] = _sum(own.pop((low, middle)), own.pop((middle, high)))
-
-        def add_all(low: int, high: int) -> tuple[Tensor, ...] | None:
+        def total(low: int, high: int) -> Tensors:
+            """Of the parts from `low` to `high`; empty if none of them is this process' own."""
+            if self.rank not in owners[low:high] or (low, high) in own:
+                return own.get((low, high), ())
+            if high - low == 1:
+                return part(low)
             middle = (low + high + 1) // 2
-            if (low, high) in own or self.rank not in owners[low:high]:
-                return own.get((low, high))
-            return self._exchanged(
-                add_all(low, middle), add_all(middle, high), owners[low:middle], owners[middle:high]
-            )
+            sums = total(low, middle), total(middle, high)
+            if owners[low] == owners[high - 1]:
+                return _sum(*sums)
+            return self._exchanged([*sums], ({*owners[low:middle]}, {*owners[middle:high]}))
 
-        add_own(0, parts)
-        total = add_all(0, parts)
-        assert total is not None
-        return total
+        # What this process can add up alone comes before it waits for others.
+        own |= {each: total(*each) for each in _of_one(owners, 0, parts) if owners[each[0]] == self.rank}
+        return total(0, parts)
 
-    def _exchanged(
-        self,
-        left: tuple[Tensor, ...] | None,
-        right: tuple[Tensor, ...] | None,
-        of_left: list[int],
-        of_right: list[int],
-    ) -> tuple[Tensor, ...]:
+    def _exchanged(self, sums: list[Tensors], sides: tuple[set[int], set[int]]) -> Tensors:
         """The sum of two sides, whose processes hold their own side's: they send it to each other."""
         if self.size == 2:  # then torch's own sum, which is faster, is one addition too
-            both = left or right or ()
+            both = sums[0] or sums[1]
             with self._kept():
                 for sent in [dist.all_reduce(tensor, async_op=True) for tensor in both]:
                     sent.wait()
             return both
-        sides, transfers = ({*of_left}, {*of_right}), list[dist.P2POp]()
-        held = [left, right]
+        transfers = list[dist.P2POp]()
         for k in (0, 1):
-            having, lacking = sorted(sides[k]), sorted(sides[1 - k] - sides[k])
-            for number, to in enumerate(lacking):
+            having = sorted(sides[k])
+            for number, to in enumerate(sorted(sides[1 - k] - sides[k])):
                 source = having[number % len(having)]
                 if self.rank == source:
-                    transfers += [dist.P2POp(dist.isend, tensor, to) for tensor in held[k] or ()]
+                    transfers += [dist.P2POp(dist.isend, tensor, to) for tensor in sums[k]]
                 elif self.rank == to:
-                    held[k] = tuple(torch.empty_like(tensor) for tensor in held[1 - k] or ())
-                    transfers += [dist.P2POp(dist.irecv, tensor, source) for tensor in held[k] or ()]
+                    sums[k] = tuple(map(torch.empty_like, sums[1 - k]))
+                    transfers += [dist.P2POp(dist.irecv, tensor, source) for tensor in sums[k]]
         with self._kept():
             for transfer in dist.batch_isend_irecv(transfers) if transfers else ():
                 transfer.wait()
-        left, right = held
-        assert left and right
-        return _sum(left, right)
+        return _sum(*sums)
 
     def once_a_machine(self, make: Callable[[], Array], numbers: int) -> Array:
         """What `make` gives: so many int64, of which a machine's processes share one copy if many."""
@@ -243,7 +225,15 @@ class Group:
             raise gone from error
 
 
-def _sum(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _of_one(owners: list[int], low: int, high: int) -> list[tuple[int, int]]:
+    """The largest branches of the tree of which one process holds all parts."""
+    if owners[low] == owners[high - 1]:
+        return [(low, high)]
+    middle = (low + high + 1) // 2
+    return _of_one(owners, low, middle) + _of_one(owners, middle, high)
+
+
+def _sum(left: Tensors, right: Tensors) -> Tensors:
     return tuple(a.add_(b) for a, b in zip(left, right, strict=True))
 
 

@@ -33,6 +33,7 @@ from treelstm.process import chosen_device
 from treelstm.run.changes import ended, new_changes, refusals
 from treelstm.run.content import Commit, schedules
 from treelstm.run.directory import ResumePoint, now_at
+from treelstm.run.distributed import ALONE, Group
 from treelstm.sealed import FORMAT, UNTYPED
 
 log = logging.getLogger("treelstm")
@@ -69,6 +70,7 @@ class Run:
     seconds: float = 0.0  # training time of this epoch up to its last commit, over all restarts
     timings: list[Timing] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)  # made on purpose by resumes, oldest first
+    group: Group = ALONE  # the processes that train it: on it, no bit depends
 
     @property
     def best_by(self) -> str:

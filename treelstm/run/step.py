@@ -18,7 +18,6 @@ from treelstm.history import IN_EVALUATION, EpochRecord, is_better
 from treelstm.model.encoder import distances
 from treelstm.model.objectives import Graded, Ranking
 from treelstm.randomness import dropout_mask
-from treelstm.run.distributed import ALONE, Group
 from treelstm.run.state import Run
 from treelstm.trees.arrays import entries
 from treelstm.trees.forest import TreeBatch
@@ -26,7 +25,7 @@ from treelstm.trees.forest import TreeBatch
 _Data = TypeVar("_Data", torch.Tensor, TreeBatch)
 
 
-def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray, group: Group = ALONE) -> None:
+def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
     """One optimizer step on the next `batch_size` pairs of `order`."""
     config = run.config
     indices = np.asarray(order[run.step * config.batch_size : (run.step + 1) * config.batch_size])
@@ -40,7 +39,7 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray, group: G
         mean = loss.mean()
         mean.backward()
     else:
-        sums = _gradients_of_shards(run, indices, vocabulary_ids, mask, group)
+        sums = _gradients_of_shards(run, indices, vocabulary_ids, mask)
         mean = (sums[0] / len(indices)).float()
     run.optimizer.step()
     if run.warmup is not None and run.warmup.last_epoch < config.warmup_steps:
@@ -78,7 +77,7 @@ def _loss(
 
 
 def _gradients_of_shards(
-    run: Run, indices: np.ndarray, vocabulary_ids: np.ndarray, mask: torch.Tensor | None, group: Group
+    run: Run, indices: np.ndarray, vocabulary_ids: np.ndarray, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """Gives every parameter its gradient by the mean loss, added up over the batch's parts; the sums.
 
@@ -109,7 +108,7 @@ def _gradients_of_shards(
         gradients = torch.autograd.grad(loss.sum() / count, inputs)
         return torch.cat([gradient.flatten() for gradient in gradients]), sums
 
-    flat, sums = group.add(len(parts), part)
+    flat, sums = run.group.add(len(parts), part)
     *gradients, of_embedding = flat.split(sizes)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient.view_as(weight)
@@ -122,12 +121,12 @@ def _moved(data: _Data, device: torch.device) -> _Data:
     return data if device.type == "cpu" else data.pin_memory().to(device, non_blocking=True)
 
 
-def finish_epoch(run: Run, group: Group = ALONE) -> EpochRecord:
+def finish_epoch(run: Run) -> EpochRecord:
     """Validates and ends the epoch whose steps are all done; returns its history record."""
     pairs, training = run.corpus.validation, run.corpus.training
     loss_sum, correct = run.epoch_sums.tolist()
     trees, first, second = distinct_trees(pairs)
-    vectors = run.encoder.encode_trees(pairs.forest, trees, run.config.shards, group.fill)
+    vectors = run.encoder.encode_trees(pairs.forest, trees, run.config.shards, run.group.fill)
     both = vectors[first], vectors[second]
     run.epochs_done += 1
     numbers = {"epoch": run.epochs_done, "train_loss": loss_sum / len(training)}

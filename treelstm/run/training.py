@@ -106,6 +106,7 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
         group.first((start and start.checkpoint, threads))
         with set_for_training(threads):
             run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+            run.group = group
             group.first(None)  # the others make theirs; what is wrong is said once
             group.agree(0)  # all have read the commit
             clear_the_way(output_dir, start, config.resume)
@@ -125,7 +126,7 @@ def _train(listeners: Sequence[Listener], config: Config, group: Group) -> Histo
                     stop.prune(reason)
                     write_summary(run, stop.outcome, stop.why)
                 outcome = group.first(stop.outcome) or ended_before
-                outcome = outcome or _loop(run, listeners, held, began, stop, group)
+                outcome = outcome or _loop(run, listeners, held, began, stop)
             _log_end(run, outcome, stop.why)
             tell_engine(outcome, output_dir)
     history = History([*run.history], outcome, output_dir, resumed_at)
@@ -147,20 +148,16 @@ def _help(config: Config, group: Group) -> History:
     with set_for_training(threads):
         group.first(None)
         run = resumed_run(config, corpus, start) if start else new_run(config, corpus)
+        run.group = group
         group.agree(0)
         outcome = group.first(None) or run.outcome
-        outcome = outcome or _loop(run, (), None, time.monotonic(), StopRequest(), group)
+        outcome = outcome or _loop(run, (), None, time.monotonic(), StopRequest())
     resumed_at = start.checkpoint.position if start else None
     return History([*run.history], outcome, config.output_path, resumed_at)
 
 
 def _loop(
-    run: Run,
-    listeners: Sequence[Listener],
-    held: Held | None,
-    began: float,
-    stop: StopRequest,
-    group: Group,
+    run: Run, listeners: Sequence[Listener], held: Held | None, began: float, stop: StopRequest
 ) -> Outcome:
     """Steps, epochs and commits until the run ends, a signal stops it or its time is up.
 
@@ -179,7 +176,7 @@ def _loop(
 
     def asked(commit: bool = False) -> tuple[Outcome | None, bool]:
         """What any process asks for: to stop, to commit."""
-        *stops, commits = group.agree(*(each is stop.outcome for each in Outcome), commit)
+        *stops, commits = run.group.agree(*(each is stop.outcome for each in Outcome), commit)
         return next((each for each, by in zip(Outcome, stops, strict=True) if by), None), commits > 0
 
     with stop_signals(stop):
@@ -188,8 +185,8 @@ def _loop(
             if run.step < run.steps_per_epoch:
                 if order is None:
                     draw = partial(epoch_order, config.seed, run.epochs_done + 1, len(training))
-                    order = group.once_a_machine(draw, len(training))
-                train_step(run, order, ids, group)
+                    order = run.group.once_a_machine(draw, len(training))
+                train_step(run, order, ids)
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
@@ -202,7 +199,7 @@ def _loop(
                 if held:  # the others wait for it
                     check_sound(run)  # before the metrics, which cannot be computed from NaN
                 validation_began = time.monotonic()
-                record, order = finish_epoch(run, group), None
+                record, order = finish_epoch(run), None
                 deadline.validation_seconds = time.monotonic() - validation_began
             if held:
                 check_sound(run)
@@ -210,7 +207,7 @@ def _loop(
             run.seconds, committed = run.seconds + now - committed, now
             if record is not None:
                 note_timing(run)
-            _commit(run, listeners, held, deadline, group)
+            _commit(run, listeners, held, deadline)
             if not slow and 0 < pace < _COST * deadline.commit_seconds:
                 slow = True
                 log.warning(
@@ -234,13 +231,11 @@ def _loop(
         return run.outcome
 
 
-def _commit(
-    run: Run, listeners: Sequence[Listener], held: Held | None, deadline: Deadline, group: Group
-) -> None:
+def _commit(run: Run, listeners: Sequence[Listener], held: Held | None, deadline: Deadline) -> None:
     began, output_dir = time.monotonic(), run.config.output_path
     require_neutral()
-    if group.size > 1:
-        group.require_same(_checksum(run), f"weights or metrics after {run.place}")
+    if run.group.size > 1:
+        run.group.require_same(_checksum(run), f"weights or metrics after {run.place}")
     if held is None:
         return
     held.check()
