@@ -37,20 +37,21 @@ from treelstm.trees.parts import Part
 from treelstm.trees.values import brief, kind
 
 # A pair as it is written to a file until all are known: trees by their numbers in one process.
-ROW = np.dtype(
-    [("first", "u4"), ("second", "u4"), ("line", "u8"), ("similarity", "f8"), ("label", "i1")]
-)
+ROW = np.dtype("u4, u4, u8, f8, i1")
+ROW.names = ("first", "second", "line", "similarity", "label")
 _ROWS = 2**14  # held at once
 _KNOWN = 2**16  # byte strings that are remembered, more where there are more trees
 _LOOKS = "expected a JSON object: it looks like"
 _NAMES = "first and second name trees, but there is no trees.jsonl beside this file"
 _BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
-_ONCE = (_LOOKS, _NAMES, _BOTH)
+_ONCE = (_LOOKS, _NAMES, _BOTH)  # there may be thousands of one kind
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
 _BRACE = ord("{")
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
+_LABELS: dict[Any, int] = {"0": 0, "1": 1}
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
+Once = dict[tuple[str, str], tuple[int, int]]  # problem of many lines -> the first, how many
 Wrong = Iterator[tuple[str, str]]  # what was found, and its remedy
 Trees = tuple[Part, Array, list[str | None]]  # a part of a forest, the root and the sentence of each
 Row = tuple[int, int, Any, Any]  # first and second tree, label, similarity
@@ -72,12 +73,10 @@ class Found:
     """What a range holds."""
 
     problems: Problems = field(default_factory=Problems)
-    once: dict[tuple[str, str], tuple[int, int]] = field(
-        default_factory=dict
-    )  # problem -> first line, how many
+    once: Once = field(default_factory=dict)
     lines: int = 0
     rows: int = 0
-    reader: int = 0
+    reader: int = 0  # which process read it
     graded: bool = False  # whether a pair has a similarity
     ids: list[str] = field(default_factory=list)  # of trees
 
@@ -130,10 +129,9 @@ class RangeReader:
         rows = self._table(task, found, lines) if is_table(task.path) else self._json(task, found, lines)
         with task.rows.open("wb") as file:
             for line, (first, second, label, similarity) in rows:
-                if similarity is not None:
-                    found.graded = True
-                known = -1 if label is None else label
-                held.append((first, second, line, math.nan if similarity is None else similarity, known))
+                found.graded |= similarity is not None
+                degree = math.nan if similarity is None else similarity
+                held.append((first, second, line, degree, -1 if label is None else label))
                 found.rows += 1
                 if len(held) == _ROWS:
                     np.array(held, ROW).tofile(file)
@@ -190,11 +188,11 @@ class RangeReader:
                 said = f"{len(fields)} fields, expected {len(columns)}, as the header has"
                 wrong = [(said, "Separate them by tabs, and leave those that are not known empty")]
             else:
-                both_sides = zip(columns, fields, strict=True)
-                record: dict[str, Any] = {name: field or None for name, field in both_sides}
-                record["label"] = {"0": 0, "1": 1}.get(str(record.get("label")), record.get("label"))
-                if _NUMBER.fullmatch(str(record.get("similarity"))):
-                    record["similarity"] = float(record["similarity"])
+                record: dict[str, Any] = {k: v or None for k, v in zip(columns, fields, strict=True)}
+                label, similarity = record.get("label"), record.get("similarity")
+                record["label"] = _LABELS.get(label, label)
+                if similarity and _NUMBER.fullmatch(similarity):
+                    record["similarity"] = float(similarity)
                 wrong = [*self._reference(record, task.label, found, row)]
             if not self._told(task.path, line, wrong, found):
                 yield line, (row[0], row[1], row[2], row[3])
@@ -202,10 +200,7 @@ class RangeReader:
     def _told(self, path: Path, line: int, wrong: list[tuple[str, str]], found: Found) -> bool:
         """Whether there are problems in a line; they are kept."""
         for problem in wrong:
-            if _LOOKS in problem[0] or problem[0] in (
-                _NAMES,
-                _BOTH,
-            ):  # there may be thousands of one kind
+            if any(kind in problem[0] for kind in _ONCE):
                 first, count = found.once.get(problem, (line, 0))
                 found.once[problem] = first, count + 1
             else:
