@@ -105,7 +105,7 @@ class RangeReader:
         self._trees: dict[tuple[int, str | None], int] = {}  # tree of the builder, sentence -> number
         self._sides: dict[bytes, int] = {}  # digest of a tree with its sentence -> number
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
-        self._read_anew = 0  # trees that were parsed, or looked up in `_asts`
+        self._parsed = 0  # trees that were parsed or looked up in `_asts`, again and again
         self._rests: dict[bytes, Row] = {}  # lines without their trees
 
     def trees(self) -> Trees:
@@ -150,7 +150,8 @@ class RangeReader:
             found.lines = line
             if raw.isspace() or not raw:
                 continue
-            if fast:
+            # While no trees come again, it is faster to parse lines as a whole.
+            if fast and self._parsed > 1.05 * len(self._trees) + 20:
                 try:
                     yield line, fast(raw, task.label, found)
                     continue
@@ -158,7 +159,7 @@ class RangeReader:
                     pass  # read slowly, it is found to be right, or told what is wrong with it
             row = list[Any]()
             try:
-                record = parse(raw)
+                record = quick(raw)
                 if not isinstance(record, dict):
                     raise Unreadable(f"not a JSON object, expected one with {holds}")
                 wrong = [*slow(record, task.label, found, row)]
@@ -238,8 +239,8 @@ class RangeReader:
 
         Where trees often come again beside other values, the AST is looked up alone.
         """
-        self._read_anew += 1
-        if self._read_anew < 2 * len(self._trees) + 1000:
+        self._parsed += 1
+        if self._parsed < 2 * len(self._trees) + 1000:
             record = quick(raw)
             tree = self._builder.tree_of(record["ast"])
         else:
@@ -282,6 +283,7 @@ class RangeReader:
         yield from _labels(record, label, row)
 
     def _tree(self, part: dict[str, Any], where: str, row: list[Any]) -> Wrong:
+        self._parsed += 1
         if "ast" not in part:
             yield f"{where}ast is missing", _PARSE_AGAIN
             return
