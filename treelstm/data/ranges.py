@@ -46,6 +46,7 @@ _NAMES = "first and second name trees, but there is no trees.jsonl beside this f
 _BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
 _ONCE = (_LOOKS, _NAMES, _BOTH)  # there may be thousands of one kind
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
+_BEGINNING = 96  # bytes that mostly tell trees apart
 _BRACE = ord("{")
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
 _LABELS: dict[Any, int] = {"0": 0, "1": 1}
@@ -104,6 +105,7 @@ class RangeReader:
         self._builder, self._ids = ForestBuilder(ignored_keys, child_order=child_order), ids or {}
         self._trees: dict[tuple[int, str | None], int] = {}  # tree of the builder, sentence -> number
         self._sides: dict[bytes, int] = {}  # digest of a tree with its sentence -> number
+        self._lengths: dict[int, int] = {}  # hash of their beginning -> bytes, of the latest
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
         self._parsed = 0  # trees that were parsed or looked up in `_asts`, again and again
         self._rests: dict[bytes, Row] = {}  # lines without their trees
@@ -211,9 +213,11 @@ class RangeReader:
     # The fast way: raises what it raises where there is any doubt.
 
     def _fast_pair(self, raw: bytes, label: int | None, found: Found) -> Row:
-        sides = _PAIR.decode(raw)
-        one, two = memoryview(sides.ast1), memoryview(sides.ast2)
-        rest = _without(raw, one, two)
+        if (guessed := self._guessed(raw)) is None:
+            sides = _PAIR.decode(raw)
+            one, two = memoryview(sides.ast1), memoryview(sides.ast2)
+            guessed = _without(raw, one, two), self._fast_side(one), self._fast_side(two)
+        rest, first, second = guessed
         if (row := self._rests.get(rest)) is None:
             record = quick(rest)
             if type(record) is not dict or (record.get("ast1"), record.get("ast2")) != ([10], [11]):
@@ -224,14 +228,31 @@ class RangeReader:
             if len(self._rests) > _KNOWN:
                 self._rests.clear()
             self._rests[rest] = row = (0, 0, given[0], given[1])
-        return self._fast_side(one), self._fast_side(two), row[2], row[3]
+        return first, second, row[2], row[3]
+
+    def _guessed(self, raw: bytes) -> tuple[bytes, int, int] | None:
+        """What `_without` leaves, and both trees, if two that are known begin where objects do."""
+        first = raw.find(b"{", 1)
+        first_end = first + self._lengths.get(hash(raw[first : first + _BEGINNING]), 0)
+        one = self._sides.get(_digest(raw[first:first_end]))
+        second = raw.find(b"{", first_end)
+        second_end = second + self._lengths.get(hash(raw[second : second + _BEGINNING]), 0)
+        if one is None or (two := self._sides.get(_digest(raw[second:second_end]))) is None:
+            return None
+        return (
+            b"[10]".join((raw[:first], b"[11]".join((raw[first_end:second], raw[second_end:])))),
+            one,
+            two,
+        )
 
     def _fast_side(self, raw: memoryview) -> int:
         digest = _digest(raw)
         if (number := self._sides.get(digest)) is None:
             if len(self._sides) > 2 * len(self._trees) + _KNOWN:
                 self._sides.clear()
+                self._lengths.clear()
             self._sides[digest] = number = self._fast_sentence(bytes(raw))[0]
+        self._lengths[hash(bytes(raw[:_BEGINNING]))] = len(raw)
         return number
 
     def _fast_sentence(self, raw: bytes) -> tuple[int, dict[str, Any]]:
