@@ -75,9 +75,8 @@ def mutate_content(store: Path, draw: random.Random, believed: bool) -> None:
                 other_name = draw.choice(sorted(arrays))
                 arrays[name], arrays[other_name] = arrays[other_name], array
             case 6:
-                arrays[name] = np.frombuffer(
-                    array.tobytes() + bytes(-array.nbytes % 32), draw.choice(TYPES[:7])
-                )
+                raw = array.tobytes() + bytes(-array.nbytes % 32)
+                arrays[name] = np.frombuffer(raw, draw.choice(TYPES[:7])).copy()
             case _:
                 size = max(0, len(array) + draw.choice([-9, -1, 1, 9, -(10**6)]))
                 arrays[name] = np.resize(array, size)

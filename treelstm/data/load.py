@@ -44,7 +44,7 @@ def load_corpus(config: Config) -> Corpus:
         fingerprint |= {f"validation/{name}": sha for name, sha in validation.fingerprint.items()}
     if config.objective == "ranking":
         training = training[np.flatnonzero(training.label == 1)]
-    return Corpus(training, validation, Vocabulary.of(training.forest, training.trees), fingerprint)
+    return Corpus(training, validation, Vocabulary.of(training.forest, training.distinct), fingerprint)
 
 
 def _split(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from treelstm.data.files import label_of_file
 from treelstm.trees.arrays import Array, entries
@@ -98,9 +99,21 @@ class Pairs:
         return np.concatenate((self.first, self.second))
 
     @property
+    def distinct(self) -> Array:
+        """Numbers of the distinct trees of all pairs."""
+        return self.forest.distinct(self.first, self.second)
+
+    @property
     def of_two_trees(self) -> Array:
         """[P] whether the trees of a pair differ."""
         return np.asarray(self.forest.root[self.first] != self.forest.root[self.second])
+
+    @cached_property
+    def similar_roots(self) -> csr_array:
+        """[N, N] whether some pair labels two distinct subtrees, its trees' roots, as similar."""
+        similar, count = self.label == 1, len(self.forest.height)
+        first, second = (self.forest.root[trees[similar]] for trees in (self.first, self.second))
+        return csr_array((np.ones(len(first), bool), (first, second)), (count, count))
 
     @property
     def has_classes(self) -> bool:
@@ -146,10 +159,6 @@ def _pieces(array: Array) -> Iterator[Array]:
 PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]
 
 
-def _distinct_digests(pairs: Pairs) -> set[bytes]:
-    return {*pairs.forest.tree_digest[pairs.forest.distinct(pairs.trees)].tolist()}
-
-
 @dataclass(frozen=True)
 class Corpus:
     """The training and validation data of a run."""
@@ -168,15 +177,15 @@ class Corpus:
     @property
     def overlap(self) -> float:
         """Share of the distinct validation trees that also occur in training."""
-        training, validation = map(_distinct_digests, (self.training, self.validation))
+        both = self.training, self.validation
+        training, validation = ({*each.forest.tree_digest[each.distinct].tolist()} for each in both)
         return len(validation & training) / len(validation)
 
     @property
     def unknown_share(self) -> float:
         """Share of the symbols in the distinct validation trees that do not occur in training."""
         forest = self.validation.forest
-        trees = forest.distinct(self.validation.trees)
-        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, trees)[0]]
+        subtrees = forest.tree_subtrees[entries(forest.tree_ptr, self.validation.distinct)[0]]
         symbols = forest.symbol[entries(forest.symbol_ptr, subtrees)[0]]
         unknown = self.vocabulary.is_unknown(self.vocabulary.ids(forest.symbols))
         return float(unknown[symbols].mean())

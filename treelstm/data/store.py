@@ -59,9 +59,9 @@ _MANIFEST = "manifest.json"
 _FOREST_ARRAYS = [column.name for column in fields(Forest) if column.type == "Array"]
 _TEXTS = ["symbols", "symbols_ptr", "sentences", "sentences_ptr", "has_sentence"]
 _ARRAYS = [*_FOREST_ARRAYS, *PAIR_ARRAYS, *_TEXTS]
-_TYPES = {"label": ("|i1",), "similarity": ("<f8",), "tree_digest": ("|S32",), "has_sentence": ("|b1",)}
-_TYPES |= {"symbols": ("|u1",), "sentences": ("|u1",)}
-_NUMBERS = ("|u1", "<u2", "<u4", "<u8")  # all others
+_NUMBERS = {"|u1", "<u2", "<u4", "<u8"}  # the types of all arrays but these
+_TYPES = {"label": {"|i1"}, "similarity": {"<f8"}, "tree_digest": {"|S32"}, "has_sentence": {"|b1"}}
+_TYPES |= {"symbols": {"|u1"}, "sentences": {"|u1"}}
 _SETTLED_NS = 2 * 10**9  # a file may change twice in so short a time, and its time but once
 _DAY = 86_400.0  # seconds: what another machine left is that old
 _LARGEST = 2**26  # bytes of a manifest
@@ -152,14 +152,14 @@ def _opened(store: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> 
     try:
         if not is_there(store / _MANIFEST):
             return None
-        manifest = _read_manifest(store)
-        inputs = _inputs_now(paths, manifest.inputs)
-        if _digests(inputs) != _digests(manifest.inputs):
+        known = _read_manifest(store)
+        inputs = _inputs_now(paths, known.inputs)
+        if _digests(inputs) != _digests(known.inputs):
             return None
-        pairs, arrays = _mapped(store, manifest.arrays, paths, inputs, settings)
-        if (inputs, arrays) != (manifest.inputs, manifest.arrays):
+        pairs, now = _mapped(store, replace(known, inputs=inputs), paths, settings)
+        if now != known:
             with suppress(OSError):  # read-only: the digests are computed again next time
-                _write_manifest(store, _Manifest(inputs, arrays))
+                _write_manifest(store, now)
         return pairs
     except DataError:
         raise
@@ -179,26 +179,22 @@ def _read_manifest(store: Path) -> _Manifest:
 
 
 def _write_manifest(store: Path, manifest: _Manifest) -> None:
-    write_whole(store / _MANIFEST, msgspec.json.encode(manifest.sealed()))
+    write_whole(store / _MANIFEST, msgspec.json.encode(manifest))
 
 
 def _mapped(
-    store: Path,
-    known: dict[str, _ArrayFile],
-    paths: tuple[Path, ...],
-    inputs: dict[str, _File],
-    settings: EncoderSettings,
-) -> tuple[Pairs, dict[str, _ArrayFile]]:
+    store: Path, known: _Manifest, paths: tuple[Path, ...], settings: EncoderSettings
+) -> tuple[Pairs, _Manifest]:
     """The pairs in these files, and what the files are now; looks closer where they are not as `known`.
 
     Raises:
         ValueError: a file is not the array that is known, or the arrays do not fit each other.
     """
-    if lacking := {*_ARRAYS} - known.keys():
+    if lacking := {*_ARRAYS} - known.arrays.keys():
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
     arrays, now = dict[str, Array](), dict[str, _ArrayFile]()
     for name in _ARRAYS:
-        arrays[name], now[name] = _array(store / f"{name}.npy", known[name])
+        arrays[name], now[name] = _array(store / f"{name}.npy", known.arrays[name])
     if not len(arrays["similarity"]):  # no pair has one
         arrays["similarity"] = np.broadcast_to(np.float64(np.nan), arrays["label"].shape)
     pairs = Pairs(
@@ -209,12 +205,12 @@ def _mapped(
         **{name: arrays[name] for name in PAIR_ARRAYS},
         sentences=Texts(arrays["sentences"], arrays["sentences_ptr"], arrays["has_sentence"]),
         paths=paths,
-        fingerprint=_digests(inputs),
+        fingerprint=_digests(known.inputs),
         ignored_keys=settings.ignored_keys,
         child_order=settings.child_order,
     )
-    pairs.check(thorough=any(now[name] is not known[name] for name in _ARRAYS))
-    return pairs, now
+    pairs.check(thorough=any(now[name] is not known.arrays[name] for name in _ARRAYS))
+    return pairs, replace(known, arrays=now).sealed()
 
 
 def _array(path: Path, known: _ArrayFile) -> tuple[Array, _ArrayFile]:
@@ -268,9 +264,9 @@ def make_store(paths: tuple[Path, ...], settings: EncoderSettings) -> Pairs:
         with tempfile.TemporaryDirectory(prefix="treelstm-") as name:
             return _made(Path(name), paths, settings)
     except OSError as error:
-        text = f"{refused}. Nor is there room in {tempfile.gettempdir()} ({error.strerror})"
+        found = f"{refused}. Nor is there room in {tempfile.gettempdir()} ({error})"
         remedy = "Make room, or set TMPDIR to a directory on another disk"
-        raise WriteFailed(error.errno, f"{text}. {remedy}") from error
+        raise WriteFailed(error.errno or errno.ENOSPC, f"{found}. {remedy}") from error
 
 
 @cache
@@ -292,8 +288,8 @@ def _made(place: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> Pa
         with ThreadPoolExecutor(len(_ARRAYS)) as pool:  # the disk writes them at once, not in turn
             files = pool.map(_settled, (into / f"{name}.npy" for name in _ARRAYS))
             arrays = dict(zip(_ARRAYS, files, strict=True))
-        pairs, _ = _mapped(into, arrays, paths, now, settings)
-        _write_manifest(into, _Manifest(now, arrays))
+        pairs, manifest = _mapped(into, _Manifest(now, arrays), paths, settings)
+        _write_manifest(into, manifest)
         with suppress(FileNotFoundError):
             _remove(store)
         try:
@@ -320,11 +316,11 @@ def _settled(path: Path) -> _ArrayFile:
 
 
 def _temporary_name(store: Path) -> Path:
-    return store.with_name(f"{store.name}.{_short(_host())}.{os.urandom(8).hex()}.tmp")
+    return store.with_name(f"{store.name}.{_host()}.{os.urandom(8).hex()}.tmp")
 
 
-def _host() -> bytes:
-    return socket.gethostname().encode(errors="surrogateescape")
+def _host() -> str:
+    return _short(os.fsencode(socket.gethostname()))
 
 
 @contextmanager
@@ -355,7 +351,7 @@ def _clear_leftovers(place: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_old or name[1] == _short(_host()):
+            if is_old or name[1] == _host():
                 shutil.rmtree(path, ignore_errors=True)
         except BlockingIOError:
             continue  # it is being written

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from treelstm.config import Config
@@ -126,12 +125,8 @@ class Ranking:
 
     def target(self, pairs: Pairs, indices: Array) -> Tensor:
         """[B, B] True where a tree is no negative of another: itself, equal or similar to it."""
-        similar = pairs.label == 1
         roots = pairs.forest.root[np.concatenate((pairs.first[indices], pairs.second[indices]))]
-        first, second = pairs.forest.root[pairs.first[similar]], pairs.forest.root[pairs.second[similar]]
-        count = len(pairs.forest.height)
-        graph = csr_array((np.ones(len(first), bool), (first, second)), (count, count))
-        related = graph[roots][:, roots].toarray()
+        related = pairs.similar_roots[roots][:, roots].toarray()
         return torch.from_numpy(related | related.T | (roots[:, None] == roots))
 
     def loss(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from torch_geometric.data import Data
 
 from treelstm.trees.arrays import Array, entries, firsts, pointers_of
 
+_AT_ONCE = 2**20  # numbers that numpy widens to index with them; bounds the memory
+
 
 def _stable_order(values: Array, largest: int) -> Array:
     """Positions that sort `values`; 16 bits at a time, which numpy sorts by radix."""
@@ -65,10 +67,12 @@ class Forest:
         """[T] edges on the longest path from root to leaf."""
         return self.height[self.root].astype(np.int64)
 
-    def distinct(self, trees: Array) -> Array:
+    def distinct(self, *trees: Array) -> Array:
         """Of each kind of equal trees among these numbers one, the lowest."""
         there = np.zeros(len(self), bool)
-        there[trees] = True
+        for some in trees:
+            for start in range(0, len(some), _AT_ONCE):
+                there[some[start : start + _AT_ONCE]] = True
         numbers = np.flatnonzero(there)
         return numbers[np.unique(self.root[numbers], return_index=True)[1]]
 

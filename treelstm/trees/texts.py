@@ -31,10 +31,8 @@ class Texts(Sequence[Any]):
         return _decoded(self.data[self.pointers[index] : self.pointers[index + 1]])
 
     def __iter__(self) -> Iterator[Any]:
-        data, there = (
-            self.data.data,
-            np.ones(len(self), bool) if self.there is None else self.there,
-        )
+        data, there = self.data.data, self.there
+        there = np.ones(len(self), bool) if there is None else there
         for (start, end), is_there in zip(pairwise(self.pointers.tolist()), there.tolist(), strict=True):
             yield _decoded(data[start:end]) if is_there else None
 
@@ -42,9 +40,6 @@ class Texts(Sequence[Any]):
         if not isinstance(other, Texts | tuple | list):
             return NotImplemented
         return len(self) == len(other) and all(map(eq, self, other))
-
-    def __repr__(self) -> str:
-        return f"{len(self):,} texts"
 
 
 def _decoded(raw: Any) -> str:
