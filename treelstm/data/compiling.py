@@ -31,7 +31,7 @@ from tqdm import tqdm
 from treelstm.config import EncoderSettings
 from treelstm.data.files import holds_trees, label_of_file
 from treelstm.data.problems import DataError, Problems, unreachable
-from treelstm.data.ranges import ROW, Found, RangeReader, Task, Trees
+from treelstm.data.ranges import ROW, Found, Once, RangeReader, Task, Trees
 from treelstm.data.reading import LINE_BYTES, encoding_of
 from treelstm.errors import UserError
 from treelstm.files import open_file
@@ -48,7 +48,7 @@ _ROWS = 2**15  # rows of pairs held at once
 _SECONDS_BETWEEN_LINES = 30.0
 _WORKER = "import sys\nsys.path[:] = {}\nfrom treelstm.data.ranges import work\nwork()"
 
-Columns = dict[str, Any]  # arrays, and the path of the file
+Piece = tuple[Path, dict[str, Array]]  # columns of some pairs of a file
 
 
 class CompilingFailed(UserError, RuntimeError):
@@ -107,9 +107,7 @@ class _Numbering:
     def __init__(self, readers: Sequence[Trees]) -> None:
         self._part = merged([part for part, _, _ in readers])
         begins = np.cumsum([0, *(len(part.root) for part, _, _ in readers)])
-        roots = np.concatenate(
-            [begin + own for begin, (_, own, _) in zip(begins, readers, strict=False)]
-        )
+        roots = np.concatenate([begins[k] + own for k, (_, own, _) in enumerate(readers)])
         texts = dict[str | None, int]()
         sentences = [texts.setdefault(text, len(texts)) for *_, own in readers for text in own]
         both = self._part.root[roots] * len(texts) + np.array(sentences, np.int64)
@@ -134,6 +132,7 @@ class _Numbering:
 
     def fields(self, child_order: bool) -> dict[str, Any]:
         """The fields of a forest, and the sentences, when all trees have been asked for."""
+        assert self._count == len(self._number)
         order = np.argsort(self._number)
         sentences = [self._texts[each] for each in self._sentence[order].tolist()]
         there = np.array([text is not None for text in sentences])
@@ -143,7 +142,7 @@ class _Numbering:
 
 def _rows(
     tasks: Sequence[Task], found: Sequence[Found], number: Callable[[int, Array], Array]
-) -> Iterator[Columns]:
+) -> Iterator[Piece]:
     """The columns of all pairs, piece by piece."""
     for path, ranges in groupby(zip(tasks, found, strict=True), lambda each: each[0].path):
         before = 0  # lines
@@ -151,39 +150,30 @@ def _rows(
             with task.rows.open("rb") as file:
                 while len(rows := np.fromfile(file, ROW, _ROWS)):
                     names = np.stack((rows["first"], rows["second"]), 1).ravel()
-                    both = number(held.reader, names).reshape(-1, 2)
-                    columns = {name: rows[name] for name in ("label", "similarity")}
-                    yield {
-                        **columns,
-                        "first": both[:, 0],
-                        "second": both[:, 1],
-                        "line": rows["line"] + np.uint64(before),
-                        "path": path,
-                    }
+                    first, second = number(held.reader, names).reshape(-1, 2).T
+                    piece = {name: rows[name] for name in ("label", "similarity")}
+                    piece |= {"first": first, "second": second, "line": rows["line"] + np.uint64(before)}
+                    yield path, piece
             before += held.lines
 
 
 def _write_pairs(
-    into: Path, paths: Sequence[Path], pieces: Iterator[Columns], found: Sequence[Found], trees: int
+    into: Path, paths: Sequence[Path], pieces: Iterator[Piece], found: Sequence[Found], trees: int
 ) -> None:
     """Writes the columns without ever holding them."""
     pairs, lines = sum(each.rows for each in found), sum(each.lines for each in found)
-    tree, lengths = (
-        _narrow(trees - 1),
-        dict.fromkeys(("first", "second", "label", "file", "line"), pairs),
-    )
-    kinds = {"first": tree, "second": tree, "label": np.dtype("i1"), "similarity": np.dtype("f8")}
-    kinds |= {"file": _narrow(len(paths) - 1), "line": _narrow(lines)}
-    lengths["similarity"] = pairs * any(each.graded for each in found)
-    number = {path: np.array([place]) for place, path in enumerate(paths)}
+    kinds: dict[str, np.dtype[Any]] = {"label": np.dtype("i1"), "similarity": np.dtype("f8")}
+    kinds |= {"line": _narrow(lines), "file": _narrow(len(paths) - 1)}
+    kinds |= dict.fromkeys(("first", "second"), _narrow(trees - 1))
+    lengths = dict.fromkeys(kinds, pairs) | {"similarity": pairs * any(each.graded for each in found)}
     with ExitStack() as stack:
         files = {name: stack.enter_context((into / f"{name}.npy").open("wb")) for name in kinds}
         for name, file in files.items():
             kind = np.lib.format.dtype_to_descr(kinds[name])
             header = {"descr": kind, "fortran_order": False, "shape": (lengths[name],)}
             np.lib.format.write_array_header_1_0(file, header)
-        for piece in pieces:
-            piece["file"] = np.broadcast_to(number[piece["path"]], len(piece["label"]))
+        for path, piece in pieces:
+            piece["file"] = np.full(len(piece["label"]), paths.index(path))
             for name, file in files.items():
                 if lengths[name]:
                     file.write(piece[name].astype(kinds[name]).tobytes())
@@ -191,18 +181,25 @@ def _write_pairs(
 
 def _ids(tasks: Sequence[Task], found: Sequence[Found], numbering: _Numbering) -> dict[str, int]:
     """The number of the tree of each id; raises DataError where two trees have one."""
-    problems, numbers = Problems(), dict[str, int]()
-    places = dict[str, tuple[Path, int]]()
-    texts = (text for each in found for text in each.ids)
-    for piece in _rows(tasks, found, numbering):
-        for line, number in zip(piece["line"].tolist(), piece["first"].tolist(), strict=True):
-            text = next(texts)
-            if text in numbers:
-                path, first = places[text]
-                said = f"the id {text} is that of {path}:{first}, too"
-                problems.add(piece["path"], line, said, "Give each tree an id of its own")
-            numbers[text], places[text] = number, (piece["path"], line)
-    if problems.count:
+
+    def named() -> Iterator[tuple[str, Path, int, int]]:
+        texts = (text for each in found for text in each.ids)
+        for path, piece in _rows(tasks, found, numbering):
+            for line, number in zip(piece["line"].tolist(), piece["first"].tolist(), strict=True):
+                yield next(texts), path, line, number
+
+    problems, numbers, first = Problems(), dict[str, int](), dict[str, str]()
+    for text, _, _, number in named():
+        if text in numbers:
+            first[text] = ""
+        numbers[text] = number
+    for text, path, line, _ in named() if first else ():
+        if first.get(text):
+            said = f"the id {text} is that of {first[text]}, too"
+            problems.add(path, line, said, "Give each tree an id of its own")
+        elif text in first:
+            first[text] = f"{path}:{line}"
+    if first:
         raise DataError(problems)
     return numbers
 
@@ -263,8 +260,7 @@ def _cuts(path: Path, step: int) -> list[tuple[int, int]]:
 def _require_no_problems(tasks: Sequence[Task], found: Sequence[Found]) -> None:
     problems = Problems()
     for path, group in groupby(zip(tasks, found, strict=True), lambda each: each[0].path):
-        ranges, once = [*group], dict[tuple[str, str], tuple[int, int]]()
-        before = problems.count
+        ranges, once, before = [*group], Once(), problems.count
         for _, held in ranges:
             problems.extend(held.problems)
             for problem, (line, count) in held.once.items():
@@ -286,31 +282,32 @@ class _Workers:
     """
 
     def __init__(self, count: int, options: tuple[Any, ...]) -> None:
-        self._options, self._answers = options, SimpleQueue[tuple[int, Any]]()
-        self._count = count
+        self._options, self._count = options, count
+        self._answers = SimpleQueue[tuple[int, Any]]()
+        self._processes, self._threads = list[subprocess.Popen[bytes]](), list[threading.Thread]()
 
     def __enter__(self) -> _Workers:
-        words = [sys.executable, "-c", _WORKER.format(sys.path)]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._processes = [
-            subprocess.Popen(words, **pipes, start_new_session=True) for _ in range(self._count)
-        ]
-        self._threads = [
-            threading.Thread(target=self._listen, args=(number, process.stdout), daemon=True)
-            for number, process in enumerate(self._processes)
-        ]
-        for thread in self._threads:
-            thread.start()
-        for number in range(self._count):
-            self._tell(number, self._options)
+        words, pipe = [sys.executable, "-c", _WORKER.format(sys.path)], subprocess.PIPE
+        try:
+            for number in range(self._count):
+                process = subprocess.Popen(words, stdin=pipe, stdout=pipe, start_new_session=True)
+                self._processes.append(process)
+                listener = threading.Thread(target=self._listen, args=(number, process.stdout))
+                listener.start()
+                self._threads.append(listener)
+            for number in range(self._count):
+                self._tell(number, self._options)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
         for process in self._processes:
             process.kill()
-        for process, thread in zip(self._processes, self._threads, strict=True):
-            process.wait()
+        for thread in self._threads:
             thread.join()
+        for process in self._processes:
             with suppress(BrokenPipeError):  # of what was not yet sent
                 process.__exit__(None, None, None)
 

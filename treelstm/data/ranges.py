@@ -37,20 +37,22 @@ from treelstm.trees.parts import Part
 from treelstm.trees.values import brief, kind
 
 # A pair as it is written to a file until all are known: trees by their numbers in one process.
-ROW = np.dtype(
-    [("first", "u4"), ("second", "u4"), ("line", "u8"), ("similarity", "f8"), ("label", "i1")]
-)
+ROW = np.dtype("u4, u4, u8, f8, i1")
+ROW.names = ("first", "second", "line", "similarity", "label")
 _ROWS = 2**14  # held at once
 _KNOWN = 2**16  # byte strings that are remembered, more where there are more trees
 _LOOKS = "expected a JSON object: it looks like"
 _NAMES = "first and second name trees, but there is no trees.jsonl beside this file"
 _BOTH = "ast1 or ast2 is there, but trees.jsonl is beside this file, so first and second were expected"
-_ONCE = (_LOOKS, _NAMES, _BOTH)
+_ONCE = (_LOOKS, _NAMES, _BOTH)  # there may be thousands of one kind
 _PARSE_AGAIN = "Parse the sentence again or remove the line"
+_BEGINNING = 96  # bytes that mostly tell trees apart
 _BRACE = ord("{")
 _DIGITS = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))  # all of them become 0
+_LABELS: dict[Any, int] = {"0": 0, "1": 1}
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 
+Once = dict[tuple[str, str], tuple[int, int]]  # problem of many lines -> the first, how many
 Wrong = Iterator[tuple[str, str]]  # what was found, and its remedy
 Trees = tuple[Part, Array, list[str | None]]  # a part of a forest, the root and the sentence of each
 Row = tuple[int, int, Any, Any]  # first and second tree, label, similarity
@@ -72,12 +74,10 @@ class Found:
     """What a range holds."""
 
     problems: Problems = field(default_factory=Problems)
-    once: dict[tuple[str, str], tuple[int, int]] = field(
-        default_factory=dict
-    )  # problem -> first line, how many
+    once: Once = field(default_factory=dict)
     lines: int = 0
     rows: int = 0
-    reader: int = 0
+    reader: int = 0  # which process read it
     graded: bool = False  # whether a pair has a similarity
     ids: list[str] = field(default_factory=list)  # of trees
 
@@ -105,8 +105,9 @@ class RangeReader:
         self._builder, self._ids = ForestBuilder(ignored_keys, child_order=child_order), ids or {}
         self._trees: dict[tuple[int, str | None], int] = {}  # tree of the builder, sentence -> number
         self._sides: dict[bytes, int] = {}  # digest of a tree with its sentence -> number
+        self._lengths: dict[int, int] = {}  # hash of their beginning -> bytes, of the latest
         self._asts: dict[bytes, int] = {}  # digest of an AST -> tree of the builder
-        self._read_anew = 0  # trees that were parsed, or looked up in `_asts`
+        self._parsed = 0  # trees that were parsed or looked up in `_asts`, again and again
         self._rests: dict[bytes, Row] = {}  # lines without their trees
 
     def trees(self) -> Trees:
@@ -130,10 +131,9 @@ class RangeReader:
         rows = self._table(task, found, lines) if is_table(task.path) else self._json(task, found, lines)
         with task.rows.open("wb") as file:
             for line, (first, second, label, similarity) in rows:
-                if similarity is not None:
-                    found.graded = True
-                known = -1 if label is None else label
-                held.append((first, second, line, math.nan if similarity is None else similarity, known))
+                found.graded |= similarity is not None
+                degree = math.nan if similarity is None else similarity
+                held.append((first, second, line, degree, -1 if label is None else label))
                 found.rows += 1
                 if len(held) == _ROWS:
                     np.array(held, ROW).tofile(file)
@@ -152,7 +152,8 @@ class RangeReader:
             found.lines = line
             if raw.isspace() or not raw:
                 continue
-            if fast:
+            # While no trees come again, it is faster to parse lines as a whole.
+            if fast and self._parsed > 1.05 * len(self._trees) + 20:
                 try:
                     yield line, fast(raw, task.label, found)
                     continue
@@ -160,7 +161,7 @@ class RangeReader:
                     pass  # read slowly, it is found to be right, or told what is wrong with it
             row = list[Any]()
             try:
-                record = parse(raw)
+                record = quick(raw)
                 if not isinstance(record, dict):
                     raise Unreadable(f"not a JSON object, expected one with {holds}")
                 wrong = [*slow(record, task.label, found, row)]
@@ -190,11 +191,11 @@ class RangeReader:
                 said = f"{len(fields)} fields, expected {len(columns)}, as the header has"
                 wrong = [(said, "Separate them by tabs, and leave those that are not known empty")]
             else:
-                both_sides = zip(columns, fields, strict=True)
-                record: dict[str, Any] = {name: field or None for name, field in both_sides}
-                record["label"] = {"0": 0, "1": 1}.get(str(record.get("label")), record.get("label"))
-                if _NUMBER.fullmatch(str(record.get("similarity"))):
-                    record["similarity"] = float(record["similarity"])
+                record: dict[str, Any] = {k: v or None for k, v in zip(columns, fields, strict=True)}
+                label, similarity = record.get("label"), record.get("similarity")
+                record["label"] = _LABELS.get(label, label)
+                if similarity and _NUMBER.fullmatch(similarity):
+                    record["similarity"] = float(similarity)
                 wrong = [*self._reference(record, task.label, found, row)]
             if not self._told(task.path, line, wrong, found):
                 yield line, (row[0], row[1], row[2], row[3])
@@ -202,10 +203,7 @@ class RangeReader:
     def _told(self, path: Path, line: int, wrong: list[tuple[str, str]], found: Found) -> bool:
         """Whether there are problems in a line; they are kept."""
         for problem in wrong:
-            if _LOOKS in problem[0] or problem[0] in (
-                _NAMES,
-                _BOTH,
-            ):  # there may be thousands of one kind
+            if any(kind in problem[0] for kind in _ONCE):
                 first, count = found.once.get(problem, (line, 0))
                 found.once[problem] = first, count + 1
             else:
@@ -215,9 +213,11 @@ class RangeReader:
     # The fast way: raises what it raises where there is any doubt.
 
     def _fast_pair(self, raw: bytes, label: int | None, found: Found) -> Row:
-        sides = _PAIR.decode(raw)
-        one, two = memoryview(sides.ast1), memoryview(sides.ast2)
-        rest = _without(raw, one, two)
+        if (guessed := self._guessed(raw)) is None:
+            sides = _PAIR.decode(raw)
+            one, two = memoryview(sides.ast1), memoryview(sides.ast2)
+            guessed = _without(raw, one, two), self._fast_side(one), self._fast_side(two)
+        rest, first, second = guessed
         if (row := self._rests.get(rest)) is None:
             record = quick(rest)
             if type(record) is not dict or (record.get("ast1"), record.get("ast2")) != ([10], [11]):
@@ -228,14 +228,31 @@ class RangeReader:
             if len(self._rests) > _KNOWN:
                 self._rests.clear()
             self._rests[rest] = row = (0, 0, given[0], given[1])
-        return self._fast_side(one), self._fast_side(two), row[2], row[3]
+        return first, second, row[2], row[3]
+
+    def _guessed(self, raw: bytes) -> tuple[bytes, int, int] | None:
+        """What `_without` leaves, and both trees, if two that are known begin where objects do."""
+        first = raw.find(b"{", 1)
+        first_end = first + self._lengths.get(hash(raw[first : first + _BEGINNING]), 0)
+        one = self._sides.get(_digest(raw[first:first_end]))
+        second = raw.find(b"{", first_end)
+        second_end = second + self._lengths.get(hash(raw[second : second + _BEGINNING]), 0)
+        if one is None or (two := self._sides.get(_digest(raw[second:second_end]))) is None:
+            return None
+        return (
+            b"[10]".join((raw[:first], b"[11]".join((raw[first_end:second], raw[second_end:])))),
+            one,
+            two,
+        )
 
     def _fast_side(self, raw: memoryview) -> int:
         digest = _digest(raw)
         if (number := self._sides.get(digest)) is None:
             if len(self._sides) > 2 * len(self._trees) + _KNOWN:
                 self._sides.clear()
+                self._lengths.clear()
             self._sides[digest] = number = self._fast_sentence(bytes(raw))[0]
+        self._lengths[hash(bytes(raw[:_BEGINNING]))] = len(raw)
         return number
 
     def _fast_sentence(self, raw: bytes) -> tuple[int, dict[str, Any]]:
@@ -243,8 +260,8 @@ class RangeReader:
 
         Where trees often come again beside other values, the AST is looked up alone.
         """
-        self._read_anew += 1
-        if self._read_anew < 2 * len(self._trees) + 1000:
+        self._parsed += 1
+        if self._parsed < 2 * len(self._trees) + 1000:
             record = quick(raw)
             tree = self._builder.tree_of(record["ast"])
         else:
@@ -287,6 +304,7 @@ class RangeReader:
         yield from _labels(record, label, row)
 
     def _tree(self, part: dict[str, Any], where: str, row: list[Any]) -> Wrong:
+        self._parsed += 1
         if "ast" not in part:
             yield f"{where}ast is missing", _PARSE_AGAIN
             return

@@ -152,14 +152,14 @@ def _opened(store: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> 
     try:
         if not is_there(store / _MANIFEST):
             return None
-        manifest = _read_manifest(store)
-        inputs = _inputs_now(paths, manifest.inputs)
-        if _digests(inputs) != _digests(manifest.inputs):
+        known = _read_manifest(store)
+        inputs = _inputs_now(paths, known.inputs)
+        if _digests(inputs) != _digests(known.inputs):
             return None
-        pairs, arrays = _mapped(store, manifest.arrays, paths, inputs, settings)
-        if (inputs, arrays) != (manifest.inputs, manifest.arrays):
+        pairs, now = _mapped(store, replace(known, inputs=inputs), paths, settings)
+        if now != known:
             with suppress(OSError):  # read-only: the digests are computed again next time
-                _write_manifest(store, _Manifest(inputs, arrays))
+                _write_manifest(store, now)
         return pairs
     except DataError:
         raise
@@ -179,26 +179,22 @@ def _read_manifest(store: Path) -> _Manifest:
 
 
 def _write_manifest(store: Path, manifest: _Manifest) -> None:
-    write_whole(store / _MANIFEST, msgspec.json.encode(manifest.sealed()))
+    write_whole(store / _MANIFEST, msgspec.json.encode(manifest))
 
 
 def _mapped(
-    store: Path,
-    known: dict[str, _ArrayFile],
-    paths: tuple[Path, ...],
-    inputs: dict[str, _File],
-    settings: EncoderSettings,
-) -> tuple[Pairs, dict[str, _ArrayFile]]:
+    store: Path, known: _Manifest, paths: tuple[Path, ...], settings: EncoderSettings
+) -> tuple[Pairs, _Manifest]:
     """The pairs in these files, and what the files are now; looks closer where they are not as `known`.
 
     Raises:
         ValueError: a file is not the array that is known, or the arrays do not fit each other.
     """
-    if lacking := {*_ARRAYS} - known.keys():
+    if lacking := {*_ARRAYS} - known.arrays.keys():
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
     arrays, now = dict[str, Array](), dict[str, _ArrayFile]()
     for name in _ARRAYS:
-        arrays[name], now[name] = _array(store / f"{name}.npy", known[name])
+        arrays[name], now[name] = _array(store / f"{name}.npy", known.arrays[name])
     if not len(arrays["similarity"]):  # no pair has one
         arrays["similarity"] = np.broadcast_to(np.float64(np.nan), arrays["label"].shape)
     pairs = Pairs(
@@ -209,12 +205,12 @@ def _mapped(
         **{name: arrays[name] for name in PAIR_ARRAYS},
         sentences=Texts(arrays["sentences"], arrays["sentences_ptr"], arrays["has_sentence"]),
         paths=paths,
-        fingerprint=_digests(inputs),
+        fingerprint=_digests(known.inputs),
         ignored_keys=settings.ignored_keys,
         child_order=settings.child_order,
     )
-    pairs.check(thorough=any(now[name] is not known[name] for name in _ARRAYS))
-    return pairs, now
+    pairs.check(thorough=any(now[name] is not known.arrays[name] for name in _ARRAYS))
+    return pairs, replace(known, arrays=now).sealed()
 
 
 def _array(path: Path, known: _ArrayFile) -> tuple[Array, _ArrayFile]:
@@ -292,8 +288,8 @@ def _made(place: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> Pa
         with ThreadPoolExecutor(len(_ARRAYS)) as pool:  # the disk writes them at once, not in turn
             files = pool.map(_settled, (into / f"{name}.npy" for name in _ARRAYS))
             arrays = dict(zip(_ARRAYS, files, strict=True))
-        pairs, _ = _mapped(into, arrays, paths, now, settings)
-        _write_manifest(into, _Manifest(now, arrays))
+        pairs, manifest = _mapped(into, _Manifest(now, arrays), paths, settings)
+        _write_manifest(into, manifest)
         with suppress(FileNotFoundError):
             _remove(store)
         try:
