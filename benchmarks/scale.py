@@ -34,6 +34,7 @@ from treelstm.run.state import Run, new_run
 from treelstm.run.step import train_step
 from treelstm.trees.vocabulary import Vocabulary
 
+import numpy as np
 import torch
 
 FOUND, PAGE = REPOSITORY / "benchmarks/.scale.json", REPOSITORY / "docs/scaling.md"
@@ -325,7 +326,9 @@ def opening(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
 def steps_on(pairs: Pairs) -> Callable[[], None]:
     """Ten steps of a run on these pairs."""
     vocabulary = Vocabulary.of(pairs.forest, pairs.trees)
-    corpus = treelstm.data.pairs.Corpus(pairs, pairs[:100], vocabulary, {})
+    corpus = treelstm.data.pairs.Corpus(
+        pairs, pairs[np.arange(0, len(pairs), len(pairs) // 100)], vocabulary, {}
+    )
     run = new_run(treelstm.Config(batch_size=256, best_by="validation_loss"), corpus)
     order, ids = epoch_order(1, 1, len(pairs)), vocabulary.ids(pairs.forest.symbols)
 
