@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
 GAIN_SCALE = 20.0  # so that Adam moves the bag's weight as fast as it has to
-
 
 # (out, sizes, rows): fills `out`, which lies in parts of these sizes, with rows(0), rows(1) and so on.
 Fill = Callable[[Tensor, Sequence[int], Callable[[int], Tensor]], None]
@@ -255,10 +254,8 @@ class TreeEncoder(nn.Module):
         calls = np.split(distinct, np.flatnonzero(np.diff(call)) + 1)
 
         def rows(number: int) -> Tensor:
-            encodings: Tensor = self(
-                self.batch(forest, calls[number], ids).to(device), embedding=embedding
-            )
-            return encodings
+            batch = self.batch(forest, calls[number], ids).to(device)
+            return cast("Tensor", self(batch, embedding=embedding))
 
         vectors = embedding.new_empty(len(distinct), self.settings.output_dim)
         fill(vectors, [*map(len, calls)], rows)

@@ -93,14 +93,12 @@ def _gradients_of_shards(
     of_rows = "embedding", "vector_weight"
     weights = [weight for name, weight in encoder.named_parameters() if name not in of_rows]
     inputs = [*weights, embedding]
-    sizes, parts = (
-        [weight.numel() for weight in inputs],
-        np.array_split(np.arange(count), run.config.shards),
-    )
+    sizes = [weight.numel() for weight in inputs]
+    parts = np.array_split(np.arange(count), run.config.shards)
 
     def part(number: int) -> tuple[torch.Tensor, ...]:
         at = parts[number]
-        if not len(at):
+        if not len(at):  # of an epoch's last batch
             return embedding.new_zeros(sum(sizes)), torch.zeros_like(run.epoch_sums)
         masked = None if mask is None else torch.cat((mask[at], mask[count + at]))
         loss, sums = _loss(run, indices[at], vocabulary_ids, masked, place, embedding)
