@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
-from treelstm import load_corpus, load_pairs, preflight, train
+from treelstm import load_corpus, load_pairs, preflight, train, write_sample
 from treelstm.config import EncoderSettings
 from treelstm.data.compiling import compile_pairs
 from treelstm.data.files import misnamed, pair_files
 from treelstm.data.pairs import Pairs
 from treelstm.data.problems import DataError
+from treelstm.data.sample import SampleExists
 
 
 @pytest.fixture
@@ -322,3 +323,10 @@ def test_empty_trees_are_told_and_ids_are_equal_by_their_text(tmp_path):
     pairs: Pairs = load_pairs(tmp_path, objective=None)
     assert pairs.first.tolist() == [0, 1] and pairs.similarity.tolist() == [1, 0.5]
     assert pairs.label.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("name", ["positive_pairs-1.jsonl.gz", "pairs.tsv", "pairs.jsonl"])
+def test_no_sample_is_written_beside_pairs(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(SampleExists, match=f"{name} exists already"):
+        write_sample(tmp_path)

@@ -108,12 +108,13 @@ class _Numbering:
         self._part = merged([part for part, _, _ in readers])
         begins = np.cumsum([0, *(len(part.root) for part, _, _ in readers)])
         roots = np.concatenate([begins[k] + own for k, (_, own, _) in enumerate(readers)])
-        texts = dict[str | None, int]()
-        sentences = [texts.setdefault(text, len(texts)) for *_, own in readers for text in own]
-        both = self._part.root[roots] * len(texts) + np.array(sentences, np.int64)
+        every = [text for *_, own in readers for text in own]
+        texts = {text: number for number, text in enumerate(dict.fromkeys(every))}
+        sentences = np.fromiter(map(texts.__getitem__, every), np.int64, len(every))
+        both = self._part.root[roots] * len(texts) + sentences
         _, first, same = np.unique(both, return_index=True, return_inverse=True)
         self._same = np.split(same, np.cumsum([len(own) for *_, own in readers])[:-1])
-        self._root, self._sentence = roots[first], np.array(sentences, np.int64)[first]
+        self._root, self._sentence = roots[first], sentences[first]
         self._texts, self._number, self._count = [*texts], np.full(len(first), -1), 0
 
     @property
@@ -215,7 +216,7 @@ def _read(
     sizes = {path: _size(path) for path in paths}
     worth = sum(size * (_UNPACKED if path.suffix == ".gz" else 1) for path, size in sizes.items())
     count = workers or max(1, min(usable_cores(), worth // _WORTH_A_PROCESS))
-    step = max(1, min(_RANGE, sum(sizes.values()) // (4 * count)))
+    step = max(1, min(_RANGE, sum(sizes.values()) // (16 * count)))
     tasks = [
         Task(path, kind, label_of_file(path), *cut, place / f"{kind}-{number}-{place_in_file}")
         for number, path in enumerate(paths)

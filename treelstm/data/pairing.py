@@ -130,7 +130,7 @@ def _held_out(groups: Groups, parts: str, validation: float, seed: int) -> set[s
 
 def _write(directory: Path, files: dict[str, list[Row]], about: dict[str, Any]) -> dict[str, Any]:
     """Writes the files and metadata.json, which it returns."""
-    if there := listed(directory, "*pairs.jsonl*"):
+    if there := listed(directory, "*pairs*.[jt]s*"):
         raise PairingError(f"{there[0]} exists already. Choose another directory or remove it.")
     make_directory(directory)
     for name, rows in files.items():

@@ -379,7 +379,8 @@ def quick(raw: bytes) -> Any:
     The faster parser differs in keys that occur twice, of which it takes the last: then there are fewer
     colons in what it read, unless \\u003a adds one. Numbers of 19 digits and more are left to `parse`.
     """
-    if b"\\u003" not in raw and b"0" * 19 not in raw.translate(_DIGITS):
+    no_colon = b"\\" not in raw or b"\\u003" not in raw  # the first is found out ten times faster
+    if no_colon and b"0" * 19 not in raw.translate(_DIGITS):
         try:
             found = _ANY.decode(raw)
             if msgspec.json.encode(found).count(b":") == raw.count(b":"):

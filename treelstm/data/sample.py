@@ -225,7 +225,7 @@ def write_sample(
     for name, count in {"positives": positives, "negatives": negatives}.items():
         if count < 1:
             raise ConfigError(f"{name} is {count}, expected at least 1.")
-    if existing := listed(directory, "*_pairs.jsonl*"):
+    if existing := listed(directory, "*pairs*.[jt]s*"):
         raise SampleExists(f"{existing[0]} exists already. Choose another directory or remove it.")
     if unlike is not None:
         for path in listed(Path(unlike), "*_pairs.jsonl"):

@@ -78,7 +78,7 @@ def merged(parts: Sequence[Part]) -> Part:
     return Part(
         symbols=symbols,
         symbol_ptr=symbol_ptr,
-        symbol=sorted_rows(symbol_ptr, symbol),
+        symbol=symbol,  # its rows stay sorted, as symbols are sorted in each part
         child_ptr=child_ptr,
         child=child[in_rows],
         place=place[in_rows],
