@@ -57,9 +57,11 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield Finding(OK, f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {subtrees}")
     objective = objective_of(config)
     if isinstance(objective, Ranking):
-        negatives = (~objective.target(pairs, chosen["the first"])).sum(1)
+        part = np.array_split(chosen["the first"], config.shards)[0]
+        negatives = (~objective.target(pairs, part)).sum(1)
         low, high = int(negatives.min()), int(negatives.max())
-        text = f"each tree of the first batch is compared with {low} to {high} trees that differ"
+        whose = "batch" if config.shards == 1 else "part of a batch"
+        text = f"each tree of the first {whose} is compared with {low} to {high} trees that differ"
         remedy = "Set a larger batch_size; are all trees equal, or labelled similar to each other?"
         yield judged(text, high == 0, ERROR, remedy)
     if config.batch_size > len(pairs):
