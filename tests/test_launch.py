@@ -26,7 +26,7 @@ from services import webhook
 import treelstm
 from treelstm import Config, Listener
 from treelstm.config import ConfigError
-from treelstm.data.pairs import DataError
+from treelstm.data.problems import DataError
 from treelstm.launch import WorkersLost
 from treelstm.run.lock import holder
 

@@ -164,6 +164,8 @@ def test_a_checkpoint_that_vanished_between_two_listings_is_no_reason_to_start_o
     real, calls = os.listdir, []
 
     def once_empty(path):
+        if str(path) != str(run):
+            return real(path)
         calls.append(path)
         return [] if len(calls) <= (3 if resume == "auto" else 2) else real(path)
 

@@ -87,7 +87,7 @@ def _check(report: Report, quick: bool) -> None:
     with set_for_training(config.num_threads or default_threads(config.shards)):
         add("Batches", trial.batches(config, corpus))
         add("Model", trial.model(trained, corpus))
-        if not report.count(ERROR):
+        if not report.count(ERROR) and max(config.processes, config.shards) > 1:
             add("Processes", trial.processes(trained, corpus))
         if not report.count(ERROR):
             add("Resources", trial.resources(trained, corpus, report))

@@ -194,8 +194,6 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
 def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
     """Whether each process has a part of every batch, what the parts cost, and whether they pay."""
     count, shards = config.processes, config.shards
-    if count == shards == 1:
-        return
     enough = max(count, shards)
     if enough > config.batch_size:
         text = (
