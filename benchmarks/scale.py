@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import subprocess
 import sys
 import time
@@ -24,9 +23,6 @@ from typing import Any
 
 import treelstm
 from corpus import REAL, REPOSITORY, directories, workplace
-from treelstm.config import EncoderSettings
-from treelstm.data.compiling import compile_pairs
-from treelstm.data.files import pair_files
 from treelstm.data.pairs import Pairs
 from treelstm.randomness import epoch_order
 from treelstm.run.state import Run, new_run
@@ -92,20 +88,59 @@ def bits(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
     yield "same bits, shards 8, 3 epochs, at 1, 2, 3, 4, 8 processes; 2, 1, 3 in one run", "all", "all"
 
 
+# Run under torchrun: seconds of a step of 256 pairs, of three epochs the fastest.
+STEPS = """
+import sys, time
+import treelstm
+from treelstm.data.load import load_corpus
+from treelstm.neutral import neutral_torch
+from treelstm.process import set_for_training
+from treelstm.randomness import epoch_order
+from treelstm.run.distributed import joined
+from treelstm.run.state import new_run
+from treelstm.run.step import train_step
+data, validation, shards = sys.argv[1:]
+config = treelstm.Config(data_dir=data, validation_dir=validation, batch_size=256, shards=int(shards))
+with joined() as group, neutral_torch(), set_for_training(1):
+    corpus = load_corpus(config)
+    run, times = new_run(config, corpus), []
+    run.group, ids = group, corpus.vocabulary.ids(corpus.training.forest.symbols)
+    for epoch in range(1, 5):
+        order, run.step = epoch_order(config.seed, epoch, len(corpus.training)), 0
+        began = time.perf_counter()
+        while run.step < run.steps_per_epoch:
+            train_step(run, order, ids)
+        times.append((time.perf_counter() - began) / run.steps_per_epoch)
+    if group.rank == 0:
+        print(min(times[1:]))
+"""
+
+
 def pace(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
-    """One process against two, one thread each, by the times of whole epochs in the runs' commits."""
+    """One process against two, one thread each: steps alone, and whole epochs of a run."""
     data = directories(work)
-    spent: dict[tuple[int, int], list[float]] = {(1, 1): [], (1, 2): [], (2, 2): []}
+    (work / "steps.py").write_text(STEPS)
+    both = (1, 1), (2, 2)  # processes, shards
+    steps: dict[tuple[int, int], list[float]] = {each: [] for each in both}
+    epochs: dict[tuple[int, int], list[float]] = {each: [] for each in both}
     for number in range(ROUNDS):
-        for processes, shards in spent:
+        for processes, shards in both:
+            engine = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            engine += [f"--nproc-per-node={processes}", "--local-addr=127.0.0.1"]
+            words = [*engine, work / "steps.py", *data, shards]
+            said = subprocess.check_output([*map(str, words)], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+            steps[processes, shards].append(float(said))
             settings = {"processes": processes, "shards": shards, "num-threads": 1, "batch-size": 256}
-            run = trained(work / f"{processes}-{shards}-{number}", *data, **settings, epochs=3)
+            run = trained(work / f"{processes}-{number}", *data, **settings, epochs=3)
             timings = treelstm.load_checkpoint(treelstm.find_latest_checkpoint(run))["timings"]
-            spent[processes, shards].append(min(timing["seconds"] for timing in timings))
-    one, _, two = spent.values()
-    figures["seconds an epoch"] = {f"{p} x {s}": median(each) for (p, s), each in spent.items()}
-    ratio = median(a / b for a, b in zip(one, two, strict=True))
-    yield "2 processes of 1 thread against 1 of 1 thread, 256 pairs, wall", "1.5", f"{ratio:.2f}"
+            epochs[processes, shards].append(min(timing["seconds"] for timing in timings))
+    for what, times in (("steps", steps), ("epochs with validation and commits", epochs)):
+        figures[f"seconds: {what}"] = {
+            f"{p} process{'es' * (p > 1)}": median(times[p, p]) for p in (1, 2)
+        }
+        ratio = median(a / b for a, b in zip(*times.values(), strict=True))
+        name = f"2 processes of 1 thread against 1 of 1 thread, 256 pairs, wall: {what}"
+        yield name, "1.5", f"{ratio:.2f}"
 
 
 def parts(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
@@ -131,7 +166,8 @@ def parts(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
         for s in (1, 8)
     )
     difference = float((one - eight).norm())
-    yield "norm of the difference of weights, shards 1 and 8, 100 steps", "1e-5", f"{difference:.1e}"
+    said = f"{difference:.1e}, {difference / float(one.norm()):.0e} of the norm of the weights"
+    yield "norm of the difference of weights, shards 1 and 8, 100 steps", "1e-5", said
     times = interleaved({s: lambda run=run: steps(run, 10) for s, run in runs.items()})
     cost = {s: median(t / o for t, o in zip(times[s], times[1], strict=True)) for s in runs}
     figures["cost of shards"] = cost
@@ -183,22 +219,29 @@ def size_of(directory: Path) -> float:
     return sum(path.stat().st_size for path in directory.glob("*_pairs.jsonl")) / MB
 
 
+# Run in a process of its own that imports no torch, which would take more memory than compiling does.
+COMPILE = """
+import json, re, sys, tempfile, time
+from pathlib import Path
+from treelstm.config import EncoderSettings
+from treelstm.data.compiling import compile_pairs
+from treelstm.data.files import pair_files
+with tempfile.TemporaryDirectory() as name:
+    began = time.perf_counter()
+    compile_pairs(pair_files(sys.argv[1], None), EncoderSettings(), Path(name), int(sys.argv[2]))
+    seconds = time.perf_counter() - began
+assert "torch" not in sys.modules
+# Linux only; getrusage would start at the peak of the process that started this one.
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())
+print(json.dumps({"seconds": seconds, "megabytes": int(peak[1]) / 1024}))
+"""
+
+
 def compiled(directory: Path, workers: int = 1) -> dict[str, float]:
-    """Seconds and peak memory in MB of a process of its own that compiles."""
-    words = [sys.executable, __file__, "--compile", str(directory), str(workers)]
-    found: dict[str, float] = json.loads(subprocess.check_output(words))
+    """Seconds and peak memory in MB of a process that compiles."""
+    words = [sys.executable, "-c", COMPILE, str(directory), str(workers)]
+    found: dict[str, float] = json.loads(subprocess.check_output(words, cwd=REPOSITORY))
     return found
-
-
-def compile_here(directory: Path, workers: int) -> None:
-    """What `compiled` starts."""
-    with workplace() as name:
-        began = time.perf_counter()
-        compile_pairs(pair_files(directory, None), EncoderSettings(), Path(name), workers)
-        seconds = time.perf_counter() - began
-    # Linux only; getrusage would start at the peak of the process that started this one.
-    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    print(json.dumps({"seconds": seconds, "megabytes": int(peak[1]) / 1024}))
 
 
 def compiling(work: Path, figures: dict[str, Any]) -> Iterator[Row]:
@@ -390,15 +433,15 @@ def draw(figures: dict[str, Any]) -> None:
 
     canvas = Figure(figsize=(9.0, 2.8), layout="constrained")
     left, middle, right = canvas.subplots(1, 3)
-    pace = figures.get("seconds an epoch", {})
-    names = {"1 x 1": "1 process", "1 x 2": "1 process,\nshards 2", "2 x 2": "2 processes,\nshards 2"}
-    bars = left.bar([names[key] for key in pace], list(pace.values()), color="tab:blue")
+    pace = figures.get("seconds: epochs with validation and commits", {})
+    bars = left.bar([*pace], [*pace.values()], color="tab:blue", width=0.5)
     left.bar_label(bars, fmt="%.1f s", fontsize=8)
-    left.set(title="an epoch of 5,495 pairs")
+    left.set(title="an epoch of 5,495 pairs, 256 a batch", ylabel="seconds")
+    left.margins(y=0.15)
     memory = figures.get("peak memory, MB, by MB of repeated pairs", {})
     middle.plot([int(key) / 1000 for key in memory], list(memory.values()), marker="o")
     middle.set(title="compiling repeated pairs", xlabel="GB of pair files", ylabel="peak memory, MB")
-    middle.set_ylim(bottom=0)
+    middle.set_ylim(0, 1.4 * max(memory.values(), default=1))
     grown = figures.get("peak memory, MB, by thousand distinct pairs", {})
     right.plot([int(key) for key in grown], list(grown.values()), marker="o")
     right.set(title="compiling distinct trees", xlabel="thousand pairs", ylabel="peak memory, MB")
@@ -415,7 +458,4 @@ SECTIONS = {
 }
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--compile"]:
-        compile_here(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main(sys.argv[1:])
+    main(sys.argv[1:])
