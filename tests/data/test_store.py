@@ -30,7 +30,8 @@ from treelstm.trees.texts import Texts
 @pytest.fixture
 def data(tiny: Path, tmp_path: Path) -> Path:
     """A directory of pairs, compiled."""
-    directory = Path(shutil.copytree(tiny / "training", tmp_path / "data"))
+    own = shutil.ignore_patterns(".forest-*")  # other tests have compiled it with other settings
+    directory = Path(shutil.copytree(tiny / "training", tmp_path / "data", ignore=own))
     load_pairs(directory)
     return directory
 
