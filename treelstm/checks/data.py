@@ -50,7 +50,7 @@ def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
         yield _kinds(name, pairs, directory, config)
         yield _sizes(name, pairs)
         yield from _repetitions(name, pairs)
-        yield from _unnamed(name, directory, config)
+        yield from _unnamed(name, pairs, directory, config)
         yield from _metadata(directory, pairs, config)
     share = corpus.overlap
     text = f"{share:.1%} of the validation trees occur in training"
@@ -141,9 +141,9 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         yield judged(text, share > 0.05, WARNING, "Remove them: they count more than once", NOTE)
 
 
-def _unnamed(name: str, directory: Path, config: Config) -> Iterator[Finding]:
-    pairs = every_pair(directory, config)
+def _unnamed(name: str, pairs: Pairs, directory: Path, config: Config) -> Iterator[Finding]:
     if any(map(holds_trees, pairs.paths)):
+        pairs = every_pair(directory, config)
         named = np.zeros(len(pairs.forest), bool)
         named[pairs.first] = named[pairs.second] = True
         text = f"{name}: {int((~named).sum()):,} of {len(named):,} trees are in no pair"

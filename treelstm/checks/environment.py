@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 import treelstm
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
 from treelstm.config import Config, project_root
-from treelstm.process import usable_cores
+from treelstm.process import default_threads, usable_cores
 
 
 def dependencies(config: Config) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def _device(config: Config) -> Finding:
 
 def _threads(config: Config) -> Iterator[Finding]:
     """No more threads than cores, and waiting threads sleep instead of spinning (`__init__.py`)."""
-    cores, count = usable_cores(), config.num_threads or torch.get_num_threads()
+    cores, count = usable_cores(), config.num_threads or default_threads(config.shards)
     text = f"{count} threads on {cores} cores" + (" slow each other down" if count > cores else "")
     yield judged(text, count > cores, WARNING, f"Set num_threads={cores}")
     if treelstm.torch_came_first and sys.platform == "linux" and min(count, cores) > 1:

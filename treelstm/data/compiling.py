@@ -36,7 +36,7 @@ from treelstm.data.reading import LINE_BYTES, encoding_of
 from treelstm.errors import UserError
 from treelstm.files import open_file
 from treelstm.process import usable_cores
-from treelstm.trees.arrays import Array, pointers_of
+from treelstm.trees.arrays import Array, npy_header, pointers_of
 from treelstm.trees.parts import arrays_of_forest, merged
 
 log = logging.getLogger("treelstm")
@@ -170,9 +170,7 @@ def _write_pairs(
     with ExitStack() as stack:
         files = {name: stack.enter_context((into / f"{name}.npy").open("wb")) for name in kinds}
         for name, file in files.items():
-            kind = np.lib.format.dtype_to_descr(kinds[name])
-            header = {"descr": kind, "fortran_order": False, "shape": (lengths[name],)}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(npy_header(kinds[name], lengths[name]))
         for path, piece in pieces:
             piece["file"] = np.full(len(piece["label"]), paths.index(path))
             for name, file in files.items():

@@ -6,7 +6,7 @@ Shapes: P pairs, T trees.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from treelstm.data.files import label_of_file
-from treelstm.trees.arrays import Array, entries
+from treelstm.trees.arrays import Array, entries, pieces
 from treelstm.trees.check import check_forest, check_texts, require, within
 from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import Vocabulary
@@ -86,10 +86,10 @@ class Pairs:
         """SHA-256 of trees, labels and similarities in their order, however the files hold them."""
         digest, trees = hashlib.sha256(), self.forest.tree_digest
         for numbers in (self.first, self.second):
-            for some in _pieces(numbers):
+            for some in pieces(numbers, _AT_ONCE):
                 digest.update(trees[some].tobytes())
         for column, kind in ((self.label, np.int64), (self.similarity, np.float64)):
-            for some in _pieces(column):
+            for some in pieces(column, _AT_ONCE):
                 digest.update(some.astype(kind).tobytes())
         return digest.hexdigest()
 
@@ -149,11 +149,6 @@ class Pairs:
     def where(self, pair: int) -> str:
         """File and line of a pair, as text."""
         return f"{self.paths[int(self.file[pair])]}:{self.line[pair]}"
-
-
-def _pieces(array: Array) -> Iterator[Array]:
-    """A long array in parts, so that what is made of each takes little memory."""
-    return (array[start : start + _AT_ONCE] for start in range(0, len(array), _AT_ONCE))
 
 
 PAIR_ARRAYS = [column.name for column in fields(Pairs) if column.type == "Array"]

@@ -239,11 +239,8 @@ class RangeReader:
         second_end = second + self._lengths.get(hash(raw[second : second + _BEGINNING]), 0)
         if one is None or (two := self._sides.get(_digest(raw[second:second_end]))) is None:
             return None
-        return (
-            b"[10]".join((raw[:first], b"[11]".join((raw[first_end:second], raw[second_end:])))),
-            one,
-            two,
-        )
+        kept = raw[:first], b"[10]", raw[first_end:second], b"[11]", raw[second_end:]
+        return b"".join(kept), one, two
 
     def _fast_side(self, raw: memoryview) -> int:
         digest = _digest(raw)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import mmap
@@ -48,7 +47,7 @@ from treelstm.files import (
     open_file,
     write_whole,
 )
-from treelstm.trees.arrays import Array
+from treelstm.trees.arrays import Array, npy_header
 from treelstm.trees.forest import Forest
 from treelstm.trees.texts import Texts
 
@@ -222,19 +221,18 @@ def _array(path: Path, known: _ArrayFile) -> tuple[Array, _ArrayFile]:
     now = _now(path, known)
     if now.sha256 != known.sha256:
         raise ValueError(f"{path.name} does not match its SHA-256")
-    header = io.BytesIO()
-    about = {"descr": known.dtype, "fortran_order": False, "shape": (known.length,)}
-    np.lib.format.write_array_header_1_0(header, about)
-    begin, type_ = len(header.getvalue()), np.dtype(known.dtype)
+    type_ = np.dtype(known.dtype)
+    header = npy_header(type_, known.length)
+    begin = len(header)
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size != begin + known.length * type_.itemsize or file.read(begin) != header.getvalue():
+        if size != begin + known.length * type_.itemsize or file.read(begin) != header:
             raise ValueError(f"{path.name} does not hold {known.length:,} values of type {type_}")
         data: mmap.mmap | bytes
         try:
             data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         except OSError:  # some disks cannot map files
-            data = header.getvalue() + file.readall()
+            data = header + file.readall()
     array: Array = np.ndarray(known.length, type_, data, begin)
     if type_ == np.uint64:  # beside int64, numpy would make floating-point numbers of it
         array = array.view(np.int64)

@@ -217,10 +217,9 @@ class Group:
             with suppress(RuntimeError):  # the store went with the first process
                 if self.store and self.store.check([_ENDED]):
                     said = self.store.get(_ENDED).decode()
-            lost = f"another of the run's {self.size} processes has ended: "
-            lost += said or "it was killed, or cannot be reached. The last commit is intact. "
-            lost += "" if said else "If nothing starts the run again, start the same command."
-            gone = GroupLost(lost)
+            killed = "it was killed, or cannot be reached. The last commit is intact. "
+            killed += "If nothing starts the run again, start the same command."
+            gone = GroupLost(f"another of the run's {self.size} processes has ended: {said or killed}")
             gone.killed = not said
             raise gone from error
 
@@ -277,15 +276,9 @@ def _join() -> Group:
         torch.cuda.set_device(_number("LOCAL_RANK") % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     of_agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
-    group = Group(rank, size)
-    with group._kept():
-        server = TCPStore(
-            host,
-            _number("MASTER_PORT"),
-            is_master=rank == 0 and not of_agent,
-            timeout=_PATIENCE,
-            multi_tenant=True,
-        )
+    serves = rank == 0 and not of_agent
+    with Group(rank, size)._kept():
+        server = TCPStore(host, _number("MASTER_PORT"), None, serves, _PATIENCE, multi_tenant=True)
         # The agent's store outlives a restart, with the addresses of the workers before it.
         store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"] if of_agent else "", server)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)

@@ -5,6 +5,8 @@ Row i of `values` is values[pointers[i]:pointers[i + 1]].
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,35 @@ def pointers_of(lengths: Array) -> Array:
     pointers = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=pointers[1:])
     return pointers
+
+
+def rows_of(pointers: Array) -> Array:
+    """The row of each entry."""
+    return np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+
+
+def pieces(values: Array, at_once: int) -> Iterator[Array]:
+    """A long array in parts, so that what is made of each takes little memory."""
+    return (values[start : start + at_once] for start in range(0, len(values), at_once))
+
+
+def pieces_of_rows(pointers: Array, at_once: int) -> Iterator[tuple[int, int]]:
+    """The first row and the end of each part that has so many entries at most, or one row."""
+    first, rows = 0, len(pointers) - 1
+    while first < rows:
+        end = int(np.searchsorted(pointers, pointers[first] + at_once, "right")) - 1
+        end = max(end, first + 1)
+        yield first, end
+        first = end
+
+
+def npy_header(kind: np.dtype[Any], length: int) -> bytes:
+    """What numpy writes before `length` values of a type in a .npy file."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(kind)
+    about = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
 
 
 def firsts(ordered: Array) -> Array:
@@ -31,7 +62,7 @@ def bags_of(
     """Row pointers [T + 1] and the distinct symbols of each tree's subtrees, sorted inside a tree."""
     trees, symbols = len(tree_ptr) - 1, int(symbol.max(initial=0)) + 1
     positions, each = entries(symbol_ptr, tree_subtrees)
-    tree = np.repeat(np.repeat(np.arange(trees), np.diff(tree_ptr)), each)
+    tree = np.repeat(rows_of(tree_ptr), each)
     both = tree * symbols + symbol[positions]
     both = np.sort(both.astype(np.uint32) if trees * symbols < 2**32 else both)
     both = both[firsts(both)].astype(np.int64)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from treelstm.trees.arrays import Array, entries, pointers_of
+from treelstm.trees.arrays import Array, entries, pieces_of_rows, pointers_of, rows_of
 from treelstm.trees.forest import Forest
 from treelstm.trees.texts import Texts
 
@@ -72,7 +72,7 @@ def check_forest(forest: Forest, thorough: bool = True) -> None:
     _check_sorted("child", forest.child_ptr, child)
     _check_sorted("tree", forest.tree_ptr, forest.tree_subtrees, distinct=True)
     _check_sorted("bag", forest.bag_ptr, forest.bag, distinct=True)
-    parent = np.repeat(np.arange(count), np.diff(forest.child_ptr))
+    parent = rows_of(forest.child_ptr)
     if len(place := forest.place):
         require(len(place) == len(child) and within(place, 2**32), "places are not those of children")
         twins = (child[1:] == child[:-1]) & (parent[1:] == parent[:-1])
@@ -113,16 +113,12 @@ def _check_trees(forest: Forest) -> None:
     """Each tree lists with every subtree that subtree's children."""
     lengths, count = np.diff(forest.tree_ptr), len(forest.height)
     edges = pointers_of(np.diff(forest.child_ptr)[forest.tree_subtrees])
-    edges_to = edges[forest.tree_ptr]  # [T + 1]
-    first = 0
-    while first < len(forest):
-        last = np.searchsorted(edges_to, edges_to[first] + _EDGES_AT_ONCE, "right") - 1
-        trees = np.arange(first, max(first + 1, last))
-        mine = forest.tree_subtrees[forest.tree_ptr[first] : forest.tree_ptr[trees[-1] + 1]]
+    for first, end in pieces_of_rows(edges[forest.tree_ptr], _EDGES_AT_ONCE):
+        trees = np.arange(first, end)
+        mine = forest.tree_subtrees[forest.tree_ptr[first] : forest.tree_ptr[end]]
         start_of_ids = np.repeat(trees * count, lengths[trees])
         listed = start_of_ids + mine
         positions, children_each = entries(forest.child_ptr, mine)
         wanted = np.repeat(start_of_ids, children_each) + forest.child[positions]
         at = np.searchsorted(listed, wanted)  # a child's id is below its parent's: never past the end
         require((listed[at] == wanted).all(), "a tree lacks a child of one of its subtrees")
-        first = int(trees[-1]) + 1

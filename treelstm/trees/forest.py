@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from treelstm.trees.arrays import Array, entries, firsts, pointers_of
+from treelstm.trees.arrays import Array, entries, firsts, pieces, pointers_of
 
 _AT_ONCE = 2**20  # numbers that numpy widens to index with them; bounds the memory
 
@@ -70,9 +70,9 @@ class Forest:
     def distinct(self, *trees: Array) -> Array:
         """Of each kind of equal trees among these numbers one, the lowest."""
         there = np.zeros(len(self), bool)
-        for some in trees:
-            for start in range(0, len(some), _AT_ONCE):
-                there[some[start : start + _AT_ONCE]] = True
+        for numbers in trees:
+            for some in pieces(numbers, _AT_ONCE):
+                there[some] = True
         numbers = np.flatnonzero(there)
         return numbers[np.unique(self.root[numbers], return_index=True)[1]]
 

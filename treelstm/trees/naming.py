@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from treelstm.config import ConfigError, did_you_mean
-from treelstm.trees.arrays import Array
+from treelstm.trees.arrays import Array, rows_of
 from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import LIST, ROLE, key_of, value_of
 
@@ -54,7 +54,7 @@ def _names_by_key(forest: Forest, keys: Sequence[str | None]) -> dict[str, tuple
     number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     of_key = np.array([number[key] for key in keys])[forest.symbol]
     order = np.argsort(of_key, kind="stable")
-    node = np.repeat(np.arange(len(forest.height)), np.diff(forest.symbol_ptr))[order]
+    node = rows_of(forest.symbol_ptr)[order]
     ends = np.searchsorted(of_key[order], np.arange(1, len(number)))
     found = {}
     for key, mine, symbols in zip(

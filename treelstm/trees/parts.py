@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from treelstm.trees.arrays import Array, bags_of, entries, pointers_of
+from treelstm.trees.arrays import Array, bags_of, entries, pieces_of_rows, pointers_of, rows_of
 
 _AT_ONCE = 2**18  # symbols of trees: few are sorted faster
 
@@ -70,11 +70,9 @@ def merged(parts: Sequence[Part]) -> Part:
     symbol_ptr, symbol = rows("symbol_ptr", "symbol", symbol_ids)
     child_ptr, child = rows("child_ptr", "child", new_ids)
     _, place = rows("child_ptr", "place", None)
-    in_rows = np.lexsort((place, child, _row_of(child_ptr)))
+    in_rows = np.lexsort((place, child, rows_of(child_ptr)))
     root_ptr = pointers_of(np.concatenate([np.diff(part.root_ptr) for part in parts]))
-    of_roots = np.concatenate(
-        [new[part.root_subtrees] for new, part in zip(new_ids, parts, strict=True)]
-    )
+    of_roots = np.concatenate([new[part.root_subtrees] for new, part in both])
     return Part(
         symbols=symbols,
         symbol_ptr=symbol_ptr,
@@ -96,16 +94,13 @@ def arrays_of_forest(part: Part, trees: Array, child_order: bool) -> dict[str, A
     positions, lengths = entries(part.root_ptr, trees)
     tree_ptr, tree_subtrees = pointers_of(lengths), part.root_subtrees[positions]
     symbols_to = pointers_of(np.diff(part.symbol_ptr)[tree_subtrees])[tree_ptr]
-    bags, each, first = list[Array](), list[Array](), 0
-    while first < len(trees):
-        last = int(np.searchsorted(symbols_to, symbols_to[first] + _AT_ONCE, "right")) - 1
-        last = max(last, first + 1)
-        pointers = tree_ptr[first : last + 1] - tree_ptr[first]
-        mine = tree_subtrees[tree_ptr[first] : tree_ptr[last]]
+    bags, each = list[Array](), list[Array]()
+    for first, end in pieces_of_rows(symbols_to, _AT_ONCE):
+        pointers = tree_ptr[first : end + 1] - tree_ptr[first]
+        mine = tree_subtrees[tree_ptr[first] : tree_ptr[end]]
         ptr, bag = bags_of(part.symbol_ptr, part.symbol, pointers, mine)
         bags.append(bag)
         each.append(np.diff(ptr))
-        first = last
     return {
         "symbols": tuple(part.symbols),
         "symbol_ptr": part.symbol_ptr,
@@ -124,13 +119,8 @@ def arrays_of_forest(part: Part, trees: Array, child_order: bool) -> dict[str, A
     }
 
 
-def _row_of(pointers: Array) -> Array:
-    """The row of each entry."""
-    return np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
-
-
 def sorted_rows(pointers: Array, values: Array) -> Array:
     """Values that are not negative, sorted inside each row."""
     end = int(values.max(initial=0)) + 1
-    starts = _row_of(pointers) * end
+    starts = rows_of(pointers) * end
     return np.asarray(np.sort(starts + values) - starts)
