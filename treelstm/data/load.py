@@ -144,8 +144,7 @@ class Needed:
 
 def _load(directory: Path, settings: EncoderSettings, needed: Needed, setting: str = "") -> Pairs:
     paths = pair_files(directory, needed.objective, setting)
-    pairs = open_store(paths, settings)
-    if pairs is None:
+    if (pairs := open_store(paths, settings)) is None:
         pairs = make_store(paths, settings)
     needed.check(pairs)
     return pairs

@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -283,9 +284,12 @@ def _made(place: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> Pa
             for path in into.iterdir():
                 path.unlink()
             compile_pairs(paths, settings, into, None)
-        with ThreadPoolExecutor(len(_ARRAYS)) as pool:  # the disk writes them at once, not in turn
-            files = pool.map(_settled, (into / f"{name}.npy" for name in _ARRAYS))
-            arrays = dict(zip(_ARRAYS, files, strict=True))
+        files = [into / f"{name}.npy" for name in _ARRAYS]
+        # Not in threads: numpy parses headers with `ast`, which fails there now and then in Python 3.11.
+        made = (np.load(path, mmap_mode="r", allow_pickle=False) for path in files)
+        kinds = [{"dtype": array.dtype.str, "length": len(array)} for array in made]
+        with ThreadPoolExecutor(len(files)) as pool:  # the disk writes them at once, not in turn
+            arrays = dict(zip(_ARRAYS, pool.map(_settled, files, kinds), strict=True))
         pairs, manifest = _mapped(into, _Manifest(now, arrays), paths, settings)
         _write_manifest(into, manifest)
         with suppress(FileNotFoundError):
@@ -303,14 +307,13 @@ def _made(place: Path, paths: tuple[Path, ...], settings: EncoderSettings) -> Pa
     return pairs
 
 
-def _settled(path: Path) -> _ArrayFile:
+def _settled(path: Path, kind: dict[str, Any]) -> _ArrayFile:
     """A new array, safe from a power cut, and from being changed without a change of its time."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
     earlier = time.time_ns() - 2 * _SETTLED_NS
     os.utime(path, ns=(earlier, earlier))
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _ArrayFile(**asdict(_now(path)), dtype=array.dtype.str, length=len(array))
+    return _ArrayFile(**asdict(_now(path)), **kind)
 
 
 def _temporary_name(store: Path) -> Path:
