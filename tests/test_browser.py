@@ -28,15 +28,14 @@ from treelstm import (
     load_encoder,
     load_pairs,
     preflight,
-    run_picker,
     tables,
     train,
-    widgets,
 )
 from treelstm.checks.report import as_html
 from treelstm.evaluation import Retrieval
 from treelstm.explanation import explain
 from treelstm.run.lock import holder
+from treelstm.widgets import checkpoints, monitor, run_picker, sentences
 
 pytestmark = [
     pytest.mark.browser,
@@ -327,11 +326,11 @@ def test_text_is_never_markup_in_a_page_that_was_executed_and_saved(
     pairs, half = load_pairs(run.parent / "validation"), {1: 0.5}
     report = preflight(tiny_config(run.parent, run, data_dir=str(run.parent / SENTENCE)), quick=True)
     parts = [
-        widgets.model_picker(run, run.parent / f"{NAME}.pt")._html(),
-        widgets.resume_picker(run, "auto")._html(),
-        widgets.RunMonitor(run)._html(),
-        run_picker.RunPicker(list_runs(run.parent.parent))._html(),
-        widgets.TreeChoice(pairs)._html(),
+        checkpoints.model_picker(run, run.parent / f"{NAME}.pt").night_form(),
+        checkpoints.resume_picker(run, "auto").night_form(),
+        monitor.RunMonitor(run).night_form(),
+        run_picker.RunPicker(list_runs(run.parent.parent)).night_form(),
+        sentences.TreeChoice(pairs).night_form(),
         tables.score_table({NAME: {"spearman": (0.5, 0.4, 0.6)}}, {}).data,
         tables.retrieval_table({NAME: Retrieval(9, 9, half, half, 0.1, 0.5, np.ones(9, bool))}).data,
         tables.explanation_table(

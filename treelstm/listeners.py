@@ -72,7 +72,7 @@ class LiveFigure(Listener):
     """A figure in the notebook, redrawn after each epoch."""
 
     def __init__(self, progress: Progress | None = None) -> None:
-        from treelstm.widgets import TrainingMonitor  # ipywidgets and matplotlib, here only
+        from treelstm.widgets.monitor import TrainingMonitor  # ipywidgets and matplotlib, here only
 
         self._monitor, self._progress = TrainingMonitor(), progress
 

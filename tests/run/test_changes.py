@@ -21,7 +21,6 @@ from treelstm import (
     preflight,
     run_status,
     train,
-    widgets,
 )  # fmt: skip
 from treelstm.checks.report import as_text
 from treelstm.config import ConfigError
@@ -29,6 +28,7 @@ from treelstm.figures import history_figure
 from treelstm.history import summary
 from treelstm.model.files import model_epoch
 from treelstm.run.state import SettingsChanged
+from treelstm.widgets import checkpoints
 
 CHANGES: dict[str, dict[str, Any]] = {
     "learning_rate": {"learning_rate": 0.01},
@@ -143,7 +143,7 @@ def test_after_a_change_of_what_the_loss_means_the_best_epoch_is_sought_anew(tin
     assert f"best epoch {best}" in marks(history_figure(history.epochs))
     status = run_status(run)
     assert f"best epoch {best}" in marks(history_figure(status.history))
-    for picker in (widgets.resume_picker(run, "auto"), widgets.model_picker(run, "best")):
+    for picker in (checkpoints.resume_picker(run, "auto"), checkpoints.model_picker(run, "best")):
         assert {row["epoch"] for row in picker.rows if row["best"]} == {best}
 
 
@@ -196,7 +196,7 @@ def test_before_an_epoch_has_ended_after_such_a_change_there_is_no_best(tiny, ru
     assert summary(history.epochs) == "3 epochs."
     drawn = marks(history_figure(history.epochs))
     assert not any("best" in each for each in drawn)
-    assert not any(row["best"] for row in widgets.resume_picker(run, "auto").rows)
+    assert not any(row["best"] for row in checkpoints.resume_picker(run, "auto").rows)
 
 
 def test_what_gives_batches_their_pairs_changes_only_where_an_epoch_ends(tiny, run):

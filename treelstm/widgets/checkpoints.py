@@ -1,30 +1,19 @@
-"""Widgets of the notebooks: choosing a checkpoint or tree, watching a run.
-
-None waits for input: each has a default, and in a page executed unattended it is plain HTML.
-"""
+"""Choosing a checkpoint to resume from, or an encoder to look at."""
 
 import base64
-import io
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
-import ipywidgets
-import numpy as np
 import traitlets
-from IPython.display import DisplayHandle, Image, display
-from matplotlib.figure import Figure
 
-from treelstm.config import Config, Settings, from_root
-from treelstm.data.pairs import Pairs
-from treelstm.evaluation import distinct_trees
+from treelstm.config import from_root
 from treelstm.figures import history_figure
 from treelstm.files import is_there
 from treelstm.history import IN_HISTORY, EpochRecord, best, marked
-from treelstm.plain import AS_WRITTEN, in_html, shown
+from treelstm.plain import shown
 from treelstm.progress import is_interactive
 from treelstm.run.directory import (
     BEST,
@@ -35,64 +24,15 @@ from treelstm.run.directory import (
     names_in,
     newest_usable,
 )
-from treelstm.run.lock import holder
-from treelstm.run.status import CheckpointRow, RunStatus, run_status, unread_row, verified_row
+from treelstm.run.status import CheckpointRow, unread_row, verified_row
 from treelstm.sealed import CheckpointError
 from treelstm.tables import html_table
+from treelstm.widgets.base import img_of, png_of
+from treelstm.widgets.table import TablePicker, key_of, mark, settings_in_words
 
 _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot be updated later
 _SECONDS_TO_FIRST_UPDATE = 0.3
-_SECONDS_BETWEEN_LOOKS = 2.0
-_SHARE_OF_DRAWING = 0.02  # of the training time, at most
 _ROWS, _ROWS_IN_FILE = 1_000, 100  # of a picker, at most: in a browser, in an executed page
-_TREES = 2_000  # of a choice, at most
-_DEFAULTS = Config().to_dict()
-
-
-class _PlainIfUnattended:
-    """Mixed into a widget: an unattended page gets plain HTML, which stays in the notebook's file."""
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        if is_interactive():
-            return super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
-        return {"text/html": self._html(), "text/plain": type(self).__name__}
-
-    def _html(self) -> str:
-        raise NotImplementedError
-
-
-class TablePicker(_PlainIfUnattended, anywidget.AnyWidget):
-    """A table that sorts, searches and filters; mouse or keys choose rows.
-
-    Of each row, picker.js needs `path` (which names it), `name`, `cells` (by column: the text, and the
-    number or text that it is sorted by, or None), `position` (sorts equal cells), `usable` (False: it
-    cannot be chosen), `damaged`, `settings` (words about it), `status` (words about an unusable one).
-    """
-
-    _esm = Path(__file__).with_name("picker.js")
-    _css = Path(__file__).with_name("picker.css")
-    label = traitlets.Unicode().tag(sync=True)
-    columns: traitlets.List[str] = traitlets.List().tag(sync=True)  # headings
-    rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
-    order: traitlets.List[Any] = traitlets.List([0, True]).tag(sync=True)  # the column; descending?
-    most = traitlets.Int(1).tag(sync=True)  # rows that can be chosen
-    curve = traitlets.Dict().tag(sync=True)
-    left_out = traitlets.Unicode().tag(sync=True)  # says that there are more
-    resuming = traitlets.Bool().tag(sync=True)  # shows what resuming sets aside
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """With plain HTML also where a person watches, for exports; JupyterLab shows the widget."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if is_interactive():
-            bundle[0]["text/html"] = self._html()
-        return bundle
-
-
-def mark(chosen: bool) -> str:
-    """What plain HTML says of a row. A person may choose another one later."""
-    return ("chosen at first" if is_interactive() else "chosen") if chosen else ""
-
-
 _COLUMNS = tuple(metric for metric in IN_HISTORY if metric.column)
 
 
@@ -204,7 +144,7 @@ class CheckpointPicker(TablePicker):
             # Sleep as long as the read took, so that the kernel stays responsive.
             time.sleep(time.monotonic() - reading)
 
-    def _html(self) -> str:
+    def night_form(self) -> str:
         if not is_interactive():
             self._verifying.join(_SECONDS_TO_WAIT)
         lines = []
@@ -214,17 +154,12 @@ class CheckpointPicker(TablePicker):
                 texts = [text for text, _ in row["cells"][:-1]]
                 lines.append([row["name"], *texts, row["status"] or "not verified yet", chosen])
         words = _left_out(_ROWS_IN_FILE, self._count)
-        return html_table(["checkpoint", *self.columns, ""], lines) + words + _img(self.curve["png"])
+        return html_table(["checkpoint", *self.columns, ""], lines) + words + img_of(self.curve["png"])
 
 
 def _left_out(listed: int, count: int) -> str:
     words = f"The newest {listed:,} of {count:,} are listed. Any other can be a parameter of the page."
     return words if count > listed else ""
-
-
-def key_of(path: Path | str) -> str:
-    """The path as the browser gets it: JSON has no bytes that are not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 @looks_again
@@ -275,126 +210,15 @@ def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
     return next((path for path in paths if path.resolve() == wanted), None)
 
 
-def settings_in_words(config: Settings | None) -> str:
-    """The settings that differ from the defaults, in words."""
-    if not config:
-        return ""
-    changed = [f"{k}={v!r}" for k, v in config.items() if k not in _DEFAULTS or _DEFAULTS[k] != v]
-    return shown(f"Trained with {', '.join(changed) or 'the default settings'}.")
-
-
 def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
     """The curve as a picture, and each panel's place in it (shares of the picture) and first and last
     epoch, so that picker.js can mark the chosen checkpoint.
     """
     figure = history_figure(history, upright=True)
-    png = _png(figure)  # drawing decides the places
+    png = png_of(figure)  # drawing decides the places
     axes = []
     for ax in figure.axes if history else []:
         box, (low, high) = ax.get_position(), ax.get_xlim()
         place = {"left": box.x0, "width": box.width, "top": 1 - box.y1, "height": box.height}
         axes.append({**place, "low": low, "high": high})
     return {"png": base64.b64encode(png).decode(), "axes": axes}
-
-
-def _img(png: str) -> str:
-    return f"<img src='data:image/png;base64,{png}'>"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
-
-
-class TrainingMonitor:
-    """The figure below a training cell, redrawn in place; the notebook's file keeps only the last."""
-
-    def __init__(self) -> None:
-        self._handle: DisplayHandle | None = None
-        self._ended = self._rest = 0.0
-
-    def show(self, history: Sequence[EpochRecord], title: str) -> None:
-        """Draws the curve so far, unless drawing has already taken its share of the time."""
-        began = time.monotonic()
-        if began - self._ended < self._rest:
-            return
-        image = Image(_png(history_figure(history, title=title)))
-        if self._handle is None:
-            self._handle = display(image, display_id=True)
-        else:
-            self._handle.update(image)
-        self._ended = time.monotonic()
-        self._rest = (self._ended - began) / _SHARE_OF_DRAWING
-
-
-class RunMonitor(_PlainIfUnattended, ipywidgets.VBox):
-    """How a run stands, from its files, also while another process trains it.
-
-    Reads them again every two seconds and changes nothing. Raises as `run_status`.
-    """
-
-    def __init__(self, output_dir: Path | str) -> None:
-        self._output_dir = Path(output_dir)
-        self._words, self._image = ipywidgets.HTML(), ipywidgets.Image(format="png")
-        self._shown: list[EpochRecord] | None = None
-        self._show(run_status(self._output_dir))
-        super().__init__([self._words, self._image])
-        if is_interactive():
-            threading.Thread(target=self._refresh, daemon=True).start()
-
-    def _show(self, status: RunStatus) -> None:
-        self._words.value = f"<pre {AS_WRITTEN}>{in_html(status)}</pre>"
-        if self._shown != status.history:
-            self._shown = status.history
-            self._image.value = _png(history_figure(status.history))
-
-    def _refresh(self) -> None:
-        seen: tuple[object, ...] = ()
-        while self.comm is not None:  # until the widget is closed
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-            try:
-                by = holder(self._output_dir)
-                if by and by.is_this_process:
-                    continue  # the training cell shows it, and this would slow it down
-                if seen != (now := (by, *self._state())):
-                    self._show(run_status(self._output_dir))
-                    seen = now
-            except FileNotFoundError:
-                continue  # the run has just removed a checkpoint
-            except (CheckpointError, OSError) as error:
-                self._words.value = f"<pre {AS_WRITTEN}>{in_html(error)}</pre>"
-
-    def _state(self) -> tuple[object, ...]:
-        """Differs from its last value whenever there is something new to show."""
-        paths = [each.path for each in list_checkpoints(self._output_dir)[-1:]]
-        paths += [self._output_dir / name for name in ("training.log", FINAL)]
-        stats = [path.stat() for path in paths if path.is_file()]
-        return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
-
-    def _html(self) -> str:
-        return str(self._words.value) + _img(base64.b64encode(self._image.value).decode())
-
-
-class TreeChoice(_PlainIfUnattended, ipywidgets.Dropdown):
-    """Chooses one of the distinct trees of some pairs by its sentence, by default the first tree of the
-    first similar pair; `.value` is its position among them. Of very many, the first 2,000 are listed.
-    """
-
-    def __init__(self, pairs: Pairs) -> None:
-        names, chosen = tree_names(pairs), int(distinct_trees(pairs)[1][int(np.argmax(pairs.label))])
-        listed = {*range(min(len(names), _TREES)), chosen}
-        options = sorted((names[tree], tree) for tree in listed)
-        some = f"one of {len(options):,} of {len(names):,} sentences"
-        said = "sentence" if len(options) == len(names) else some
-        layout, style = {"width": "80ch"}, {"description_width": "initial"}  # as wide as its words
-        super().__init__(options=options, value=chosen, description=said, layout=layout, style=style)
-
-    def _html(self) -> str:
-        return f"<span {AS_WRITTEN}>chosen: {in_html(self.label)}</span>"
-
-
-def tree_names(pairs: Pairs) -> list[str]:
-    """The sentence of each distinct tree of the pairs, fit to be shown, or its number if it has none."""
-    trees = distinct_trees(pairs)[0].tolist()
-    return [shown(pairs.sentences[tree] or f"tree {number}") for number, tree in enumerate(trees)]

@@ -14,7 +14,7 @@ from treelstm.run_table import groups, main_metric, ranked, shared_metrics, tabl
 from treelstm.runs import BROKEN, NOTES, RunRow, note_of, write_note
 from treelstm.side_by_side import MOST, SideBySide, compare_encoders
 from treelstm.tables import html_table
-from treelstm.widgets import TablePicker, key_of, mark, settings_in_words
+from treelstm.widgets.table import TablePicker, key_of, mark, settings_in_words
 
 
 class RunPicker(TablePicker):
@@ -80,7 +80,7 @@ class RunPicker(TablePicker):
         new = {"note": run.note, "said": said, "saved": saved, "cells": [*row["cells"][:-1], cell]}
         self.rows = [*(rows | {row["path"]: row | new}).values()]
 
-    def _html(self) -> str:
+    def night_form(self) -> str:
         lines, below = list[list[str]](), ""
         for row in self.rows:
             chosen, texts = row["path"] in self.chosen, [text for text, _ in row["cells"][1:]]

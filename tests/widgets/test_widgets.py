@@ -25,7 +25,6 @@ from treelstm import (
     run_status,
     tables,
     train,
-    widgets,
 )
 from treelstm.checks.directory import output_directory
 from treelstm.evaluation import distinct_trees
@@ -35,7 +34,8 @@ from treelstm.run.directory import write_commit
 from treelstm.run.lock import only_writer
 from treelstm.sealed import CheckpointError, sealed
 from treelstm.trees.builder import compile_forest
-from treelstm.widgets import CheckpointPicker
+from treelstm.widgets import checkpoints, monitor, sentences
+from treelstm.widgets.checkpoints import CheckpointPicker
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def shown(widget: Any) -> dict[str, str]:
 def test_the_table_is_there_at_once_and_every_file_is_read_in_the_background(finished, tmp_path):
     run = copy(finished, tmp_path / "run")
     (run / "checkpoint_epoch_1.pt").write_bytes(b"<b>")
-    first, second = verified(widgets.resume_picker(run, "auto"))
+    first, second = verified(checkpoints.resume_picker(run, "auto"))
     assert first["usable"] is False and "is damaged" in first["status"]
     assert second["usable"] and second["status"] == "verified" and second["best"]
     record = run_status(run).history[1]
@@ -92,7 +92,7 @@ def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
         path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
         path.write_bytes(b"".join(sealed({**content, "epoch": epoch})))
     began = time.monotonic()
-    picker = widgets.resume_picker(tmp_path, "auto")
+    picker = checkpoints.resume_picker(tmp_path, "auto")
     took = time.monotonic() - began
     picker.close()
     assert len(picker.rows) == 1000 and picker.value.name == "checkpoint_epoch_1000.pt"
@@ -101,12 +101,12 @@ def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
 
 
 def test_the_value_is_a_path_and_auto_stays_auto_until_somebody_chooses(finished):
-    picker = widgets.resume_picker(finished, "auto")
+    picker = checkpoints.resume_picker(finished, "auto")
     assert picker.value == finished / "checkpoint_epoch_2.pt" and picker.resume == "auto"
     picker.chosen = str(finished / "checkpoint_epoch_1.pt")  # what a click sends
     assert picker.value == finished / "checkpoint_epoch_1.pt"
     assert picker.resume == str(picker.value)
-    given = widgets.resume_picker(finished, str(finished / "checkpoint_epoch_1.pt"))
+    given = checkpoints.resume_picker(finished, str(finished / "checkpoint_epoch_1.pt"))
     assert given.value.name == "checkpoint_epoch_1.pt" and given.resume == str(given.value)
 
 
@@ -117,19 +117,19 @@ def test_a_default_that_is_no_choice_is_refused(finished, tmp_path, resume):
     if resume == "damaged":
         resume = str(run / "checkpoint_epoch_1.pt")
     with pytest.raises(CheckpointError, match="names no whole checkpoint"):
-        widgets.resume_picker(run, resume)
+        checkpoints.resume_picker(run, resume)
 
 
 def test_models_are_picked_by_name_or_path_and_nothing_is_set_aside_for_them(finished, tmp_path):
-    picker = widgets.model_picker(finished, "best")
+    picker = checkpoints.model_picker(finished, "best")
     rows = {row["name"]: row for row in verified(picker)}
     assert picker.value == finished / "best_model.pt" and not picker.resuming
     assert rows["best_model.pt"]["epoch"] == 2 and rows["final_model.pt"]["status"] == "verified"
     elsewhere = tmp_path / "mine.pt"
     elsewhere.write_bytes((finished / "final_model.pt").read_bytes())
-    assert widgets.model_picker(tmp_path / "no_run", str(elsewhere)).value == elsewhere
+    assert checkpoints.model_picker(tmp_path / "no_run", str(elsewhere)).value == elsewhere
     with pytest.raises(CheckpointError, match=r"best_model\.pt: no such file, and no checkpoint"):
-        widgets.model_picker(tmp_path / "no_run", "best")
+        checkpoints.model_picker(tmp_path / "no_run", "best")
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +162,7 @@ def test_a_file_of_another_run_gets_its_own_numbers_and_no_mark_on_this_runs_cur
         target.unlink(missing_ok=True)
         target.symlink_to(model) if place == "linked" else target.write_bytes(model.read_bytes())
         model = target
-    picker = widgets.model_picker(run, model)
+    picker = checkpoints.model_picker(run, model)
     row = next(row for row in verified(picker) if row["path"] == picker.chosen)
     assert row["usable"] and row["place"] is None and not row["best"]
     theirs, ours = (run_status(of).history[(row["epoch"] or 0) - 1] for of in (other, run))
@@ -184,7 +184,7 @@ def test_a_set_aside_checkpoint_is_marked_where_its_numbers_are_those_of_the_cur
     (run / "superseded" / "checkpoint_epoch_1.pt").write_bytes(Path(first).read_bytes())
     marks = {}
     for path in (aside, aside.with_name("checkpoint_epoch_1.pt"), run / "best_model.pt", Path(first)):
-        picker = widgets.model_picker(run, path)
+        picker = checkpoints.model_picker(run, path)
         row = next(row for row in verified(picker) if row["path"] == picker.chosen)
         marks[path] = row["place"]
         record = (
@@ -197,21 +197,21 @@ def test_a_set_aside_checkpoint_is_marked_where_its_numbers_are_those_of_the_cur
 def test_the_epoch_of_a_damaged_model_is_left_empty(finished, tmp_path):
     run = copy(finished, tmp_path / "run")
     (run / "final_model.pt").write_bytes(b"torn")
-    page = shown(widgets.model_picker(run, "best"))["text/html"]
+    page = shown(checkpoints.model_picker(run, "best"))["text/html"]
     assert ">final_model.pt<" in page and "is damaged" in page and ">None<" not in page
 
 
 def test_paths_may_be_strings(finished):
     name = str(finished / "checkpoint_epoch_1.pt")
     for picker in (
-        widgets.resume_picker(str(finished), name),
-        widgets.resume_picker(str(finished), Path(name)),
-        widgets.model_picker(str(finished), name),
+        checkpoints.resume_picker(str(finished), name),
+        checkpoints.resume_picker(str(finished), Path(name)),
+        checkpoints.model_picker(str(finished), name),
         CheckpointPicker([name], name, []),
     ):
         assert picker.value == Path(name)
         assert load_encoder(picker.value).origin.path == Path(name)
-    assert "is finished" in shown(widgets.RunMonitor(str(finished)))["text/html"]
+    assert "is finished" in shown(monitor.RunMonitor(str(finished)))["text/html"]
 
 
 def test_a_score_table_has_a_column_for_each_metric_and_its_interval():
@@ -244,7 +244,7 @@ def test_an_explanation_is_told_in_two_tables(finished, tiny):
 
 
 def test_the_marks_on_the_curve_lie_where_the_epochs_are(finished):
-    curve = widgets.resume_picker(finished, "auto").curve
+    curve = checkpoints.resume_picker(finished, "auto").curve
     assert len(curve["axes"]) == 2
     for place in curve["axes"]:
         assert place["low"] < 1 and place["high"] > 2
@@ -255,9 +255,9 @@ def test_the_marks_on_the_curve_lie_where_the_epochs_are(finished):
 def test_unattended_every_widget_is_plain_html(finished, tiny):
     pairs = load_pairs(tiny / "validation")
     for widget, words in (
-        (widgets.resume_picker(finished, "auto"), "checkpoint_epoch_1.pt"),
-        (widgets.RunMonitor(finished), "is finished: epoch 2"),
-        (widgets.TreeChoice(pairs), "chosen: "),
+        (checkpoints.resume_picker(finished, "auto"), "checkpoint_epoch_1.pt"),
+        (monitor.RunMonitor(finished), "is finished: epoch 2"),
+        (sentences.TreeChoice(pairs), "chosen: "),
     ):
         bundle = shown(widget)
         assert set(bundle) == {"text/html", "text/plain"} and words in bundle["text/html"]
@@ -265,7 +265,7 @@ def test_unattended_every_widget_is_plain_html(finished, tiny):
 
 def test_the_choice_of_a_tree_is_by_sentence(tiny):
     pairs = load_pairs(tiny / "validation")
-    choice = widgets.TreeChoice(pairs)
+    choice = sentences.TreeChoice(pairs)
     assert choice.label == pairs.sentences[int(pairs.first[0])]
     assert len(choice.options) == len(distinct_trees(pairs)[0])
     assert choice.description == "sentence"
@@ -281,20 +281,20 @@ def test_of_very_many_trees_the_first_are_listed_and_the_chosen_one(tiny):
         label=np.arange(2_501) // 2_500,  # only the last pair is similar
         sentences=(None,) * 5_002,
     )
-    choice = widgets.TreeChoice(pairs)
+    choice = sentences.TreeChoice(pairs)
     trees, first, _ = distinct_trees(pairs)
     assert len(trees) == 5_002 and choice.value == first[-1] >= 2_000
     assert {tree for _, tree in choice.options} == {*range(2_000), choice.value}
     assert choice.label == f"tree {choice.value}"
     assert choice.description == "one of 2,001 of 5,002 sentences"
-    assert widgets.tree_names(pairs)[choice.value] == choice.label
+    assert sentences.tree_names(pairs)[choice.value] == choice.label
 
 
 def test_a_live_figure_spends_little_of_the_training_on_itself(finished, capsys):
-    monitor, history = widgets.TrainingMonitor(), run_status(finished).history
+    live, history = monitor.TrainingMonitor(), run_status(finished).history
     began = time.monotonic()
     while time.monotonic() - began < 2.0:
-        monitor.show(history, "epoch 2/2")
+        live.show(history, "epoch 2/2")
     assert 1 <= capsys.readouterr().out.count("Image object") <= 3  # outside of IPython it is printed
 
 
@@ -313,14 +313,14 @@ def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, 
     with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         assert f"being trained by process {process.pid} on " in str(run_status(run))
-        monitor = widgets.RunMonitor(run)
-        assert f"process {process.pid}" in shown(monitor)["text/html"]
+        shown_run = monitor.RunMonitor(run)
+        assert f"process {process.pid}" in shown(shown_run)["text/html"]
         process.kill()
 
 
 def test_a_run_without_a_commit_yet_says_who_trains_it(tmp_path):
     with only_writer(tmp_path / "run"), pytest.raises(CheckpointError, match="has no commit yet"):
-        widgets.RunMonitor(tmp_path / "run")
+        monitor.RunMonitor(tmp_path / "run")
 
 
 def test_pages_on_a_run_that_commits_and_prunes_as_fast_as_it_can_show_no_error(
@@ -342,7 +342,7 @@ def test_pages_on_a_run_that_commits_and_prunes_as_fast_as_it_can_show_no_error(
         corpus = load_corpus(config)
         for _ in range(11):
             assert str(run) in str(run_status(run))
-            pickers = widgets.resume_picker(run, "auto"), widgets.model_picker(run, "best")
+            pickers = checkpoints.resume_picker(run, "auto"), checkpoints.model_picker(run, "best")
             findings = list(output_directory(config, corpus))
             assert {finding.level for finding in findings} == {"ok"}, findings
             assert "resumes from checkpoint_epoch_" in findings[-1].found
@@ -363,10 +363,10 @@ def test_a_path_of_any_characters_is_shown_as_text_and_leads_to_its_file(finishe
     run = copy(finished, tmp_path / f"run {name}")
     mine = run / f"{name}.pt"
     mine.write_bytes((run / "final_model.pt").read_bytes())
-    picker = widgets.model_picker(run, mine)
+    picker = checkpoints.model_picker(run, mine)
     json.dumps([verified(picker), picker.chosen], ensure_ascii=False).encode()  # as it is sent
     assert picker.value == mine and load_encoder(mine).origin.path == mine
-    pages = [shown(each)["text/html"] for each in (picker, widgets.RunMonitor(run))]
+    pages = [shown(each)["text/html"] for each in (picker, monitor.RunMonitor(run))]
     pages += [str(run_status(run)), str(preflight(tiny_config(tmp_path / name, run), quick=True))]
     for page in pages:
         page.encode()  # as a notebook is saved
@@ -384,7 +384,7 @@ def test_of_ten_thousand_checkpoints_the_newest_are_listed_and_the_chosen_one(fi
     for epoch in (7, 10_000):
         path = tmp_path / f"checkpoint_epoch_{epoch}.pt"
         path.write_bytes(b"".join(sealed(up_to(content, epoch))))
-    picker = widgets.resume_picker(tmp_path, tmp_path / "checkpoint_epoch_7.pt")
+    picker = checkpoints.resume_picker(tmp_path, tmp_path / "checkpoint_epoch_7.pt")
     page = shown(picker)["text/html"]
     picker.close()
     assert [row["epoch"] for row in picker.rows] == [7, *range(9_001, 10_001)]

@@ -11,9 +11,9 @@ from runs import copy, night_of_runs
 from treelstm import list_runs
 from treelstm.config import ConfigError
 from treelstm.files import WriteFailed
-from treelstm.run_picker import RunPicker, compared
 from treelstm.run_table import about
 from treelstm.runs import NoteRefused, read_note, write_note
+from treelstm.widgets.run_picker import RunPicker, compared
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_names_notes_and_errors_are_text_wherever_the_table_is_saved(run, tmp_pa
     (tmp_path / name / "notes.md").write_text("<script>")
     table = RunPicker(list_runs(tmp_path))
     json.dumps([table.rows, table.chosen], ensure_ascii=False).encode()  # as it is sent
-    page = table._html()
+    page = table.night_form()
     page.encode()
     assert "<b>" not in page and "<script>" not in page and "&lt;script&gt;" in page
     assert [row.path for row in table.value] == [tmp_path / name]
@@ -131,6 +131,6 @@ def test_five_hundred_runs_are_a_table_at_once(run, tmp_path):
         (many / "training_history.json").write_text(history)
     began = time.monotonic()
     table = RunPicker(list_runs(tmp_path / "many"))
-    table._html()
+    table.night_form()
     assert time.monotonic() - began < 6  # 1.3 s on an idle machine
     assert len(table.rows) == 500 and len(table.value) == 2

@@ -1,0 +1,1 @@
+"""Widgets of the notebooks. None waits for input: each has a default."""
