@@ -66,9 +66,8 @@ def test_a_tree_of_40_nodes_is_drawn_with_all_of_them():
 def test_what_two_trees_share_is_filled():
     other = {"tipo": "frazo", "verbo": {"radiko": "dorm"}, "subjekto": {"radiko": "kat"}}
     figure = pair_figure(compile_forest([AST, other]), [0, 1], ["radiko", "tipo"], ["a", "b"])
-    white = (1.0, 1.0, 1.0, 1.0)
     filled = [
-        {t.get_text() for t in nodes(ax) if t.get_bbox_patch().get_facecolor() != white}
+        {t.get_text() for t in nodes(ax) if t.get_bbox_patch().get_facecolor()[3]}  # not transparent
         for ax in figure.axes
     ]
     assert filled == [{"kat"}, {"kat"}]
@@ -85,8 +84,8 @@ def test_nodes_are_coloured_by_what_the_distance_does_without_them_with_a_legend
         own = [node_name(symbols, ["radiko", "tipo"])[0] for symbols in forest.graph(tree).symbols]
         colors = {node.get_text(): node.get_bbox_patch().get_facecolor() for node in nodes(ax)}
         red, blue = colors[own[1]], colors[own[2]]
-        assert red[0] > red[2] and blue[2] > blue[0] and colors[own[0]] == (1, 1, 1, 1)
-        assert min(max(color[:3]) for color in colors.values()) > 0.9  # black words can be read
+        assert red[0] > red[2] and blue[2] > blue[0] and colors[own[0]][3] == 0
+        assert red[3] == 1 and 0.4 < blue[3] < 0.6, "the stronger the effect, the less transparent"
 
 
 def test_curves_threshold_comparison_and_map_name_their_axes():
@@ -99,6 +98,22 @@ def test_curves_threshold_comparison_and_map_name_their_axes():
     ):
         assert all(ax.get_xlabel() or ax.get_label() == "<colorbar>" for ax in figure.axes)
         assert all(ax.get_ylabel() for ax in figure.axes)
+
+
+def test_names_on_the_map_cover_neither_each_other_nor_a_point():
+    points = np.random.default_rng(0).normal(size=(3_000, 2))
+    near = np.argsort(np.hypot(*points.T))[:12].tolist()
+    figure = figures.map_figure(points, np.arange(3_000), {k: "a name " * 4 for k in near}, 0.5)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) >= 6 and not any(box.count_overlaps(boxes) > 1 for box in boxes)
+    dots = ax.collections[0]
+    drawn = ax.transData.transform(points[dots.get_sizes() > 0])
+    assert 2_000 < len(drawn) < 3_000
+    assert not any(box.contains(*point) for box in boxes for point in drawn)
+    names = [text for text in ax.texts if text.get_text()]
+    assert len({name.xy for name in names}) == len(names)
 
 
 def test_long_names_that_differ_only_at_their_ends_are_told_apart_in_figures():

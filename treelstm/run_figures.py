@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
 from treelstm import run_table
-from treelstm.figures import as_written, new_figure, shortened
+from treelstm.drawing import PageFigure, as_written, new_figure, shortened
 from treelstm.history import metric_named, value_of
 from treelstm.runs import RunRow
 from treelstm.sweeps import journal
+from treelstm.themes import DISSIMILAR, GREEN, MARK, NEUTRAL, PURPLE, SIMILAR, YELLOW
 
-# Told apart by people who see few colours (Okabe & Ito 2008), and by their dashes.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLORS = (SIMILAR, DISSIMILAR, GREEN, PURPLE, YELLOW, MARK)
 _DASHES = ("-", "--", ":", "-.")
 _NAMED, _PANELS, _TICKS = 12, 12, 6  # at most: lines with names; settings in a figure; values marked
 _NEEDED, _FEW = 10, 30  # finished runs, for shares
 
 
-def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
+def curves_figure(rows: Sequence[RunRow], together: bool = False) -> PageFigure:
     """Learning curves of runs: a metric, and the validation loss where it means the same in all.
 
     The best twelve are named by the settings that differ, the others are gray. With `together`, runs
@@ -40,7 +40,7 @@ def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
     last, names = max(len(row.history) for row in rows), list[str]()
     epoch = np.arange(1, last + 1)
     for number, (text, runs) in reversed([*enumerate(lines)]):  # the best on top
-        color, dash = "lightgray", "-"
+        color, dash = NEUTRAL, "-"
         if number < _NAMED:
             color = _COLORS[number % len(_COLORS)]
             dash = _DASHES[(number + number // len(_COLORS)) % len(_DASHES)]
@@ -50,11 +50,17 @@ def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
                 of[: len(row.history)] = [value_of(record, each.key) for record in row.history]
             count = (~np.isnan(values)).sum(axis=0)
             mean = np.nansum(values, axis=0) / np.where(count, count, np.nan)
-            ax.plot(epoch, mean, dash, color=color, marker="." if last < 30 else "")
+            looks: dict[str, Any] = {"color": color, "lw": 1.5 if number < _NAMED else 0.5}
+            ax.plot(epoch, mean, dash, marker="." if last < 30 and number < _NAMED else "", **looks)
             if together and number < _NAMED:
                 squares = np.nansum((values - mean) ** 2, axis=0)
                 spread = np.sqrt(squares / np.maximum(count - 1, 1))
-                ax.fill_between(epoch, mean - spread, mean + spread, color=color, alpha=0.15)
+                band: dict[str, Any] = {
+                    "facecolor": to_rgba(color, 0.15),
+                    "edgecolor": color,
+                    "linewidth": 0.4,
+                }
+                ax.fill_between(epoch, mean - spread, mean + spread, **band)
         if together:
             fewer = epoch[count < len(runs)]
             rest = f", fewer from epoch {fewer[0]} on" if len(fewer) else ""
@@ -62,6 +68,10 @@ def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
         if number <= _NAMED:
             text = text if number < _NAMED else f"{len(lines) - _NAMED} more"
             names.insert(0, "\n".join(textwrap.wrap(shortened(text, 120), 42)))
+    best = metric.format.format(rows[0].value(metric))
+    figure.alt = (
+        f"{metric.label} by epoch of {len(lines)} lines, {len(rows)} runs; best {best}: {lines[0][0]}"
+    )
     for ax, each in zip(axes, metrics, strict=True):
         ax.set(xlabel="epoch", ylabel=each.label, xlim=(0.5, last + 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -75,9 +85,10 @@ def curves_figure(rows: Sequence[RunRow], together: bool = False) -> Figure:
     return as_written(figure)
 
 
-def _empty(words: str) -> Figure:
+def _empty(words: str) -> PageFigure:
     figure, (ax,) = new_figure(1, height=0.5)
     ax.set_title(words)
+    figure.alt = words
     ax.set_axis_off()
     return figure
 
@@ -124,7 +135,7 @@ def _scaled(rows: Sequence[RunRow], name: str) -> tuple[str, list[Any]]:
     return "log" if low > 0 and high / low >= 10 else "linear", values
 
 
-def effects_figure(rows: Sequence[RunRow]) -> Figure:
+def effects_figure(rows: Sequence[RunRow]) -> PageFigure:
     """A metric of each run's best epoch by each setting that differs, the most important one first."""
     metric = run_table.main_metric(rows)
     shares, words = importances(rows)
@@ -162,7 +173,9 @@ def effects_figure(rows: Sequence[RunRow]) -> Figure:
                 ax.scatter(xs, ys, 20, facecolors=color, edgecolors=_COLORS[0], label=said)
         share = f" ({shares[name]:.0%})" if name in shares else ""
         ax.set(xlabel=f"{name}{share}", ylabel=metric.label)
-    figure.suptitle("\n".join(textwrap.wrap(words, 100)), fontsize=9)
+    characters = int(13 * figure.get_figwidth())  # of a line
+    figure.suptitle("\n".join(textwrap.wrap(words, characters)), fontsize=9)
+    figure.alt = f"{metric.label} of {len(rows)} runs by {', '.join(names[:_PANELS])}. {words}"
     if not all(row.finished for row in rows):
         axes[0].legend(frameon=False, fontsize=8)
     return as_written(figure)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import HTML
-from matplotlib.figure import Figure
 
 from treelstm import evaluation
 from treelstm.comparison import compared
@@ -19,6 +18,7 @@ from treelstm.config import Config, from_root
 from treelstm.data.load import load_corpus, load_pairs
 from treelstm.data.pairs import Pairs
 from treelstm.data.problems import DataError
+from treelstm.drawing import PageFigure
 from treelstm.errors import UserError
 from treelstm.evaluation import Estimate, PairScorer, Retrieval, distinct_trees
 from treelstm.history import best
@@ -71,7 +71,7 @@ class SideBySide:
         head = [f"labelled {self.pairs.kind(pair)}", "distance", "threshold", "says"]
         return HTML(html_table(head, rows))
 
-    def figure(self, pair: int) -> Figure:
+    def figure(self, pair: int) -> PageFigure:
         """Both trees of a pair."""
         forest, trees = self.pairs.forest, [int(self.pairs.first[pair]), int(self.pairs.second[pair])]
         titles = [self.pairs.sentences[tree] or f"tree {tree}" for tree in trees]

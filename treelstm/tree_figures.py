@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgba
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 from torch_geometric.data import Data
 
-from treelstm.figures import SIMILAR, as_written, drawable, shortened
+from treelstm.drawing import PageFigure, as_written, drawable, shortened
+from treelstm.themes import APART, NEUTRAL, SHARED, SIMILAR, TOGETHER
 from treelstm.trees.arrays import Array
 from treelstm.trees.forest import Forest
 from treelstm.trees.naming import LONGEST_NAME
@@ -25,13 +25,13 @@ from treelstm.trees.vocabulary import ROLE, key_of, value_of
 _POINTS, _SMALL, _ROW = 8, 7, 0.2  # font sizes; inches from row to row
 _ROWS, _LEVELS, _ROLE, _NAME = 42, 1.8, 1.1, 2.1  # at most: rows of a tree; inches of indents, of texts
 _TOP, _NEAR = 16, 5  # levels that are drawn of a longer path: 16 at its start, 4 at its end
-_APART, _TOGETHER, _SHARED = "#f4a259", "#7fb3e6", "#ffe08a"  # black text can be read on each
 # A node, -1 for what is left out; the row that it hangs on; its level; how many are left out there.
 _Row = tuple[int, int, int, int]
-_FADED = LinearSegmentedColormap.from_list("effect", [_APART, "white", _TOGETHER], N=257)
 
 
-def tree_figure(forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = "") -> Figure:
+def tree_figure(
+    forest: Forest, tree: int, label_keys: Sequence[str] = (), title: str = ""
+) -> PageFigure:
     """One tree, each node below its parent, with its role and its name (see `node_name`). Of a large
     tree, the nodes nearest to the root are drawn, and gray words say where how many are left out.
     """
@@ -44,7 +44,7 @@ def pair_figure(
     label_keys: Sequence[str],
     titles: Sequence[str],
     without: Sequence[Array] = (),
-) -> Figure:
+) -> PageFigure:
     """Trees side by side, as in `tree_figure`. Of several trees, the nodes are filled that are named by
     a symbol which all of them have, of any of `label_keys` but the last, which says the kind.
 
@@ -61,15 +61,17 @@ def pair_figure(
     drawings = [_Drawing(*each, label_keys, marked) for each in zip(graphs, effects, strict=True)]
     widths, rows = [each.width for each in drawings], max(each.rows for each in drawings)
     heads = [drawing.title(text) for drawing, text in zip(drawings, titles, strict=True)]
+    said = [f"{text or 'a tree'}: {d.nodes:,} nodes" for d, text in zip(drawings, titles, strict=True)]
     head = 0.15 + 0.17 * max(text.count("\n") + 1 for text in heads)  # inches
     foot = 0.3 if len(without) else 0.0
     height = _ROW * (rows + 0.5) + head + foot
-    figure = Figure(figsize=(sum(widths), height))
+    figure = PageFigure(figsize=(sum(widths), height))
     places = {"left": 0.01, "right": 1, "bottom": foot / height, "top": 1 - head / height}
+    figure.alt = "; ".join(said) + (", coloured by their effect on the distance" if len(without) else "")
     grid = figure.add_gridspec(1, len(trees), width_ratios=widths, **places)
     if len(without):
-        says = {_APART: "keeps them apart", _TOGETHER: "brings them together", "white": "no effect"}
-        patches = [Patch(facecolor=color, edgecolor="gray", label=text) for color, text in says.items()]
+        says = {-1: "keeps them apart", 1: "brings them together", 0: "no effect"}
+        patches = [Patch(**_filled(effect), label=text) for effect, text in says.items()]
         style = {"ncols": 3, "frameon": False, "fontsize": _POINTS, "loc": "lower left"}
         figure.legend(handles=patches, bbox_to_anchor=(0.005, 0), borderaxespad=0.2, **style)
     for column, drawing in enumerate(drawings):
@@ -77,10 +79,23 @@ def pair_figure(
         ax.set_axis_off()
         ax.set(xlim=(0, drawing.width), ylim=(rows - 0.25, -0.75))
         ax.set_title(heads[column], fontsize=9, loc="left", pad=3)
-        ax.add_collection(LineCollection(drawing.lines, colors="lightgray", linewidths=1, zorder=1))
+        ax.add_collection(LineCollection(drawing.lines, colors=NEUTRAL, linewidths=1, zorder=1))
         for x, y, text, looks in drawing.texts:
             ax.text(x, y, text, va="center_baseline", **looks)
     return as_written(figure)
+
+
+def tree_text(forest: Forest, tree: int, label_keys: Sequence[str] = ()) -> str:
+    """One tree as indented lines, folded like `tree_figure`."""
+    graph, lines = forest.graph(tree), list[str]()
+    for node, _, level, left_out in _folded([-1, *graph.edge_index[0].tolist()], np.zeros(0)):
+        parts = [f"… {left_out:,} more"] if left_out else []
+        if node >= 0:
+            symbols = graph.symbols[node]
+            role = next((f"{value_of(s)}: " for s in symbols if level and s.startswith(ROLE)), "")
+            parts.insert(0, role + shortened(node_name(symbols, label_keys)[0]))
+        lines.append("  " * level + "  ".join(parts))
+    return "\n".join(lines)
 
 
 class _Drawing:
@@ -101,20 +116,21 @@ class _Drawing:
             if node >= 0:
                 symbols = graph.symbols[node]
                 role = next((value_of(s) for s in symbols if y and s.startswith(ROLE)), "")
-                x = self._write(x, y, role, _ROLE, color="gray", fontsize=_SMALL)
+                x = self._write(x, y, role, _ROLE, color=NEUTRAL, fontsize=_SMALL)
                 name, named_by = node_name(symbols, keys)
-                fill = _FADED(0.5 + 0.5 * effect[node]) if node < len(effect) else "white"
-                fill = _SHARED if named_by & marked and not len(effect) else fill
-                box = {"boxstyle": "round,pad=0.2", "facecolor": fill, "edgecolor": SIMILAR}
+                box = _filled(float(effect[node]) if node < len(effect) else 0.0)
+                if named_by & marked and not len(effect):
+                    box["facecolor"] = SHARED
+                box["boxstyle"] = "round,pad=0.2"
                 x = self._write(x, y, name, _NAME, fontsize=_POINTS, bbox=box)
             if left_out:
                 more = f"… {left_out:,} more node{'s' * (left_out > 1)}"
-                x = self._write(x, y, more, _NAME, color="gray", fontsize=_SMALL, style="italic")
+                x = self._write(x, y, more, _NAME, color=NEUTRAL, fontsize=_SMALL, style="italic")
             self.width = max(self.width, x + 0.15)
 
     def title(self, text: str) -> str:
         """The text in at most three lines; below it, how many nodes are drawn if not all are."""
-        text = drawable(" ".join(text[:1000].split()))
+        text = shortened(text[:1000], 1000)
         fit = max(6, 1 + int(self.width * len(text) / (_inches(text, 9) or 1)))  # characters
         while fit > 5:
             fit -= 1
@@ -188,6 +204,13 @@ def node_name(symbols: Sequence[str], label_keys: Sequence[str]) -> tuple[str, s
     return shortened(", ".join(map(value_of, shown))) or "·", set(shown)
 
 
+def _filled(effect: float) -> dict[str, Any]:
+    """The looks of a box of that effect, from -1 to 1; the colours are told apart by the outline too."""
+    fill = to_rgba(APART if effect < 0 else TOGETHER, abs(effect))
+    return {"facecolor": fill, "edgecolor": SIMILAR, "linestyle": "--" if effect < 0 else "-"}
+
+
 def _inches(text: str, points: float) -> float:
+    text = drawable(text)
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)
     return float(width) / 72
