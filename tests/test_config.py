@@ -71,37 +71,13 @@ def test_relative_paths_start_at_the_repository(monkeypatch, tmp_path):
     assert (project_root() / "pyproject.toml").is_file()
 
 
-OWN = "# Parameters of this run\nepochs = 50  # train until this epoch\nseed = 1"
-
-
-def namespace(*cells: str, **values: object) -> dict[str, object]:
-    return {"In": ["", *cells], **values}
-
-
-def test_a_notebook_gives_the_names_of_its_parameters_cells_and_no_others():
-    cells = [OWN, "# Parameters\nepochs = 3", "history = 7"]
-    config = Config.from_notebook(namespace(*cells, epochs=3, seed=1, history=7, batch_size=2))
-    assert (config.epochs, config.seed, config.batch_size) == (3, 1, 16)
-
-
 def test_none_means_as_in_the_run_where_a_setting_cannot_be_none():
     cells = ["# Parameters of this run\nepochs = None\npatience = None\nvalidation_dir = None"]
-    given = namespace(*cells, epochs=None, patience=None, validation_dir=None)
+    given = {"In": ["", *cells], "epochs": None, "patience": None, "validation_dir": None}
     config = Config.from_notebook(given, {"epochs": 300, "patience": 4, "validation_dir": "v"})
     assert (config.epochs, config.patience, config.validation_dir) == (300, None, None)
     with pytest.raises(ConfigError, match="epochs is None, expected int"):
         Config.from_notebook(given)  # without a run, there is nothing that it could mean
-
-
-def test_an_injected_name_that_is_no_setting_is_refused():
-    cells = [OWN, '# Parameters\nepohcs = 3\nresume = "auto"']
-    with pytest.raises(ConfigError, match="epohcs: no such setting"):
-        Config.from_notebook(namespace(*cells, epochs=50, seed=1, epohcs=3, resume="auto"))
-
-
-def test_a_corrected_parameters_cell_forgets_the_mistyped_one():
-    cells = [OWN + "\nepohcs = 3", "config = ...", OWN]
-    assert Config.from_notebook(namespace(*cells, epochs=50, seed=1, epohcs=3)).epochs == 50
 
 
 def test_flags_are_the_settings_that_differ_and_the_command_line_reads_them_back():

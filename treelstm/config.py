@@ -5,7 +5,6 @@ Notebook parameters, command line flags and this dataclass share one set of name
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import functools
@@ -14,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from treelstm.errors import UserError
+from treelstm.errors import ConfigError as ConfigError
 from treelstm.night import SETTINGS, begun_before, tell_engine
+from treelstm.parameters import assigned
 
 Value = bool | int | float | str | list[str] | None  # of a setting, as JSON holds it
 Settings = dict[str, Value]
@@ -37,12 +37,6 @@ KEY_LISTS: dict[str, tuple[str, ...]] = {
         "characterOffsetBegin characterOffsetEnd before after",
     }.items()
 }
-
-PARAMETERS_MARK = "# Parameters"  # first line of a notebook's parameters cell and of papermill's
-
-
-class ConfigError(UserError, ValueError):
-    """A setting has an unknown name, a wrong type or a value out of range."""
 
 
 def project_root() -> Path:
@@ -131,6 +125,8 @@ class Parameters:
             is expected), or a name is unknown (names the closest ones).
     """
 
+    _given: ClassVar[dict[str, Any]] = {}  # what `from_notebook` read last
+
     def __new__(cls, **parameters: Any) -> Self:
         known = sorted(setting.name for setting in dataclasses.fields(cls))
         for name in parameters:
@@ -150,10 +146,23 @@ class Parameters:
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
-        """What the notebook's parameters cell assigns, and the one that papermill adds; `namespace` is
-        its `globals()`.
-        """
-        return cls(**_assigned(namespace))
+        """What a notebook's parameters cells assign; `namespace` is its `globals()`."""
+        return cls(**cls._read(namespace))
+
+    @classmethod
+    def _read(cls, namespace: Mapping[str, Any]) -> dict[str, Any]:
+        cls._given = assigned(namespace, [setting.name for setting in dataclasses.fields(cls)])
+        return cls._given
+
+    def require_current(self, namespace: Mapping[str, Any]) -> None:
+        """Raises ConfigError if the parameters have changed since `from_notebook` read them."""
+        before, names = self._given, [setting.name for setting in dataclasses.fields(self)]
+        now = assigned(namespace, names)
+        told = {name: [repr(each.get(name, "not set")) for each in (before, now)] for name in names}
+        changed = [f"{name} was {old}, is {new} now" for name, (old, new) in told.items() if old != new]
+        if changed:
+            found = f"the parameters have changed since they were read: {'; '.join(changed)}"
+            raise ConfigError(f"{found}. Run the cell with from_notebook(globals()) and those below it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +225,7 @@ class Config(EncoderSettings):
     label_keys: tuple[str, ...] | None = _free(
         None, "keys whose value names a node in figures, first of them first; None: chosen from the data"
     )
+    try_settings: bool = _free(False, "01_preflight also tries learning rates and batch sizes")
     epochs: int = _free(50, "train until this epoch", _COUNT)
     batch_size: int = _fixed(16, "pairs per optimizer step", _COUNT)
     shards: int = _fixed(1, "parts of a batch, of which each process takes some; decides bits", _COUNT)
@@ -318,14 +328,13 @@ class Config(EncoderSettings):
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any], others: Settings | None = None) -> Self:
-        """The settings assigned in a notebook's parameters cell and in the one that papermill adds.
+        """The settings that a notebook's parameters cells assign; `namespace` is its `globals()`.
 
-        `namespace` is the notebook's `globals()`; variables of other cells are ignored. All other
-        settings come from `others` (a checkpoint's settings, say), else from the defaults. With
-        `others`, None means "as there" for a setting that cannot itself be None. If a kernel was
+        All other settings come from `others` (a checkpoint's settings, say), else from the defaults.
+        With `others`, None means "as there" for a setting that cannot itself be None. If a kernel was
         started again, a run that had begun is resumed, whatever `resume` says.
         """
-        given = _assigned(namespace)
+        given = cls._read(namespace)
         if others is not None:
             required = {s.name for s in dataclasses.fields(cls) if "None" not in str(s.type)}
             given = {k: v for k, v in given.items() if v is not None or k not in required}
@@ -402,8 +411,7 @@ def completed(settings: Settings) -> Settings:
     return settings | {k: v for k, v in {**defaults, **_EARLIER}.items() if k not in settings}
 
 
-# Settings that training does not read.
-NOT_OF_TRAINING = {"checkpoint", "compare_with", "label_keys"}
+NOT_OF_TRAINING = {"checkpoint", "compare_with", "label_keys", "try_settings"}  # settings of pages
 
 
 def plain(value: Any) -> Value:
@@ -439,12 +447,3 @@ def _expanded(keys: tuple[str, ...]) -> tuple[str, ...]:
             text = f'ignored_keys names "{key}". Did you mean "{close[0]}"? The lists are {known}; '
             raise ConfigError(text + "others are keys of your own.")
     return tuple(dict.fromkeys(one for key in keys for one in KEY_LISTS.get(key, (key,))))
-
-
-def _assigned(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """What is assigned in the newest parameters cell and in the cell papermill put after it."""
-    marked = [cell for cell in namespace.get("In", ()) if cell.startswith(PARAMETERS_MARK)]
-    own = max((i for i, cell in enumerate(marked) if cell.splitlines()[0] != PARAMETERS_MARK), default=0)
-    nodes = (node for cell in marked[own:] for node in ast.walk(ast.parse(cell)))
-    stored = (n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-    return {name: namespace[name] for name in stored}

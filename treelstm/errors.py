@@ -12,3 +12,7 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Makes IPython show the message only."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(UserError, ValueError):
+    """A setting has an unknown name, a wrong type or a value out of range, or would be ignored."""
