@@ -203,7 +203,13 @@ class Outcome(StrEnum):
     @classmethod
     def in_text(cls, text: str) -> Self | None:
         """The outcome that a line of a log names, or None."""
-        return next((each for each in reversed(cls) if each in text), None)
+        return next((each for each in reversed(cls) if each in text or each.said in text), None)
+
+    @property
+    def said(self) -> str:
+        """It in words for people."""
+        by_hand = self is Outcome.STOPPED_BY_SIGINT
+        return "stopped by you (stop button or Ctrl-C)" if by_hand else str(self)
 
     @property
     def finished(self) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise, takewhile
@@ -13,7 +14,8 @@ from treelstm.history import EpochRecord, History, summary
 from treelstm.launch import train_in_processes
 from treelstm.log import logged
 from treelstm.notify import is_configured, notify
-from treelstm.progress import Progress, in_notebook, is_interactive
+from treelstm.progress import Progress, asked_at, duration, in_notebook, is_interactive
+from treelstm.run.directory import BEST
 from treelstm.run.distributed import is_worker
 from treelstm.run.listener import Listener
 from treelstm.run.lock import holder
@@ -23,6 +25,11 @@ from treelstm.run.training import train_heard_by
 from treelstm.sweeps.journal import pruning
 
 log = logging.getLogger("treelstm")
+
+# Runs that were stopped by day in this kernel, with the time: whoever had pressed Run twice by then does
+# not want the second training either. A server that queues requests itself sends them once it is free.
+_stopped: dict[Path, tuple[float, History]] = {}
+_SECONDS_TO_PRESS = 1.0  # Run, by a person who sees that training has stopped
 
 
 def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
@@ -41,11 +48,23 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         TrainingDiverged: the last commit is the last good state; names the step that went wrong.
     """
     require_config(config)
+    live = in_notebook() and is_interactive()
+    told = _stopped.get(config.output_path)
+    if live and told and asked_at() < told[0] + _SECONDS_TO_PRESS:
+        how = f"was {told[1].outcome.said} after this cell had been asked to run"
+        print(f"Nothing was trained: {config.output_path} {how}. Run it again to go on.")
+        return told[1]
+    history = _train(config, listeners, live)
+    if live and not history.finished:
+        _stopped[config.output_path] = (time.time(), history)
+    return history
+
+
+def _train(config: Config, listeners: Sequence[Listener], live: bool) -> History:
     if config.processes > 1 and not is_worker():
         return _launch(config, listeners)
-    live = in_notebook() and is_interactive()
     progress = Progress(figure_shown=live)
-    figure = [LiveFigure(progress)] if live else []
+    figure = [LiveFigure()] if live else []
     files = TensorBoardFile(config.output_path), Notifications(config.output_path)
     usual = [progress, OneDistance(), Restarted(), *files, *figure]
     return train_heard_by([*usual, *listeners, *pruning(config.output_path)], config)
@@ -54,41 +73,76 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
 def _launch(config: Config, listeners: Sequence[Listener]) -> History:
     """`train` in other processes, with the usual listeners in the first of them."""
     told = Notifications(config.output_path)
+    figure = LiveFigure() if in_notebook() and is_interactive() else None
     try:
         if listeners:
             found = f"processes is {config.processes}, and others cannot call listeners of this one"
             raise ConfigError(f"{found}. Set processes=1 to train with your own.")
-        figure = LiveFigure() if in_notebook() and is_interactive() else None
         history, worked = train_in_processes(config, figure.show if figure else None)
     except Exception as error:
         told.on_failure(error)
+        if figure:
+            figure.on_failure(error)
         raise
+    if figure:
+        figure.on_end(history)
     if worked:
         told.on_end(history)
     return history
 
 
 class LiveFigure(Listener):
-    """A figure in the notebook, redrawn after each epoch."""
+    """Curve and epochs in the notebook, redrawn after each epoch, and at the end with a headline."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self) -> None:
         from treelstm.widgets.monitor import TrainingMonitor  # ipywidgets and matplotlib, here only
 
-        self._monitor, self._progress = TrainingMonitor(), progress
+        self._monitor, self._history, self._drawn = TrainingMonitor(), list[EpochRecord](), 0
+        self._seconds, self._epoch_began = dict[int, float](), time.monotonic()
+        self._run: Run | None = None
 
     def on_start(self, run: Run) -> None:
-        self._run = run
+        self._run, self._history = run, run.history
+        self._draw()
+        if run.outcome is not None:  # nothing to do: `on_end` is not called
+            self._draw(_headline(History(run.history, run.outcome, run.config.output_path, None)))
+
+    def on_step(self, run: Run | None) -> None:
+        if self._drawn != len(self._history) and self._monitor.may_draw():
+            self._draw()
 
     def on_epoch(self, record: EpochRecord) -> None:
-        self.show(self._run.config, self._run.history)
+        self.on_step(self._run)
 
     def show(self, config: Config, history: list[EpochRecord]) -> None:
-        """Draws it for a run of these settings; without a pace if other processes train."""
-        newest = history[-1]
-        words = [f"epoch {newest['epoch']}/{config.epochs}"]
-        words += [self._progress.pace()] if self._progress else []
-        words += [f"learning rate {newest['learning_rate']:.3g}"]
-        self._monitor.show(history, " · ".join(words))
+        """The same for a run that other processes train."""
+        now = time.monotonic()
+        if self._history and len(history) == len(self._history) + 1:  # the first has a start before it
+            self._seconds[history[-1]["epoch"]] = now - self._epoch_began
+        self._epoch_began, self._history = now, history
+        left = (config.epochs - len(history)) * self._seconds.get(history[-1]["epoch"], math.nan)
+        said = f", {duration(left)} left" if left == left else ""
+        self._draw(f"epoch {len(history)}/{config.epochs}{said}")
+
+    def on_end(self, history: History) -> None:
+        self._history = history.epochs
+        self._draw(_headline(history))
+
+    def on_failure(self, error: Exception) -> None:
+        self._draw(f"failed: {type(error).__name__}: {error}".splitlines()[0])
+
+    def _draw(self, said: str = "") -> None:
+        if self._run:
+            self._seconds = {each["epoch"]: each["seconds"] for each in self._run.timings}
+        self._monitor.show(self._history, self._seconds, said)
+        self._drawn = len(self._history)
+
+
+def _headline(history: History) -> str:
+    model = history.output_dir / BEST
+    return f"{history.outcome.said}: {summary(history.epochs)}" + (
+        f"; in {model}" if history.best else ""
+    )
 
 
 class Restarted(Listener):

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -23,6 +24,7 @@ from typing import Any
 import nbformat
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
 from nbformat.v4 import new_markdown_cell, new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
@@ -356,6 +358,11 @@ class PageRecord(NotebookExecutionManager):
         about["duration"] = (self.end_time - self.start_time).total_seconds()
         self.cleanup_pbar()
         self.save()
+        # Its outputs are of this night, so Jupyter may trust them when the same user opens the page.
+        try:
+            NotebookNotary(log=papermill_log).sign(self.nb)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("the executed page cannot be marked as trusted: %s", error)
 
 
 class StopForwarder:

@@ -25,7 +25,7 @@ from treelstm.run.lock import Holder, holder
 from treelstm.sealed import CheckpointError, MissingCheckpoint
 
 _LAST_BYTES = 1_000_000  # of the log, in which its last entry is looked for
-_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:")  # begins an entry of the log
+_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:[\d:]*\s*")  # begins an entry of the log
 
 
 class NoCommitYet(CheckpointError):
@@ -59,15 +59,16 @@ class RunStatus:
         content = self.newest.content
         place = f"epoch {content['epoch']}" + (f", step {content['step']}" if content["step"] else "")
         outcome = Outcome.in_text(self.last_line)
+        says = f"; its log says: {_DATED.sub('', self.last_line)[:300]}" if self.last_line else ""
         if self.held_by:
-            how = f"being trained by {self.held_by}; newest commit: {place}"
+            how = f"being trained by {self.held_by}{says}; newest commit: {place}"
         elif self.finished:
-            how = f"finished: {place}"
+            how = f"finished: {place}{'' if outcome else says}"
         elif outcome and not outcome.finished:
-            how = f"{outcome}; newest commit: {place}"
+            how = f"{outcome.said}; newest commit: {place}"
         else:
-            how = f"not running and not finished (killed, or an error); newest commit: {place}"
-        lines = [f"{self.output_dir} is {how}", f"last line of its log: {self.last_line or 'none'}"]
+            how = f"not running and not finished (killed, or an error){says}; newest commit: {place}"
+        lines = [f"{self.output_dir} is {how}"]
         lines += [f"changed on purpose: {in_words(each)}" for each in self.changes]
         lines += [f"damaged: {error}" for error in self.newest.passed_over]
         return shown("\n".join(lines))

@@ -304,9 +304,9 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
 
 def _log_end(run: Run, outcome: Outcome, why: str) -> None:
     if why:
-        log.info('%s at %s: %s. With resume="auto" it goes on', outcome, run.place, why)
+        log.info('%s at %s: %s. With resume="auto" it goes on', outcome.said, run.place, why)
     elif outcome.finished:
         best = run.best and run.best["epoch"]
         log.info("%s: %s, best epoch %s, in %s", outcome, run.place, best, run.config.output_path)
     else:
-        log.info('%s: %s is committed. Resume it with resume="auto"', outcome, run.place)
+        log.info('%s: %s is committed. Resume it with resume="auto"', outcome.said, run.place)

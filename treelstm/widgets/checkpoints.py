@@ -1,6 +1,5 @@
 """Choosing a checkpoint to resume from, or an encoder to look at."""
 
-import base64
 import threading
 import time
 from collections.abc import Sequence
@@ -9,7 +8,8 @@ from typing import Any
 
 import traitlets
 
-from treelstm.config import from_root
+from treelstm.config import Config, Settings, from_root
+from treelstm.drawing import PageFigure
 from treelstm.figures import history_figure
 from treelstm.files import is_there
 from treelstm.history import IN_HISTORY, EpochRecord, best, marked
@@ -18,6 +18,7 @@ from treelstm.progress import is_interactive
 from treelstm.run.directory import (
     BEST,
     FINAL,
+    checkpoint_at,
     find_best_model,
     list_checkpoints,
     looks_again,
@@ -27,8 +28,7 @@ from treelstm.run.directory import (
 from treelstm.run.status import CheckpointRow, unread_row, verified_row
 from treelstm.sealed import CheckpointError
 from treelstm.tables import html_table
-from treelstm.widgets.base import img_of, png_of
-from treelstm.widgets.table import TablePicker, key_of, mark, settings_in_words
+from treelstm.widgets.table import TablePicker, key_of, settings_in_words
 
 _SECONDS_TO_WAIT = 2.0  # for the files to be verified, where the table cannot be updated later
 _SECONDS_TO_FIRST_UPDATE = 0.3
@@ -50,12 +50,15 @@ class CheckpointPicker(TablePicker):
         chosen: Path | str,
         history: Sequence[EpochRecord],
         default: str = "",
+        settings: Settings | None = None,
     ) -> None:
         """`chosen` is one of the paths; `history` is that of the first path's run;
-        `default` is the parameter `resume`, if any.
+        `default` is the parameter `resume`, if any; `settings` are the run's.
         """
+        self._settings, self._asked = settings or {}, ""
         self._history, self._best, self._count = history, best(history), len(paths)
         self._directory, key = Path(paths[0]).parent, key_of(chosen)
+        self._seen = self._newest_commit() if default else None
         self._default, self._paths, rows = (default, key), {}, []
         known = history[-1] if history else {metric.key for metric in _COLUMNS}
         self._columns = [metric for metric in _COLUMNS if metric.key in known]
@@ -63,7 +66,8 @@ class CheckpointPicker(TablePicker):
             if number >= len(paths) - _ROWS or key_of(path) == key:
                 rows.append(self._row(unread_row(path)))
                 self._paths[key_of(path)] = path
-        curve, left_out = _curve(history), _left_out(_ROWS, len(paths))
+        self._figure, self._picture = history_figure(history, upright=True), ""
+        curve, left_out = _curve(self._figure), _left_out(_ROWS, len(paths))
         columns = ["epoch", "step", *(each.column for each in self._columns), "MB", "written", "status"]
         shown = {"rows": rows, "columns": columns, "curve": curve, "left_out": left_out}
         super().__init__(label="checkpoints", chosen=key, resuming=bool(default), **shown)
@@ -79,6 +83,33 @@ class CheckpointPicker(TablePicker):
         """For `Config.resume`: the parameter as given, or the path of another chosen checkpoint."""
         default, chosen = self._default
         return default if default and chosen == self.chosen else str(self.value)
+
+    def start(self, config: Config) -> str | None:
+        """Where training starts, for `Config.resume`; None, and says why, if nobody has decided.
+
+        A choice counts once: when the run has gone on, its newest commit does. By day a page that is run
+        from top to bottom trains only if a checkpoint is chosen or `epochs` is not the run's.
+        """
+        asked, self._asked, newest = self._asked, self.chosen, self._newest_commit()
+        if self.resume == "auto":
+            if asked or not is_interactive() or config.epochs != self._settings["epochs"]:
+                return "auto"
+            words = f"To go on from {newest[0]} until epoch {config.epochs}, run this cell once more"
+            if len(self._history) >= config.epochs:
+                words = f"The run has its {config.epochs} epochs: set a larger `epochs` for more"
+            print(f"Nothing is trained yet. {words}, or choose a checkpoint above.")
+            return None
+        if newest == self._seen:
+            return self.resume
+        if asked != self.chosen:
+            print("The run has gone on since the table was made: run its cell again, then choose.")
+            return None
+        print("The choice has been used. The run goes on from its newest commit.")
+        return "auto"
+
+    def _newest_commit(self) -> tuple[str, int]:
+        path = list_checkpoints(self._directory)[-1].path
+        return path.name, path.stat().st_mtime_ns
 
     def _is_of_run(self, row: CheckpointRow) -> bool:
         """Whether a file is of this run, as the run is now: by the numbers of the last epoch that it
@@ -105,7 +136,9 @@ class CheckpointPicker(TablePicker):
         # sorts rows as the run made them
         position = (row.epoch or 0) * 2**32 + (2**31 if row.step is None else row.step)
         usable = {"": None, "verified": True}.get(row.status, False)  # None: not known yet
-        cells: list[list[Any]] = [[f"{row.epoch or ''}{' ★' if best else ''}", row.epoch]]
+        name = shown(row.path.name) if checkpoint_at(row.path) is None else ""
+        words = filter(None, (str(row.epoch or ""), "★" if best else "", name))
+        cells: list[list[Any]] = [[" ".join(words), row.epoch]]
         numbers = [("{}", row.step), *((each.format, metrics[each.key]) for each in self._columns)]
         cells += [["" if n is None else form.format(n), n] for form, n in numbers]
         cells += [[f"{row.size / 1e6:.1f}", row.size / 1e6], [f"{row.written:%Y-%m-%d %H:%M}"] * 2]
@@ -141,6 +174,8 @@ class CheckpointPicker(TablePicker):
             if number == 0 or time.monotonic() - began > pause:
                 self.rows = list(rows)
                 began, pause = time.monotonic(), 2 * pause
+            if number == 0:
+                self.keep()
             # Sleep as long as the read took, so that the kernel stays responsive.
             time.sleep(time.monotonic() - reading)
 
@@ -150,11 +185,13 @@ class CheckpointPicker(TablePicker):
         lines = []
         for number, row in enumerate(reversed(self.rows)):
             if number < _ROWS_IN_FILE or row["path"] == self.chosen:
-                chosen = mark(row["path"] == self.chosen)
+                chosen = "chosen" * (row["path"] == self.chosen)
                 texts = [text for text, _ in row["cells"][:-1]]
                 lines.append([row["name"], *texts, row["status"] or "not verified yet", chosen])
         words = _left_out(_ROWS_IN_FILE, self._count)
-        return html_table(["checkpoint", *self.columns, ""], lines) + words + img_of(self.curve["png"])
+        table = html_table(["checkpoint", *self.columns, ""], lines)
+        self._picture = self._picture or self._figure.to_html()
+        return table + words + self._picture
 
 
 def _left_out(listed: int, count: int) -> str:
@@ -178,7 +215,8 @@ def resume_picker(output_dir: Path | str, resume: Path | str | None) -> Checkpoi
             f"resume={resume!r} names no whole checkpoint of {output_dir}. Name one of its "
             'checkpoint_epoch_N.pt, or say "auto"; for a fresh start use 02_train.ipynb.'
         )
-    return CheckpointPicker(paths, chosen, newest.content["history"], resume or "")
+    content = newest.content
+    return CheckpointPicker(paths, chosen, content["history"], resume or "", content["config"])
 
 
 @looks_again
@@ -210,15 +248,13 @@ def _among(paths: Sequence[Path], name: Path | str) -> Path | None:
     return next((path for path in paths if path.resolve() == wanted), None)
 
 
-def _curve(history: Sequence[EpochRecord]) -> dict[str, Any]:
-    """The curve as a picture, and each panel's place in it (shares of the picture) and first and last
-    epoch, so that picker.js can mark the chosen checkpoint.
+def _curve(figure: PageFigure) -> dict[str, Any]:
+    """The curve as SVG, and each panel's place in it (shares of the picture) and first and last epoch,
+    so that picker.js can mark the chosen checkpoint.
     """
-    figure = history_figure(history, upright=True)
-    png = png_of(figure)  # drawing decides the places
-    axes = []
-    for ax in figure.axes if history else []:
+    svg, axes = figure.to_svg(), []  # drawing decides the places
+    for ax in figure.axes if figure.axes[0].lines else []:
         box, (low, high) = ax.get_position(), ax.get_xlim()
         place = {"left": box.x0, "width": box.width, "top": 1 - box.y1, "height": box.height}
         axes.append({**place, "low": low, "high": high})
-    return {"png": base64.b64encode(png).decode(), "axes": axes}
+    return {"svg": svg, "axes": axes}

@@ -8,8 +8,10 @@ function make(tag, parent, properties = {}, attributes = {}) {
   return element;
 }
 
+const blank = (value) => value === null || value === "";
+
 function compare(a, b) {
-  if (a === null || b === null) return (a === null) - (b === null);
+  if (blank(a) || blank(b)) return blank(a) - blank(b);
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
@@ -44,7 +46,6 @@ function render({ model, el }) {
   let current = [model.get("chosen")].flat()[0] ?? rows.keys().next().value;
 
   el.classList.add("treelstm-picker");
-  el.dataset.lmSuppressShortcuts = "true"; // without it, the arrow keys would move between cells
   const main = make("div", el, { className: "treelstm-main" });
   const bar = make("div", main, { className: "treelstm-bar" });
   const search = make("input", bar, { type: "search", placeholder: "search" }, { "aria-label": "search all columns" });
@@ -60,8 +61,8 @@ function render({ model, el }) {
   const curve = make("div", side, { className: "treelstm-curve" });
   const details = make("div", side, { className: "treelstm-details" });
 
-  const { png, axes = [] } = model.get("curve");
-  if (png) make("img", curve, { src: `data:image/png;base64,${png}`, alt: "loss and quality by epoch" });
+  const { svg = "", axes = [] } = model.get("curve");
+  curve.innerHTML = svg; // matplotlib wrote it: the words in it are text
   const marks = axes.map(() => make("div", curve, { className: "treelstm-mark" }));
 
   if (most > 1) make("th", head, { textContent: "compare" }, { scope: "col" });
@@ -92,10 +93,12 @@ function render({ model, el }) {
   function sort() {
     const sorted = [...rows.values()].sort((a, b) => {
       const [first, second] = [a.cells[by][1], b.cells[by][1]];
-      const turned = descending && first !== null && second !== null; // rows without a number are last
+      const turned = descending && !blank(first) && !blank(second); // what is blank is last, both ways
       return (compare(first, second) || compare(a.position, b.position)) * (turned ? -1 : 1);
     });
+    const focused = document.activeElement;
     body.append(...sorted.map((row) => lines.get(row.path)));
+    if (body.contains(focused)) focused.focus();
     headers.forEach((cell, column) => {
       cell.setAttribute("aria-sort", column === by ? (descending ? "descending" : "ascending") : "none");
     });
@@ -209,7 +212,15 @@ function render({ model, el }) {
     act(line.dataset.path);
     line.focus();
   };
-  body.onkeydown = (event) => {
+  // First of all listeners: JupyterLab's and Notebook's would move between cells, or cut one at an x.
+  const keys = (event) => {
+    if (!el.contains(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.stopPropagation();
+    if (body.contains(event.target)) walk(event);
+  };
+  window.addEventListener("keydown", keys, true);
+
+  function walk(event) {
     const all = [...body.children].filter((line) => !line.hidden && line.getAttribute("aria-disabled") !== "true");
     const here = all.indexOf(event.target.closest("tr"));
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -all.length, End: all.length };
@@ -223,24 +234,32 @@ function render({ model, el }) {
     go(line.dataset.path);
     line.focus();
     line.scrollIntoView({ block: "nearest" });
-  };
+  }
 
   const update = () => {
+    let moved = false; // a number by which the table is sorted is known only now
     for (const row of model.get("rows")) {
-      if (JSON.stringify(row) === JSON.stringify(rows.get(row.path))) continue;
+      const before = rows.get(row.path);
+      if (JSON.stringify(row) === JSON.stringify(before)) continue;
+      moved ||= row.cells[by][1] !== before?.cells[by][1] || row.position !== before?.position;
       rows.set(row.path, row);
       fill(row);
       if (row.saved) typed.delete(row.path);
     }
+    if (moved) sort();
     show();
   };
   const changed = () => show();
+  const left = () => el.classList.add("jupyter-widgets-disconnected"); // by its kernel
+  model.on("comm_live_update", left);
   model.on("change:chosen", changed);
   model.on("change:rows", update);
   for (const row of rows.values()) fill(row);
   sort();
   show();
   return () => {
+    window.removeEventListener("keydown", keys, true);
+    model.off("comm_live_update", left);
     model.off("change:chosen", changed);
     model.off("change:rows", update);
   };

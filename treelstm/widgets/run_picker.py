@@ -14,7 +14,7 @@ from treelstm.run_table import groups, main_metric, ranked, shared_metrics, tabl
 from treelstm.runs import BROKEN, NOTES, RunRow, note_of, write_note
 from treelstm.side_by_side import MOST, SideBySide, compare_encoders
 from treelstm.tables import html_table
-from treelstm.widgets.table import TablePicker, key_of, mark, settings_in_words
+from treelstm.widgets.table import TablePicker, key_of, settings_in_words
 
 
 class RunPicker(TablePicker):
@@ -84,7 +84,7 @@ class RunPicker(TablePicker):
         lines, below = list[list[str]](), ""
         for row in self.rows:
             chosen, texts = row["path"] in self.chosen, [text for text, _ in row["cells"][1:]]
-            lines.append([row["name"], mark(chosen), *texts])
+            lines.append([row["name"], "chosen" * chosen, *texts])
             if chosen:
                 parts = "\n\n".join(f"# {label}\n{text}" for label, text in row["copies"])
                 below += f"<pre {AS_WRITTEN}>{in_html(row['name'])}\n\n{in_html(parts)}</pre>"

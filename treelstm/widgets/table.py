@@ -1,14 +1,15 @@
 """A table to pick rows from; checkpoints and runs are picked from it."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
+from treelstm import themes
 from treelstm.config import Config, Settings
 from treelstm.plain import shown
-from treelstm.progress import is_interactive
 from treelstm.widgets.base import NightForm
 
 _DEFAULTS = Config().to_dict()
@@ -23,7 +24,7 @@ class TablePicker(NightForm, anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_name("picker.js")
-    _css = Path(__file__).with_name("picker.css")
+    _css = themes.CSS + Path(__file__).with_name("picker.css").read_text()
     label = traitlets.Unicode().tag(sync=True)
     columns: traitlets.List[str] = traitlets.List().tag(sync=True)  # headings
     rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
@@ -33,17 +34,11 @@ class TablePicker(NightForm, anywidget.AnyWidget):
     left_out = traitlets.Unicode().tag(sync=True)  # says that there are more
     resuming = traitlets.Bool().tag(sync=True)  # shows what resuming sets aside
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """With plain HTML also where a person watches, for exports; JupyterLab shows the widget."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if is_interactive():
-            bundle[0]["text/html"] = self.night_form()
-        return bundle
-
-
-def mark(chosen: bool) -> str:
-    """What plain HTML says of a row. A person may choose another one later."""
-    return ("chosen at first" if is_interactive() else "chosen") if chosen else ""
+    @traitlets.observe("chosen")
+    def _choice_changed(self, change: Any) -> None:
+        # In a thread: while the kernel is busy with one choice, a browser holds the next one back, and
+        # a cell that is run meanwhile would not see it.
+        threading.Thread(target=self.keep, daemon=True).start()
 
 
 def key_of(path: Path | str) -> str:
