@@ -17,7 +17,7 @@ from treelstm.evaluation import (
     interval,
     metrics_of,
 )
-from treelstm.history import METRICS
+from treelstm.history import METRICS, Metric
 from treelstm.trees.arrays import Array
 
 _RESAMPLES_PER_CALL = 100  # bounds the memory
@@ -133,11 +133,9 @@ def verdict(
     """
     sentences = []
     own = next(iter(scores.values()), {})
-    by = ["average_precision", "pearson"][:: -1 if graded else 1]
-    if name := next((each for each in by if each in own), None):
-        label = next(metric.label for metric in METRICS if metric.name == name)
-        ranked = _ranked({who: each[name] for who, each in differences.items()})
-        sentences.append(f"By {label} ({own[name][0]:.3f}), this encoder is {ranked}.")
+    if by := deciding(own, graded):
+        ranked = _ranked({who: each[by.name] for who, each in differences.items()})
+        sentences.append(f"By {by.label} ({own[by.name][0]:.3f}), this encoder is {ranked}.")
     if found:
         mine, *others = found
         ranked = _ranked({who: found[mine].difference(found[who]) for who in others})
@@ -145,6 +143,13 @@ def verdict(
             f"In retrieval (precision at 1: {found[mine].precision[1]:.3f}), it is {ranked}."
         )
     return " ".join(sentences)
+
+
+def deciding(own: Mapping[str, Estimate], graded: bool) -> Metric | None:
+    """Which of an encoder's metrics decides; None if there are none."""
+    by = ["average_precision", "pearson"][:: -1 if graded else 1]
+    name = next((each for each in by if each in own), None)
+    return next((metric for metric in METRICS if metric.name == name), None)
 
 
 def _ranked(differences: Mapping[str, Estimate]) -> str:
