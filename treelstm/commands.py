@@ -1,5 +1,5 @@
-"""`python -m treelstm`: preflight, train, evaluate, show a run's status or all runs, read trees, make
-pairs or write a sample.
+"""`python -m treelstm`: preflight, train, evaluate, encode or compare trees, show a run's status or all
+runs, read trees, make pairs or write a sample.
 
 Exit status: 0 done, 1 failed, 2 bad usage, 3 preflight says no-go; stopped after a commit: 128 + signal,
 or 124 by max_hours.
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from treelstm import run_table
 from treelstm.checks.groups import preflight
 from treelstm.checks.report import PreflightRefused, as_text
+from treelstm.collection import write_vectors
 from treelstm.config import (
     NOT_OF_TRAINING,
     Config,
@@ -47,17 +48,17 @@ from treelstm.evaluation import (
 )
 from treelstm.history import IN_HISTORY
 from treelstm.listeners import train
-from treelstm.model.files import load_encoder
 from treelstm.model.objectives import Graded
 from treelstm.notify import notify
+from treelstm.own_trees import compare_trees, encoder_of, tree_of_file, tree_of_json
 from treelstm.plain import shown
-from treelstm.run.directory import find_best_model
 from treelstm.run.distributed import GroupLost, is_first, joined
 from treelstm.run.status import NoCommitYet, run_status
 from treelstm.runs import list_runs
 from treelstm.signals import stop_signals
 from treelstm.sweeps.night import PAGE, SWEEP_DIR, run_plan
 from treelstm.sweeps.plan import OF_ONE_RUN, PRUNERS, make_plan, read_plan
+from treelstm.trees.naming import label_keys
 
 EXPECTED = (UserError, OSError)  # shown as one message, without a traceback
 
@@ -76,10 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{unknown[0]}: {command} has no such {kind}. {guess}")
     if command == "pairs" and len({"by", "scores", "keys"} & options.keys()) != 1:
         parser.error("pairs: say one of --by label, --key KEY and --scores FILE")
-    if command in ("preflight", "train", "evaluate"):
+    if command == "encode" and not options["to"].endswith(".npy"):
+        parser.error(f"--to {options['to']}: encode writes a .npy file. Give it such a name.")
+    if command == "compare" and options["first"] == options["second"] == "-":
+        parser.error("only one of the two trees can be read from standard input (-)")
+    if command in ("preflight", "train", "evaluate", "encode", "compare"):
         try:
-            options = {name: _value(name, text) for name, text in options.items()}
-            options = {"config": Config.from_parameters(options)}
+            of_config = options.keys() & Config.__dataclass_fields__.keys()
+            given = {name: _value(name, options.pop(name)) for name in of_config}
+            options["config"] = Config.from_parameters(given)
         except ConfigError as error:
             parser.error(str(error))
     status = 141  # 128 + SIGPIPE
@@ -100,9 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _preflight(config: Config) -> int:
+def _preflight(config: Config, json: bool = False) -> int:
     report = preflight(config)
-    print(as_text(report))
+    print(dumps(report.to_dict(), indent=1) if json else as_text(report))
     return 3 if report.verdict == "no-go" else 0
 
 
@@ -122,10 +128,8 @@ def _evaluate(config: Config) -> int:
     """The numbers that fit the pairs, beside those of the bag of symbols: on a directory that is named,
     else on the pairs that the checkpoint's run held out.
     """
-    best = config.checkpoint == "best"
-    path = find_best_model(config.output_path) if best else Path(config.checkpoint)
-    encoder = load_encoder(path, config.device)
-    run = encoder.origin.config
+    encoder = encoder_of(config)
+    path, run = encoder.origin.path, encoder.origin.config
     named = config.validation_path or (None if config.data_dir == Config.data_dir else config.data_path)
     if named:
         of = encoder.settings
@@ -140,6 +144,41 @@ def _evaluate(config: Config) -> int:
     print(f"{'':16}", *rows["encoder"], sep="  ")
     for label, numbers in rows.items():
         print(f"{label:16}", *(f"{n:{max(6, len(k))}.4f}" for k, n in numbers.items()), sep="  ")
+    return 0
+
+
+def _encode(config: Config, inputs: list[str], to: str, **options: Any) -> int:
+    """The encodings of all trees, one row each, and their ids. A signal leaves no part of a file."""
+    encoder, trees = encoder_of(config), iterate_trees([*map(Path, inputs)], **options)
+    with stop_signals(_leave):
+        seen = tqdm(trees, unit=" trees", disable=None, leave=False)
+        count, beside = write_vectors(Path(to), encoder, seen)
+    print(f"{count:,} encodings written to {to}, the ids of their trees to {beside}")
+    return 0
+
+
+def _compare(config: Config, first: str, second: str) -> int:
+    """Distance and verdict of two trees, and what they come from; "-" is read from standard input."""
+    from treelstm.tables import strongest_nodes  # loads matplotlib
+
+    encoder = encoder_of(config)
+    given = [
+        tree_of_json(sys.stdin.buffer.read(), encoder)
+        if each == "-"
+        else tree_of_file(Path(each).absolute(), encoder)
+        for each in (first, second)
+    ]
+    for name, tree in zip((first, second), given, strict=True):
+        if tree.note:
+            print(f"{name}: {tree.note}", file=sys.stderr)
+    found = compare_trees(encoder, given[0].ast, given[1].ast)
+    print(f"{found.verdict} ({encoder.origin.path}, epoch {encoder.origin.epoch})")
+    if found.unknown:
+        print(f"symbols that training did not know: {shown(', '.join(found.unknown))}")
+    if nodes := strongest_nodes(found.why, label_keys(found.forest)):
+        print("distance without a subtree:")
+    for whose, node, change in nodes:
+        print(f"  {change}  {whose:6}  {shown(node)}")
     return 0
 
 
@@ -290,7 +329,10 @@ def _parser() -> argparse.ArgumentParser:
         return {f"--{n.replace('_', '-')}": _flag(field) for n, field in settings.items() if n in names}
 
     of_training = flags_of(settings.keys() - NOT_OF_TRAINING)
-    add("preflight", _preflight, "find every problem before training", of_training)
+    as_data = {"action": "store_true", "help": "the report as one JSON document, for other programs"}
+    add("preflight", _preflight, "find every problem before training", {
+        **of_training, "--json": as_data,
+    })  # fmt: skip
     add("train", _train, "train, or resume training", of_training)
     add("sweep", _sweep, "train many runs in a night, or go on with them", {
         "--sweep-dir": f"directory of all trials (default: {SWEEP_DIR}, with a plan models/ITS_NAME)",
@@ -308,6 +350,19 @@ def _parser() -> argparse.ArgumentParser:
     })  # fmt: skip
     evaluated = flags_of({"output_dir", "checkpoint", "data_dir", "validation_dir", "device"})
     add("evaluate", _evaluate, "metrics of a checkpoint on unseen pairs", evaluated)
+    of_encoder = flags_of({"output_dir", "checkpoint", "device"})
+    add("encode", _encode, "encodings of trees, as a .npy file", {
+        "inputs": {"nargs": "+", "metavar": "INPUT", "help": "what `trees` reads or has written"},
+        "--to": {"metavar": "FILE", "required": True, "help": "vectors.npy; ids: vectors.ids.jsonl"},
+        "--format": f"told by name and content, or one of {', '.join(FORMATS)}",
+        "--each": "function or file: what of code is a tree",
+        **of_encoder,
+    })  # fmt: skip
+    add("compare", _compare, "distance of two trees, similar or not, and why", {
+        "first": "a file with one tree, or - for JSON from standard input",
+        "second": "another one",
+        **of_encoder,
+    })  # fmt: skip
     run_dir = {"nargs": "?", "default": Config().output_path, "help": "its output_dir"}
     add("status", _status, "how a run stands, from its files", {"directory": run_dir})
     runs_dir = {"nargs": "?", "default": Config().output_path.parent, "help": "directory of runs"}

@@ -314,6 +314,21 @@ def most_wrong(distance: Array, pairs: Pairs, count: int = 2) -> Array:
     return np.concatenate((farthest[:count], closest[:count]))
 
 
+def pair_errors(distance: Array, pairs: Pairs, threshold: float) -> Array:
+    """How wrong each distance [P] is: how far on the wrong side of the threshold it lies, negative on
+    the right one; without a threshold, of 0. Of pairs with a similarity only: by how large a share of
+    these its rank among the distances is off.
+    """
+    from scipy.stats import rankdata
+
+    side = np.where(pairs.label == 1, 1.0, -1.0)
+    error = side * (distance.astype(np.float64) - np.nan_to_num(threshold))
+    if len(graded := np.flatnonzero(pairs.label < 0)):
+        ranks = rankdata(-distance[graded]) - rankdata(pairs.similarity[graded])
+        error[graded] = np.abs(ranks) / len(graded)
+    return np.asarray(error)
+
+
 def graded_quality(distance: Array, predicted: Array, similarity: Array) -> dict[str, float]:
     """How well distances [P] and the similarities that they stand for fit the pairs' own, by the keys of
     an epoch's record. Correlations leave out pairs without a similarity (NaN); there are none where

@@ -72,6 +72,8 @@ def whole_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
         directory_fsync_works(path.parent)  # if not: said at the start of a run, see run/lock.py
+    except WriteFailed:  # of another file, inside the block: it says all
+        raise
     except OSError as error:
         needed = "" if size is None else f" needs {size:,} bytes"
         found = f"{path}{needed}, {_free(path.parent)}"

@@ -5,7 +5,8 @@ Shapes: B trees; P pairs; D embedding, H hidden, O output.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +26,7 @@ from treelstm.trees.forest import Forest, TreeBatch
 from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
+TREES_AT_ONCE = 2**16  # in one forest; decides bits
 GAIN_SCALE = 20.0  # so that Adam moves the bag's weight as fast as it has to
 
 # (out, sizes, rows): fills `out`, which lies in parts of these sizes, with rows(0), rows(1) and so on.
@@ -91,6 +93,9 @@ class Origin(NamedTuple):
     path: Path
     epoch: int
     config: Config  # of the run
+
+    def __str__(self) -> str:
+        return f"{self.path}, epoch {self.epoch}"
 
 
 class TreeEncoder(nn.Module):
@@ -269,9 +274,21 @@ class TreeEncoder(nn.Module):
         """
         if isinstance(asts, Mapping | str) or not np.iterable(asts):
             raise TreeError("encode takes a list of trees; for one tree, write encode([tree]).")
-        of = self.settings
-        forest = compile_forest(asts, of.ignored_keys, child_order=of.child_order)
-        return self.encode_trees(forest, np.arange(len(forest)))
+        return torch.cat([self.encode_trees(each, np.arange(len(each))) for each in self.forests(asts)])
+
+    def forests(self, asts: Iterable[Any]) -> Iterator[Forest]:
+        """The ASTs as this encoder reads them, up to 65,536 in a forest, so that memory does not grow
+        with their number; `encode_trees` on one after the other gives what `encode` gives, to the bit.
+        """
+        asts, of, first = iter(asts), self.settings, 0
+        while True:
+            some = islice(asts, TREES_AT_ONCE)
+            forest = compile_forest(some, of.ignored_keys, child_order=of.child_order, first=first)
+            if len(forest) or not first:
+                yield forest
+            if len(forest) < TREES_AT_ONCE:
+                return
+            first += len(forest)
 
     def distance(self, first: Any, second: Any) -> float:
         """Distance of two JSON ASTs' encodings, at least 0; raises as `encode`."""

@@ -40,11 +40,11 @@ def pieces_of_rows(pointers: Array, at_once: int) -> Iterator[tuple[int, int]]:
         first = end
 
 
-def npy_header(kind: np.dtype[Any], length: int) -> bytes:
-    """What numpy writes before `length` values of a type in a .npy file."""
+def npy_header(kind: np.dtype[Any], *shape: int) -> bytes:
+    """What numpy writes before the values of an array in a .npy file."""
     header = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(kind)
-    about = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    about = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, about)
     return header.getvalue()
 

@@ -258,15 +258,19 @@ def _digests(part: Part) -> Array:
 
 
 def compile_forest(
-    asts: Iterable[Any], ignored_keys: Iterable[str] = (), share: bool = True, child_order: bool = False
+    asts: Iterable[Any],
+    ignored_keys: Iterable[str] = (),
+    share: bool = True,
+    child_order: bool = False,
+    first: int = 0,
 ) -> Forest:
-    """The forest of `asts`, one tree each.
+    """The forest of `asts`, one tree each; `first` is the number of the first one in an error.
 
     Raises:
         TreeError: an AST is no JSON object, is empty, or holds what JSON has no word for; says where.
     """
     builder = ForestBuilder(ignored_keys, share, child_order)
-    for number, ast in enumerate(asts):
+    for number, ast in enumerate(asts, first):
         try:
             builder.add(ast, f"asts[{number}]")
         except TreeError as error:

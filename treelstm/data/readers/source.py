@@ -11,7 +11,8 @@ from typing import Any
 
 from treelstm.config import EncoderSettings
 from treelstm.data.problems import Problems
-from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, parse, read_lines, read_text
+from treelstm.data.ranges import quick
+from treelstm.data.reading import LINE_BYTES, REPAIR, Unreadable, read_lines, read_text
 from treelstm.plain import shown
 from treelstm.trees.builder import TreeError, compile_forest
 from treelstm.trees.vocabulary import ROLE
@@ -97,7 +98,7 @@ class Source:
             if raw.isspace():
                 continue
             try:
-                yield line, parse(raw)
+                yield line, quick(raw)
                 by_line = True
             except Unreadable as error:
                 if not by_line:
@@ -107,7 +108,7 @@ class Source:
             return
         if raw := self.whole():
             try:
-                yield line, parse(raw)
+                yield line, quick(raw)
             except Unreadable as error:
                 at = re.search(r"line (\d+) column", str(error))
                 self.problem(int(at[1]) if at else line, str(error), error.remedy)
