@@ -10,7 +10,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,26 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path} is not a checkpoint: torch refuses it ({reason}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpoint(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
-    other = content.get("format", "none")
-    if type(other) is not int or other not in (UNTYPED, FORMAT):
-        other = other if isinstance(other, int | str) else f"of type {type(other).__name__}"
-        found = f"has format {other}, this version of treelstm reads {UNTYPED} and {FORMAT}"
-        raise CheckpointError(f"{path} {found}. Use the version that wrote it, or a new output_dir.")
+    require_format(path, content.get("format", "none"), (UNTYPED, FORMAT), "use a new output_dir")
     return content
+
+
+def require_format(path: Path, found: object, known: tuple[int, ...], otherwise: str) -> None:
+    """Raises CheckpointError, with both versions and what to do, unless the format is a known one."""
+    if type(found) is int and found in known:
+        return
+    newer = type(found) is int and found > max(known)
+    remedy = "A newer one wrote it: update treelstm" if newer else "Use the version that wrote it"
+    number = found if isinstance(found, int | str) else f"of type {type(found).__name__}"
+    reads = f"this version of treelstm reads {' and '.join(map(str, known))}"
+    raise CheckpointError(f"{path} has format {number}, {reads}. {remedy}, or {otherwise}.")
+
+
+def require_known(path: Path, settings: Set[str], known: Set[str]) -> None:
+    """Raises CheckpointError if a file has settings that this version lacks: the file is not damaged."""
+    if others := ", ".join(sorted(settings - known)):
+        lacks = f"{path} has the setting(s) {others:.200}, which this version of treelstm does not know"
+        raise CheckpointError(f"{lacks}. A newer one wrote it: update treelstm.")
 
 
 def verified_bytes(path: Path) -> bytes:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import math
 import os
 import random
 import re
 import shutil
 import time
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+import torch
 from conftest import tiny_config
 from faults import healthy_config, negative, positive
 from runs import StopAfter
 
 from treelstm import Config, load_corpus, preflight, train, write_sample
-from treelstm.checks.report import ERROR, GROUPS, WARNING, as_html, as_text
+from treelstm.checks import environment
+from treelstm.checks.report import CHECK_FAILED, ERROR, GROUPS, WARNING, as_html, as_text
 from treelstm.config import ConfigError
 
 
@@ -94,7 +100,8 @@ def test_whatever_the_settings_preflight_reports_or_the_setting_is_refused(tmp_p
             config = tiny_config(tmp_path, tmp_path / "new", **small)
             report = preflight(dataclasses.replace(config, **{name: value}))
             assert as_text(report) and as_html(report)
-            if "a check failed with" in str(report).replace("failed with OSError", ""):
+            failed = [f.found for f in report.all if f.code == CHECK_FAILED]
+            if any("failed with OSError" not in found for found in failed):
                 failures.append(f"{name}={value!s:.50}: {report}")
         except ConfigError:
             pass
@@ -119,6 +126,61 @@ def test_a_run_of_more_epochs_than_can_ever_be_prints_sane_numbers(base, tmp_pat
     assert re.search(
         r"epoch +1/1000000000000000000  train .* over 100 years left", capsys.readouterr().out
     )
+
+
+# --- checks that fail themselves -----------------------------------------------------------------
+
+
+def refuse(*args: Any, **kwargs: Any) -> Any:
+    raise ZeroDivisionError("broken on purpose")
+
+
+@pytest.mark.parametrize(
+    ("of", "function", "check", "group", "still"),
+    [
+        (torch.cuda, "is_available", "device", "Dependencies", "environment.kernel"),
+        (importlib.metadata, "requires", "packages", "Dependencies", "environment.device"),
+        (np, "percentile", "sizes", "Data content", "data.metadata"),
+        (np, "sort", "repetitions", "Data content", "keys.ignored"),
+        (torch.optim.Adam, "step", "model", "Model", "model.parameters"),
+        (psutil, "virtual_memory", "model", "Model", "determinism.steps"),
+        (shutil, "disk_usage", "disk", "Resources", "resources.memory"),
+    ],
+)
+def test_a_check_that_fails_is_a_finding_and_ends_no_other(
+    base, monkeypatch, of, function, check, group, still
+):
+    monkeypatch.setattr(of, function, refuse)
+    report = preflight(healthy_config(base, base / "run", epochs=4))
+    failed = [f for f in report.findings[group] if f.code == CHECK_FAILED]
+    assert failed and all(f.level == ERROR and "ignore_preflight=True" in f.remedy for f in failed)
+    words = f'the check "{check}" failed with ZeroDivisionError: broken on purpose '
+    assert re.fullmatch(rf"{words}\(treelstm/\S+, line \d+\)", failed[0].found)
+    assert [*report.findings] == [each for each in GROUPS if each != "Processes"]
+    assert still in {f.code for f in report.all}
+    assert report.verdict == "no-go" and as_html(report) and report.to_dict()["verdict"] == "no-go"
+
+
+def test_a_torch_that_cannot_be_made_neutral_is_one_finding_among_all_others(base):
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        report = preflight(healthy_config(base, base / "run", epochs=4))
+    (error,) = [f for f in report.all if f.level == ERROR]
+    assert error.code == "environment.torch-changed" and "hooks is active" in error.found
+    assert "data.tree-sizes" not in {
+        f.code for f in report.all
+    }  # an error of its own: nothing is trained
+    assert "environment.kernel" in {f.code for f in report.all}
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"metadata": {}}'])
+def test_an_odd_file_among_the_notebooks_ends_no_other_check(base, monkeypatch, tmp_path, content):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "odd.ipynb").write_bytes(content)
+    monkeypatch.setattr(environment, "project_root", lambda: tmp_path)
+    report = preflight(healthy_config(base, base / "run", epochs=4), quick=True)
+    (failed,) = [f for f in report.all if f.level == ERROR]
+    assert failed.code == CHECK_FAILED and 'the check "kernel" failed' in failed.found
+    assert [*report.findings] == ["Dependencies", "Data files", "Output directory"]
 
 
 # --- fuzz --------------------------------------------------------------------------------------

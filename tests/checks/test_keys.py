@@ -9,7 +9,8 @@ import random
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from treelstm import (
     write_sample,
 )
 from treelstm.checks.keys import keys
-from treelstm.checks.report import WARNING, Finding
+from treelstm.checks.report import WARNING, Check, Finding
 from treelstm.commands import main
 from treelstm.config import KEY_LISTS, ConfigError
 from treelstm.data.problems import DataError
@@ -52,9 +53,17 @@ def write(directory: Path, trees: Iterable[Any]) -> Path:
     return directory
 
 
+def every_finding(check: Check) -> Iterator[Finding]:
+    """What a check finds, and the checks in it."""
+    found = check()
+    for each in [found] if isinstance(found, Finding) else found:
+        yield from [each] if isinstance(each, Finding) else every_finding(each)
+
+
 def findings(directory: Path, trees: Iterable[Any], **settings: Any) -> list[Finding]:
     data = str(write(directory / "pairs", trees))
-    return list(keys(load_corpus(Config(data_dir=data, validation_dir=data, **settings))))
+    corpus = load_corpus(Config(data_dir=data, validation_dir=data, **settings))
+    return list(every_finding(partial(keys, corpus)))
 
 
 def warned(directory: Path, trees: Iterable[Any], **settings: Any) -> list[Finding]:
@@ -258,7 +267,7 @@ def test_ignored_keys_that_occur_are_listed_and_labels_among_them_are_pointed_ou
 def test_ignored_keys_of_the_sample_get_no_warning(tmp_path):
     write_sample(tmp_path, positives=40, negatives=60)
     config = Config(data_dir=str(tmp_path))
-    found = list(keys(load_corpus(config)))
+    found = list(every_finding(partial(keys, load_corpus(config))))
     assert not [each for each in found if each.level == WARNING]
     assert any('"plena_vorto" (' in each.found for each in found)
 

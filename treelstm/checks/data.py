@@ -4,12 +4,13 @@ import codecs
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from treelstm.checks.keys import keys
-from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Finding, judged
+from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Check, Finding, judged
 from treelstm.config import Config
 from treelstm.data.files import holds_trees, misnamed, pair_files
 from treelstm.data.load import every_pair
@@ -31,51 +32,59 @@ def data_files(config: Config, directory: Path, setting: str) -> Iterator[Findin
                 size = os.fstat(file.fileno()).st_size
         except OSError as error:
             found = f"{path} cannot be read ({error.strerror})"
-            yield Finding(ERROR, found, "Put a file there that you may read")
+            yield Finding("data.file", ERROR, found, "Put a file there that you may read")
             continue
         text = f"{path}: {size / 1e6:.1f} MB" if size else f"{path} is empty"
-        yield judged(text, not size, ERROR, "Add pairs, or remove the file")
+        yield judged("data.file", text, not size, ERROR, "Add pairs, or remove the file")
     for path, right in misnamed(directory):
         remedy = f"If it is to be used, name it {right}; if not, move it elsewhere"
-        yield Finding(WARNING, f"{path} is not read: its name is nearly that of a pair file", remedy)
+        text = f"{path} is not read: its name is nearly that of a pair file"
+        yield Finding("data.misnamed-file", WARNING, text, remedy)
 
 
-def data_content(config: Config, corpus: Corpus) -> Iterator[Finding]:
+def data_content(config: Config, corpus: Corpus) -> Iterator[Check]:
     """Checks of the pairs; the format of every line was checked when the corpus was compiled."""
     named = [("training", corpus.training, config.data_path)]
     if config.validation_path is not None:
         named.append(("validation", corpus.validation, config.validation_path))
     for name, pairs, directory in named:
-        yield _bytes(name, pairs)
-        yield _kinds(name, pairs, directory, config)
-        yield _sizes(name, pairs)
-        yield from _repetitions(name, pairs)
-        yield from _unnamed(name, pairs, directory, config)
-        yield from _metadata(directory, pairs, config)
+        yield partial(_bytes, name, pairs)
+        yield partial(_kinds, name, pairs, directory, config)
+        yield partial(_sizes, name, pairs)
+        yield partial(_repetitions, name, pairs)
+        yield partial(_unused_trees, name, pairs, directory, config)
+        yield partial(_metadata, directory, pairs, config)
+    yield partial(_unseen, config, corpus)
+    yield partial(keys, corpus)
+
+
+def _unseen(config: Config, corpus: Corpus) -> Iterator[Finding]:
+    """Whether the validation pairs are others than those of training, and of the same language."""
     share = corpus.overlap
     text = f"{share:.1%} of the validation trees occur in training"
     remedy = "Scores will be too good: set validation_dir to pairs of other sentences"
-    yield judged(text, share > 0.05, WARNING, remedy, NOTE if share else OK)
+    yield judged("data.overlap", text, share > 0.05, WARNING, remedy, NOTE if share else OK)
     text = f"{corpus.unknown_share:.1%} of the symbols in validation trees do not occur in training"
     if config.bag_of_symbols and corpus.unknown_share:
         text += "; the bag of symbols tells them apart, without having learned what they mean"
     remedy = "Compare the keys of both: do they come from the same parser and language?"
-    yield judged(text, corpus.unknown_share > 0.2, WARNING, remedy)
-    yield from keys(corpus)
+    yield judged("data.unknown-symbols", text, corpus.unknown_share > 0.2, WARNING, remedy)
 
 
 def _bytes(name: str, pairs: Pairs) -> Finding:
     """Whether the files are those that were compiled, to the last byte; a start looks at their times."""
-    began, found = time.monotonic(), changed_files(pairs)
+    code, began, found = "data.bytes", time.monotonic(), changed_files(pairs)
     if found is None:
-        return Finding(NOTE, f"{name}: the compiled corpus is kept nowhere, each start compiles again")
+        text = f"{name}: the compiled corpus is kept nowhere, each start compiles again"
+        return Finding(code, NOTE, text)
     store, changed = found
     read = f"(all bytes read in {time.monotonic() - began:.1f} s)"
     if not changed:
-        return Finding(OK, f"{name}: pair files and compiled corpus are as they were compiled {read}")
+        text = f"{name}: pair files and compiled corpus are as they were compiled {read}"
+        return Finding(code, OK, text)
     text = f"{name}: {', '.join(map(str, changed))}: not as compiled, though size and time are {read}"
     remedy = f"Remove {store}, so that the next start compiles again, and look for faults of this disk"
-    return Finding(ERROR, text, remedy)
+    return Finding(code, ERROR, text, remedy)
 
 
 def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
@@ -83,21 +92,25 @@ def _kinds(name: str, pairs: Pairs, directory: Path, config: Config) -> Finding:
     text, similar = f"{name}: {len(pairs):,} pairs", int((pairs.label == 1).sum())
     if config.objective == "graded":
         spread = " / ".join(f"{value:g}" for value in np.percentile(pairs.similarity, (0, 50, 100)))
-        return Finding(OK, f"{text}, similarity min / median / max {spread}")
+        return Finding("data.similarities", OK, f"{text}, similarity min / median / max {spread}")
     if config.objective == "ranking":
         text = f"{name}: {similar:,} similar pairs"
         if name == "training":
             every = every_pair(directory, config)
             others = int((every.label != 1).sum())
             text += f"; the {others:,} others of {directory} are not trained on" if others else ""
-        return Finding(OK, text)
-    rare = min(similar, len(pairs) - similar)
+        return Finding("data.similar-pairs", OK, text)
+    counts = sorted(((similar, "similar"), (len(pairs) - similar, "dissimilar")))
+    (rare, _), (common, _) = counts
+    who = " to ".join(f"{count:,} {kind}" for count, kind in reversed(counts))
     text += (
-        f", {similar:,} similar; always predicting the majority is right in "
+        f", {who} ({common / rare:.1f} : 1); always predicting the majority is right in "
         f"{pairs.majority_rate:.1%}: ROC-AUC and average precision tell more than accuracy"
     )
-    bad, remedy = len(pairs) - rare > 20 * rare, "More than 20 to 1: add pairs of the rare class"
-    return judged(text, bad, WARNING, remedy, OK if pairs.majority_rate < 0.8 else NOTE)
+    bad, remedy = common > 20 * rare, "More than 20 : 1: add pairs of the rare class"
+    return judged(
+        "data.class-balance", text, bad, WARNING, remedy, OK if pairs.majority_rate < 0.8 else NOTE
+    )
 
 
 def _sizes(name: str, pairs: Pairs) -> Finding:
@@ -113,7 +126,7 @@ def _sizes(name: str, pairs: Pairs) -> Finding:
         f"levels {spread(levels)}"
     )
     remedy = "No tree has a child: is the AST nested under ignored keys?"
-    return judged(text, int(levels.max()) == 1, WARNING, remedy)
+    return judged("data.tree-sizes", text, int(levels.max()) == 1, WARNING, remedy)
 
 
 def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
@@ -130,7 +143,7 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         text = f"{name}: {len(np.unique(same[both])):,} pair(s) have both labels: {places}"
         remedy = "Remove one of each; if they should differ, look for an ignored key that separates them"
         remedy += "" if pairs.child_order else ", or set child_order=True if an order in lists does"
-        yield Finding(WARNING, text, remedy)
+        yield Finding("data.contradicting-pair", WARNING, text, remedy)
     labelled = same * 3 + pairs.label
     repeated = len(pairs) - len(np.unique(labelled))
     if repeated:
@@ -138,16 +151,18 @@ def _repetitions(name: str, pairs: Pairs) -> Iterator[Finding]:
         example = pairs.where(int(order[1:][np.diff(labelled[order]) == 0].min()))
         share = repeated / len(pairs)
         text = f"{name}: {repeated:,} pair(s) repeat an earlier one ({share:.1%}), for example {example}"
-        yield judged(text, share > 0.05, WARNING, "Remove them: they count more than once", NOTE)
+        remedy = "Remove them: they count more than once"
+        yield judged("data.duplicate-pair", text, share > 0.05, WARNING, remedy, NOTE)
 
 
-def _unnamed(name: str, pairs: Pairs, directory: Path, config: Config) -> Iterator[Finding]:
+def _unused_trees(name: str, pairs: Pairs, directory: Path, config: Config) -> Iterator[Finding]:
     if any(map(holds_trees, pairs.paths)):
         pairs = every_pair(directory, config)
         named = np.zeros(len(pairs.forest), bool)
         named[pairs.first] = named[pairs.second] = True
         text = f"{name}: {int((~named).sum()):,} of {len(named):,} trees are in no pair"
-        yield judged(text, not named.all(), NOTE, "That may be as it should be: they are not used")
+        remedy = "That may be as it should be: they are not used"
+        yield judged("data.unused-trees", text, not named.all(), NOTE, remedy)
 
 
 def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding]:
@@ -163,7 +178,8 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
         if not isinstance(said, dict):
             raise ValueError("not a JSON object")
     except (ValueError, OSError) as error:
-        yield Finding(WARNING, f"{path} cannot be read ({error})", "Write it again or remove it")
+        text = f"{path} cannot be read ({error})"
+        yield Finding("data.metadata", WARNING, text, "Write it again or remove it")
         return
     # Some of the pairs of the files are held out for validation, or are no pairs for this objective.
     if config.validation_path is None or config.objective == "ranking":
@@ -173,4 +189,5 @@ def _metadata(directory: Path, pairs: Pairs, config: Config) -> Iterator[Finding
     true["total_pairs"] = len(pairs)
     wrong = [f"{k} {brief(said[k])}, found {v}" for k, v in true.items() if k in said and said[k] != v]
     text = f"{path} says {'; '.join(wrong)}" if wrong else f"{path} agrees with the files"
-    yield judged(text, bool(wrong), WARNING, "Check that no pair file is incomplete, then correct it")
+    remedy = "Check that no pair file is incomplete, then correct it"
+    yield judged("data.metadata", text, bool(wrong), WARNING, remedy)

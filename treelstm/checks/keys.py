@@ -6,9 +6,10 @@ Words are never called bookkeeping, however rare they are: what counts is how nu
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 
 from treelstm.checks.bookkeeping import bookkeeping
-from treelstm.checks.report import NOTE, OK, WARNING, Finding, judged
+from treelstm.checks.report import NOTE, OK, WARNING, Check, Finding, judged
 from treelstm.config import KEY_LISTS
 from treelstm.data.foreign import CONVERT, flat_trees
 from treelstm.data.pairs import Corpus, Pairs
@@ -17,7 +18,7 @@ from treelstm.trees.builder import compile_forest
 from treelstm.trees.vocabulary import key_of
 
 
-def keys(corpus: Corpus) -> Iterator[Finding]:
+def keys(corpus: Corpus) -> Iterator[Finding | Check]:
     pairs = corpus.training
     found = survey(pairs)
     read = f"in the {len(found.asts):,} trees read"
@@ -25,11 +26,11 @@ def keys(corpus: Corpus) -> Iterator[Finding]:
     yield from flat
     if not flat:
         positions = bookkeeping(found)
-        yield from _ignored(found, positions, pairs, read)
+        yield partial(_ignored, found, positions, pairs, read)
         if positions:
-            yield _positions(found, positions, pairs, read)
-        yield from _numbers(found, positions, read)
-    yield from _forms({*pairs.forest.symbols, *corpus.validation.forest.symbols})
+            yield partial(_positions, found, positions, pairs, read)
+        yield partial(_numbers, found, positions, read)
+    yield partial(_forms, corpus)
 
 
 def token_lists(found: Survey) -> Iterator[Finding]:
@@ -39,7 +40,8 @@ def token_lists(found: Survey) -> Iterator[Finding]:
     usual = [said for said, count in sorted(flat.items()) if 2 * count >= len(found.asts)]
     if usual:
         text = "most trees hold what looks like a token list with heads, or nodes with ids of children"
-        yield Finding(WARNING, f"{text} ({'; '.join(usual)}): it is read as a flat bag", CONVERT)
+        text += f" ({'; '.join(usual)}): it is read as a flat bag"
+        yield Finding("keys.token-list", WARNING, text, CONVERT)
 
 
 def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Iterator[Finding]:
@@ -70,9 +72,11 @@ def _ignored(found: Survey, positions: list[str], pairs: Pairs, read: str) -> It
                 f"{untold:.0%} it cannot be told from the rest"
             )
             left = tuple(each for each in pairs.ignored_keys if each != key)
-            yield Finding(WARNING, text, f"If the model should see it, set ignored_keys={left}")
+            remedy = f"If the model should see it, set ignored_keys={left}"
+            yield Finding("keys.ignored-content", WARNING, text, remedy)
     text = f"ignored keys {read}: {', '.join(said) or 'none'}"
-    yield Finding(OK, text + (f"; not found: {', '.join(missing)}" if missing else ""))
+    text += f"; not found: {', '.join(missing)}" if missing else ""
+    yield Finding("keys.ignored", OK, text)
 
 
 def _positions(found: Survey, positions: list[str], pairs: Pairs, read: str) -> Finding:
@@ -93,7 +97,7 @@ def _positions(found: Survey, positions: list[str], pairs: Pairs, read: str) -> 
         more = [k for k in KEY_LISTS[fitting[0]] if k in found.values and k not in positions]
         remedy += f', or ignored_keys="{fitting[0]}"'
         remedy += f", which also leaves out {', '.join(more)}" if more else ""
-    return Finding(WARNING, text, remedy)
+    return Finding("keys.bookkeeping", WARNING, text, remedy)
 
 
 def _numbers(found: Survey, positions: list[str], read: str) -> Iterator[Finding]:
@@ -108,11 +112,12 @@ def _numbers(found: Survey, positions: list[str], read: str) -> Iterator[Finding
                 f"({distinct / len(numbers):.0%}): each is a symbol of its own, near to no other"
             )
             remedy = f'Round them, write classes of them, or add "{key}" to ignored_keys'
-            yield judged(text, floats, WARNING, remedy, NOTE)
+            yield judged("keys.numbers", text, floats, WARNING, remedy, NOTE)
 
 
-def _forms(symbols: set[str]) -> Iterator[Finding]:
+def _forms(corpus: Corpus) -> Iterator[Finding]:
     """Texts that occur composed (NFC) and decomposed (NFD)."""
+    symbols = {*corpus.training.forest.symbols, *corpus.validation.forest.symbols}
     other = {symbol for symbol in symbols if not unicodedata.is_normalized("NFC", symbol)}
     twice = sorted(symbols & {unicodedata.normalize("NFC", symbol) for symbol in other})
     if twice:
@@ -120,4 +125,5 @@ def _forms(symbols: set[str]) -> Iterator[Finding]:
         listed = ", ".join(f'{count:,} of "{key}"' for key, count in per_key)
         text = f"{len(twice):,} texts occur composed (NFC) and decomposed (NFD), as different symbols: "
         remedy = 'Write all files in one form: unicodedata.normalize("NFC", text) in Python'
-        yield Finding(WARNING, f"{text}{listed}, such as {twice[0]}", remedy)
+        text += f"{listed}, such as {twice[0]}"
+        yield Finding("keys.unicode-forms", WARNING, text, remedy)

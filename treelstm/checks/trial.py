@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from statistics import median
 
 import numpy as np
 import psutil
 import torch
 
-from treelstm.checks.report import ERROR, OK, WARNING, Finding, Level, Report, judged
+from treelstm.checks.report import ERROR, OK, WARNING, Check, Finding, Level, Report, judged
 from treelstm.config import Config
 from treelstm.data.pairs import Corpus, Pairs
 from treelstm.evaluation import pair_distances
@@ -54,7 +55,8 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         batch = pairs.forest.batch(trees, ids)
         nodes = int(pairs.forest.tree_nodes[trees].sum())
         subtrees = f"{batch.num_nodes:,} distinct subtrees on {len(batch.levels)} heights"
-        yield Finding(OK, f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {subtrees}")
+        text = f"{name} batch: {len(indices)} pairs, {nodes:,} nodes, {subtrees}"
+        yield Finding("batches.size", OK, text)
     objective = objective_of(config)
     if isinstance(objective, Ranking):
         part = np.array_split(chosen["the first"], config.shards)[0]
@@ -63,39 +65,43 @@ def batches(config: Config, corpus: Corpus) -> Iterator[Finding]:
         whose = "batch" if config.shards == 1 else "part of a batch"
         text = f"each tree of the first {whose} is compared with {low} to {high} trees that differ"
         remedy = "Set a larger batch_size; are all trees equal, or labelled similar to each other?"
-        yield judged(text, high == 0, ERROR, remedy)
+        yield judged("batches.negatives", text, high == 0, ERROR, remedy)
     if config.batch_size > len(pairs):
         text = f"batch_size={config.batch_size} for {len(pairs)} training pairs: one step an epoch"
-        yield Finding(WARNING, text, "Set a smaller batch_size")
+        yield Finding("batches.one-step", WARNING, text, "Set a smaller batch_size")
 
 
-def model(config: Config, corpus: Corpus) -> Iterator[Finding]:
-    needed, free = _least_bytes(config, corpus), _free_bytes(chosen_device(config.device))
+def model(config: Config, corpus: Corpus) -> Iterator[Finding | Check]:
+    needed, free = least_bytes(config, corpus), free_bytes(chosen_device(config.device))
     if needed > free:
         text = (
             f"training needs at least {needed / 1e9:,.1f} GB for weights, gradients, Adam's moments and "
             f"the largest batch, {free / 1e9:,.1f} GB are free"
         )
-        yield Finding(ERROR, text, "Set smaller sizes of the model or a smaller batch_size")
+        remedy = "Set smaller sizes of the model or a smaller batch_size"
+        yield Finding("model.memory", ERROR, text, remedy)
         return
     run = new_run(config, corpus)
     count = sum(parameter.numel() for parameter in run.encoder.parameters())
-    yield Finding(OK, f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols")
+    text = f"{count:,} parameters on {run.device}, {len(run.corpus.vocabulary):,} symbols"
+    yield Finding("model.parameters", OK, text)
     if run.encoder.vectors is not None:
-        yield _vectors(run)
+        yield partial(_vectors, run)
     order = largest_batch(config, corpus.training)
     train_step(run, order, run.corpus.vocabulary.ids(corpus.training.forest.symbols))
     loss = float(run.epoch_sums[0]) / len(order)
     gradients = {name: parameter.grad for name, parameter in run.encoder.named_parameters()}
     if not math.isfinite(loss + norm(each for each in gradients.values() if each is not None)):
         text = f"the first step gives a loss of {loss} or gradients that are not finite"
-        yield Finding(ERROR, text, "Lower margin or learning_rate; check the weights of start_from")
+        remedy = "Lower margin or learning_rate; check the weights of start_from"
+        yield Finding("model.first-step", ERROR, text, remedy)
         return
-    yield Finding(OK, f"one step on the largest batch: loss {loss:.4f}, all gradients finite")
+    text = f"one step on the largest batch: loss {loss:.4f}, all gradients finite"
+    yield Finding("model.first-step", OK, text)
     idle = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
     text = f"no gradient reaches {', '.join(idle)}" if idle else "every parameter receives a gradient"
     remedy = "Check that these trees have children, and that a pair of the batch still has a loss"
-    yield judged(text, bool(idle), WARNING, remedy)
+    yield judged("model.gradients", text, bool(idle), WARNING, remedy)
 
 
 def _vectors(run: Run) -> Finding:
@@ -110,10 +116,10 @@ def _vectors(run: Run) -> Finding:
         f"{len(table):,} vectors, which take {table.nbytes / 1e6:,.0f} MB of every checkpoint"
     )
     remedy = "Check vectors_keys, and whether the file is of the same language and spelling"
-    return judged(text, 2 * found < len(words) or not words, WARNING, remedy)
+    return judged("model.vectors", text, 2 * found < len(words) or not words, WARNING, remedy)
 
 
-def _least_bytes(config: Config, corpus: Corpus) -> int:
+def least_bytes(config: Config, corpus: Corpus) -> int:
     """Memory of a step on the largest batch, without its smaller parts; nothing is allocated."""
     pairs, states, outputs = corpus.training, config.hidden_dim, config.output_dim
     weights = sum(map(math.prod, parameter_shapes(config, len(corpus.vocabulary)).values()))
@@ -126,7 +132,7 @@ def _least_bytes(config: Config, corpus: Corpus) -> int:
     return int(4 * 4 * weights + inside + 4 * len(trees) * (states + 2 * outputs))
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Memory that this process could still take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -146,10 +152,10 @@ def determinism(config: Config, corpus: Corpus) -> Iterator[Finding]:
     same = all(torch.equal(first, second) for first, second in zip(*states, strict=True))
     text = f"two steps from the same state {'give identical bits' if same else 'differ'} on {run.device}"
     remedy = 'A resumed run will differ too: set device="cpu", or update torch'
-    yield judged(text, not same, WARNING, remedy)
+    yield judged("determinism.steps", text, not same, WARNING, remedy)
 
 
-def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Finding]:
+def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Finding | Check]:
     run = new_run(config, corpus)
     ids = run.corpus.vocabulary.ids(corpus.training.forest.symbols)
     train_step(run, largest_batch(config, corpus.training), ids)
@@ -186,9 +192,9 @@ def resources(config: Config, corpus: Corpus, report: Report) -> Iterator[Findin
         pace += f"; started now, it ends on {at}"
     if config.max_hours is not None and seconds >= 3600 * config.max_hours:
         pace += f", unless max_hours={config.max_hours:g} stops it first"
-    yield Finding(OK, pace)
-    yield _memory(report, run.device, config.processes)
-    yield _disk(config, report, size, left)
+    yield Finding("resources.pace", OK, pace)
+    yield partial(_memory, report, run.device, config.processes)
+    yield partial(_disk, config, report, size, left)
 
 
 def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
@@ -199,7 +205,8 @@ def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
         text = (
             f"processes={count} need as many parts of each batch, found batch_size={config.batch_size}"
         )
-        yield Finding(ERROR, text, f"Set processes to at most {config.batch_size}")
+        remedy = f"Set processes to at most {config.batch_size}"
+        yield Finding("processes.parts", ERROR, text, remedy)
         return
     times = _cost_of_shards(config, corpus, enough)
     share = times * math.ceil(enough / count) / enough
@@ -210,14 +217,15 @@ def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
             f"processes={count} need as many parts of each batch, found shards={shards}. If set, {cost}"
         )
         remedy = f"Set shards={count} and a new output_dir (other bits, about the same quality), or "
-        yield Finding(ERROR, found, f"{remedy}processes={shards}")
+        yield Finding("processes.parts", ERROR, found, f"{remedy}processes={shards}")
         return
     remedy = f"One process with shards=1 is faster: set shards={count}, more processes or larger batches"
-    yield judged(cost, share >= 1, WARNING, remedy)
+    yield judged("processes.cost", cost, share >= 1, WARNING, remedy)
     cores, each = usable_cores(), config.num_threads or default_threads(shards)
     text = f"{count} processes of {each} threads on {cores} cores"
     text += " slow each other down" * (count * each > cores)
-    yield judged(text, count * each > cores, WARNING, f"Set processes={max(1, cores // each)}")
+    remedy = f"Set processes={max(1, cores // each)}"
+    yield judged("processes.cores", text, count * each > cores, WARNING, remedy)
 
 
 def _cost_of_shards(config: Config, corpus: Corpus, shards: int) -> float:
@@ -245,17 +253,18 @@ def _epochs_left(config: Config, corpus: Corpus) -> int:
 
 def _memory(report: Report, device: torch.device, processes: int) -> Finding:
     if device.type == "cuda":
-        free, peak = _free_bytes(device), torch.cuda.max_memory_allocated(device)
+        free, peak = free_bytes(device), torch.cuda.max_memory_allocated(device)
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        free = _free_bytes(device) + psutil.Process().memory_info().rss
+        free = free_bytes(device) + psutil.Process().memory_info().rss
     peak *= processes
     report.peak_memory_bytes = float(peak)
     whose = f" in {processes} processes" * (processes > 1)
     text = f"peak memory {peak / 1e9:.2f} GB{whose} of {free / 1e9:.1f} GB free on {device}"
     level: Level = ERROR if peak > free else WARNING
-    return judged(text, peak > 0.8 * free, level, "Set a smaller batch_size, or close other programs")
+    remedy = "Set a smaller batch_size, or close other programs"
+    return judged("resources.memory", text, peak > 0.8 * free, level, remedy)
 
 
 def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
@@ -272,4 +281,4 @@ def _disk(config: Config, report: Report, size: int, left: int) -> Finding:
     )
     fit = max(1, (int(free / size) - 5) // 2)
     remedy = f"Set keep={fit}, free some space, or choose another output_dir"
-    return judged(text, needed > free, ERROR, remedy)
+    return judged("resources.disk", text, needed > free, ERROR, remedy)

@@ -15,7 +15,7 @@ from treelstm.config import Config, ConfigError, EncoderSettings, Settings, comp
 from treelstm.history import Epoch, Number
 from treelstm.model.encoder import parameter_shapes
 from treelstm.model.vectors import STATE
-from treelstm.sealed import DamagedCheckpoint
+from treelstm.sealed import DamagedCheckpoint, require_known
 
 Shape = tuple[int, ...]
 Symbols = Annotated[list[str], Meta(min_length=1)]
@@ -104,6 +104,7 @@ def check_model(path: Path, content: ModelFile) -> tuple[Config, list[Shape]]:
     """Checks all keys of a `ModelFile`; the run's settings, and the shapes of its weights."""
     known = {key: value for key, value in content.items() if key in ModelFile.__annotations__}
     require_type(path, known, ModelFile)  # whatever else a later version may have added
+    require_known(path, content["config"].keys(), {*Config.__dataclass_fields__})
     content["config"] = completed(content["config"])
     require(path, all(map(str.isprintable, content["versions"].values())), "its versions are no texts")
     try:

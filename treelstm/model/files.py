@@ -1,39 +1,21 @@
-"""Encoders in files: in the checkpoints and models of a run, and exported for other tools.
+"""Encoders in the checkpoints and models of a run."""
 
-An export is two plain files: `encoder.safetensors` holds the state dict, `encoder.json` the settings,
-the vocabulary and the threshold. Exporting, importing and exporting again gives the same bytes.
-"""
-
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from treelstm.config import Config, ConfigError, EncoderSettings, completed
-from treelstm.files import make_directory, write_whole
-from treelstm.history import Number
-from treelstm.model.content import ModelFile, Symbols, check_encoder, check_model, require_type
+from treelstm.config import Config, EncoderSettings
+from treelstm.model.content import ModelFile, check_model
 from treelstm.model.encoder import Origin, TreeEncoder
 from treelstm.model.vectors import Vectors
 from treelstm.plain import distinct_names
 from treelstm.process import chosen_device
-from treelstm.sealed import UNTYPED, CheckpointError, DamagedCheckpoint, bytes_of, read_sealed
+from treelstm.sealed import UNTYPED, CheckpointError, DamagedCheckpoint, read_sealed
 from treelstm.trees.vocabulary import Vocabulary
-
-EXPORT_FORMAT = 3  # raised whenever another version of the package could misread an export
-_UNTYPED_EXPORT = 2  # its symbols are spelled as `Vocabulary` says of `typed=False`
-WEIGHTS, SETTINGS = "encoder.safetensors", "encoder.json"
-
-
-class _Export(TypedDict):
-    threshold: Number | None
-    vocabulary: Symbols
 
 
 def model_part(content: ModelFile) -> ModelFile:
@@ -72,7 +54,7 @@ def load_encoder(path: Path | str, device: str = "cpu") -> TreeEncoder:
     """
     on, content = chosen_device(device), read_model(path)
     config, known = Config.from_parameters(content["config"]), vocabulary_of(content)
-    encoder = _encoder(config, known, content["model_state_dict"], content["threshold"]).to(on)
+    encoder = encoder_of(config, known, content["model_state_dict"], content["threshold"]).to(on)
     encoder.origin = Origin(Path(path).absolute(), content["epoch"], config)
     return encoder
 
@@ -94,59 +76,12 @@ def vocabulary_of(content: ModelFile) -> Vocabulary:
     return Vocabulary(content["vocabulary"], typed=content["format"] != UNTYPED)
 
 
-def _encoder(
+def encoder_of(
     settings: EncoderSettings, known: Vocabulary, weights: dict[str, Tensor], threshold: float | None
 ) -> TreeEncoder:
+    """The encoder with these weights, ready to encode; without a threshold if that is None."""
     vectors = Vectors.of_state(weights) if settings.vectors_keys else None
     encoder = TreeEncoder(known, settings, vectors=vectors)
     encoder.load_state_dict(weights)
     encoder.threshold = math.nan if threshold is None else float(threshold)
     return encoder.eval()
-
-
-def export_encoder(encoder: TreeEncoder, directory: Path | str) -> None:
-    """Writes `encoder.safetensors` and `encoder.json` into `directory`, each whole or not at all.
-
-    Raises:
-        WriteFailed: the disk refuses.
-    """
-    directory = Path(directory)
-    make_directory(directory)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    number = EXPORT_FORMAT if encoder.vocabulary.typed else _UNTYPED_EXPORT
-    about = {"format": number, **encoder.settings.to_dict()}
-    about["threshold"] = None if math.isnan(encoder.threshold) else encoder.threshold
-    about["vocabulary"] = list(encoder.vocabulary.symbols)
-    write_whole(directory / WEIGHTS, save(weights))
-    write_whole(directory / SETTINGS, json.dumps(about, indent=1).encode())
-
-
-def import_encoder(directory: Path | str, device: str = "cpu") -> TreeEncoder:
-    """The encoder that `export_encoder` wrote, ready to `.encode(asts)`; `device` as in `load_encoder`.
-
-    Raises:
-        MissingCheckpoint: one of the two files is missing.
-        CheckpointError: they are damaged, of another version, or do not belong together.
-        ConfigError: torch sees no such device.
-    """
-    directory, on = Path(directory), chosen_device(device)
-    needed = f"{directory} must hold {WEIGHTS} and {SETTINGS}"
-    files = [bytes_of(directory / name, needed) for name in (SETTINGS, WEIGHTS)]
-    try:
-        about, weights = json.loads(files[0]), load(files[1])
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{directory} is damaged: {error}. Export it again.") from error
-    path = directory / SETTINGS
-    if not isinstance(about, dict) or about.get("format") not in (_UNTYPED_EXPORT, EXPORT_FORMAT):
-        read = f"format {_UNTYPED_EXPORT} or {EXPORT_FORMAT}, which this version of treelstm reads"
-        raise CheckpointError(f"{path} is not an export of {read}. Export it again.")
-    try:
-        settings = EncoderSettings.among(completed(about))
-    except KeyError as error:
-        raise DamagedCheckpoint(f"{path} lacks a setting: {error}.") from error
-    except ConfigError as error:
-        raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
-    export: _Export = require_type(path, about, _Export)
-    check_encoder(directory, settings, export["vocabulary"], weights)
-    known = Vocabulary(export["vocabulary"], typed=about["format"] == EXPORT_FORMAT)
-    return _encoder(settings, known, weights, export["threshold"]).to(on)
