@@ -11,7 +11,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight night test lab preflight bench speed own-trees scale torture soak fuzz
+.PHONY: train overnight night test lab preflight bench gallery speed own-trees scale torture soak fuzz
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -46,6 +46,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/preflight.py
 	$(BIN)/python benchmarks/pages.py
+
+# Pictures of every page, to be looked at, in .screenshots/: light and dark, wide and narrow, by day and as
+# HTML, on the sample and the real corpus. `make gallery OF="real 04"` is one page.
+gallery: $(READY)
+	$(BIN)/python benchmarks/gallery.py $(OF)
 
 # The kernel beside other implementations and its floors (docs/speed.md, .png); bfloat16; growth.
 speed: $(READY)

@@ -6,6 +6,7 @@ python benchmarks/pages.py
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -56,7 +57,7 @@ def open_and_run(
     page.finished(600)
     done = time.perf_counter()
     page.tab.keyboard.press("Control+s")
-    lab.until(lambda: b'"image/png"' in path.read_bytes(), 60, "the page to be saved")
+    lab.until(lambda: b"treelstm-figure" in path.read_bytes(), 60, "the page to be saved")
     print(
         f"{name}: open {opened - began:.1f} s, run {done - opened:.1f} s, {page.pictures()} figures, "
         f"{path.stat().st_size / 1e6:.2f} MB with outputs"
@@ -67,20 +68,26 @@ def open_and_run(
 
 def pick_among_many(lab: Any, browser: Any, address: str, root: Path) -> None:
     """From asking for the picker to a click on its last row being shown as the choice."""
-    newest = treelstm.find_latest_checkpoint(root / "run")
-    assert newest is not None
-    content = treelstm.load_checkpoint(newest)
+    data = {"data_dir": str(root / "training"), "validation_dir": str(root / "validation")}
+    sizes = {"embedding_dim": 4, "hidden_dim": 4, "output_dim": 4}  # small files
+    small = treelstm.Config.from_parameters(data | sizes | {"output_dir": str(root / "small")})
+    treelstm.train(dataclasses.replace(small, epochs=1))
+    content = treelstm.load_checkpoint(root / "small" / "checkpoint_epoch_1.pt")
     many = root / "many"
     many.mkdir()
-    history = [{**content["history"][-1], "epoch": epoch + 1} for epoch in range(CHECKPOINTS)]
-    for epoch in range(1, CHECKPOINTS + 1):
-        part = {**content, "epoch": epoch, "history": history[:epoch], "model_state_dict": {}}
-        data = b"".join(sealed({**part, "optimizer_state_dict": {}}))
-        (many / f"checkpoint_epoch_{epoch}.pt").write_bytes(data)
+    epochs = range(1, CHECKPOINTS + 1)
+    of_all = {k: [{**content[k][0], "epoch": epoch} for epoch in epochs] for k in ("history", "timings")}
+    for epoch in epochs:
+        adam = content["optimizer_state_dict"]
+        steps = {k: {**v, "step": v["step"] * epoch} for k, v in adam["state"].items()}
+        state = {**adam, "state": steps}
+        part = {**content, "epoch": epoch, "optimizer_state_dict": state}
+        part |= {name: records[:epoch] for name, records in of_all.items()}
+        (many / f"checkpoint_epoch_{epoch}.pt").write_bytes(b"".join(sealed(part)))
     lab.place("03_resume", root, {"output_dir": str(many), "epochs": CHECKPOINTS})
     page = lab.Page(browser, address, "03_resume")
     page.run_cells(3)  # parameters, status, the run so far
-    lab.until(lambda: page.pictures() >= 1, 60, "the run's curve")
+    lab.until(lambda: page.prompts()[2] == "[3]:", 60, "how the run stands")
     began = time.perf_counter()
     page.run_cells(1)
     page.tab.locator(".treelstm-picker tbody tr").nth(CHECKPOINTS - 1).wait_for(state="attached")

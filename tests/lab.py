@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -26,6 +27,9 @@ _SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosaveInterval": 5},
 }
+# Then no browser is connected to a kernel.
+SERVER_CONNECTS = importlib.util.find_spec("jupyter_server_documents") is not None
+
 _CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -155,7 +159,7 @@ class Page:
         """The server's record of this page's kernel, or None until the browser is connected to it."""
         for session in _get(f"{self.address}/api/sessions") or ():
             kernel = session["kernel"]
-            if self.name in session["path"] and kernel["connections"]:
+            if self.name in session["path"] and (kernel["connections"] or SERVER_CONNECTS):
                 return dict(kernel)
         return None
 
@@ -219,10 +223,18 @@ class Page:
         """The number of figures that the browser has drawn."""
         return int(
             self.tab.evaluate(
-                "[...document.querySelectorAll('.jp-OutputArea-output img')]"
-                ".filter(i => i.complete && i.naturalWidth > 100).length"
+                "[...document.querySelectorAll('.jp-OutputArea-output svg[role=img]')]"
+                ".filter(each => each.getBoundingClientRect().width > 100).length"
             )
         )
+
+    def theme(self, name: str) -> None:
+        """Changes to the theme "Light" or "Dark"."""
+        theme = f"JupyterLab {name}"
+        change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+        self.tab.evaluate(change, theme)
+        self.tab.locator(f"[data-jp-theme-name='{theme}']").wait_for(state="attached")
+        time.sleep(1)  # the time that a theme's colours take
 
     def screenshot(self, label: str) -> None:
         SCREENSHOTS.mkdir(exist_ok=True)

@@ -50,4 +50,4 @@ def test_logs_rotate_and_the_status_is_right_just_after(tiny, tmp_path):
     assert log.stat().st_size < 100_000 and "epoch 4/4" in log.read_text()
     log.replace(log.with_name("training.log.1"))
     status = run_status(tmp_path / "run")
-    assert "stopped by SIGINT" in status.last_line and "stopped by SIGINT; newest" in str(status)
+    assert "stopped by you (stop button" in status.last_line and "Ctrl-C); newest" in str(status)

@@ -91,8 +91,8 @@ def test_status_tells_how_a_run_stands(small, tmp_path, capsys):
     assert main(["train", *small]) == 0
     capsys.readouterr()
     assert main(["status", str(tmp_path / "run")]) == 0
-    first, last = capsys.readouterr().out.splitlines()
-    assert first.endswith("run is finished: epoch 1") and "last line of its log: " in last
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("run is finished: epoch 1")
 
 
 def test_status_of_a_directory_without_a_run_ends_with_status_1_and_says_so(tmp_path, capsys):
@@ -272,7 +272,9 @@ def test_status_shows_the_first_line_of_an_error_and_a_run_before_its_first_comm
     assert main(["train", *small, "--seed", "7", "--dropout", "0.3"]) == 1
     capsys.readouterr()
     assert main(["status", str(run)]) == 0
-    assert re.search(r"its log: \d{4}-.* SettingsChanged: .* cannot be resumed", capsys.readouterr().out)
+    assert re.search(
+        r"epoch 1; its log says: SettingsChanged: .* cannot be resumed", capsys.readouterr().out
+    )
     with only_writer(tmp_path / "other"):
         assert main(["status", str(tmp_path / "other")]) == 0
     assert "has no commit yet. Try again later." in capsys.readouterr().out

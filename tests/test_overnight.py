@@ -20,6 +20,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY, tiny_config
 from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
 from nbformat.v4 import new_code_cell
 from pages import Papermill, gone, parameters, send, write_page
 from papermill.exceptions import PapermillExecutionError
@@ -127,6 +128,7 @@ def test_after_signals_and_a_killed_papermill_the_same_command_ends_bit_identica
         fourth = Papermill(page, config, *ENGINE, **secret)
         assert fourth.wait() == 0, fourth.console.read_text()
         assert fourth.notebook().metadata.treelstm.outcome == "finished"
+        assert NotebookNotary().check_signature(fourth.notebook()), "Jupyter would drop its figures"
         assert set(fourth.statuses()) == {"completed"}
         assert_same_run(undisturbed, run)
 

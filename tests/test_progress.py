@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -55,3 +57,18 @@ def test_a_watched_run_leaves_its_lines_in_the_log_and_not_beside_the_bar(config
     assert line.search((config.output_path / "training.log").read_text())
     out, err = capsys.readouterr()
     assert not line.search(out) and "epoch 2/3" in err and "\r" in err
+
+
+def test_a_kernel_of_a_server_is_watched_and_one_of_a_papermill_below_a_notebook_is_not():
+    look = "from treelstm.progress import _of_server; print(_of_server())"
+    below = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {look!r}], check=True)"
+    named = os.environ | {"JPY_SESSION_NAME": "page.ipynb"}
+    plain = {name: value for name, value in os.environ.items() if name != "JPY_SESSION_NAME"}
+    for code, environment, answer in (
+        (look, plain, "False"),
+        (look, named, "True"),
+        (below, named, "False"),
+    ):
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == answer

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 import treelstm
 from treelstm.config import Comparison
+from treelstm.own_trees import Use
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -59,7 +60,7 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
     assert text.startswith("# Parameters of this run")
     namespace: dict[str, object] = {}
     exec(text, namespace)
-    of = Comparison if path.stem == "05_compare" else treelstm.Config
+    of = {"05_compare": Comparison, "06_use": Use}.get(path.stem, treelstm.Config)
     defaults = of()
     for line in text.splitlines()[1:]:
         name = line.split(" = ")[0]
@@ -73,9 +74,10 @@ def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell(pa
 
 # Each module may import those of floors above it in this list, and of its own floor without circles.
 FLOORS = [
-    "plain errors history files signals randomness night data.sample config neutral process",
+    "themes",
+    "plain errors parameters history files signals randomness night data.sample config neutral process",
     "trees.arrays trees.texts trees.forest trees.values trees.vocabulary trees.parts trees.builder",
-    "trees.check trees.naming",
+    "trees.check trees.naming trees.asts",
     "data.problems data.files data.pairs data.reading data.foreign data.ranges data.compiling",
     "data.store data.load data.survey",
     "data.readers.source data.readers.words data.readers.conllu",
@@ -85,21 +87,24 @@ FLOORS = [
     "sealed log notify",
     "model.child_sum model.objectives model.vectors model.encoder model.content model.files",
     "evaluation explanation",
-    "comparison",
+    "comparison collection",
     "run.lock run.content run.directory run.changes run.status run.distributed run.state run.step",
     "run.divergence run.deadline run.listener run.summary run.tensorboard run.training",
-    "runs sweeps.trials",
+    "exports runs sweeps.trials own_trees",
     "run_table",
     "progress checks.report checks.environment checks.bookkeeping checks.keys checks.data checks.trial",
     "checks.directory",
     "checks.groups",
     "sweeps.journal sweeps.plan",
-    "figures tree_figures tables run_figures overnight engine",
-    "widgets.base widgets.table widgets.checkpoints widgets.monitor widgets.sentences",
+    "drawing",
+    "figures tree_figures tables run_figures overnight engine tuning",
+    "widgets.base widgets.table widgets.checkpoints widgets.monitor widgets.sentences widgets.tries",
+    "widgets.folded widgets.neighbours widgets.map",
     "sweeps.night",
     "launch",
     "listeners",
     "rivals side_by_side",
+    "widgets.own_trees widgets.pairs",
     "widgets.run_picker",
     "commands",
     "__main__",
@@ -159,7 +164,7 @@ def test_imports_point_one_way():
 def test_every_module_is_one_idea_of_at_most_450_lines_and_the_package_stays_thin():
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     assert {name: count for name, count in lines.items() if count > 450} == {}
-    assert sum(lines.values()) <= 18_500  # 9,000 is the aim when all is built
+    assert sum(lines.values()) <= 20_500  # 9,000 is the aim when all is built
 
 
 def test_the_readme_maps_every_module():

@@ -27,13 +27,11 @@ from treelstm import (
     train,
 )
 from treelstm.checks.directory import output_directory
-from treelstm.evaluation import distinct_trees
 from treelstm.explanation import explain
 from treelstm.history import IN_EVALUATION, IN_HISTORY
 from treelstm.run.directory import write_commit
 from treelstm.run.lock import only_writer
 from treelstm.sealed import CheckpointError, sealed
-from treelstm.trees.builder import compile_forest
 from treelstm.widgets import checkpoints, monitor, sentences
 from treelstm.widgets.checkpoints import CheckpointPicker
 
@@ -118,6 +116,33 @@ def test_a_default_that_is_no_choice_is_refused(finished, tmp_path, resume):
         resume = str(run / "checkpoint_epoch_1.pt")
     with pytest.raises(CheckpointError, match="names no whole checkpoint"):
         checkpoints.resume_picker(run, resume)
+
+
+def test_by_day_training_waits_for_a_decision_and_a_choice_counts_once(
+    finished, tiny, tmp_path, monkeypatch, capsys
+):
+    run = copy(finished, tmp_path / "run")
+    config, first = tiny_config(tiny, run, epochs=2), str(run / "checkpoint_epoch_1.pt")
+    assert checkpoints.resume_picker(run, "auto").start(config) == "auto"  # by night
+    monkeypatch.setattr(checkpoints, "is_interactive", lambda: True)
+    more = dataclasses.replace(config, epochs=3)
+    assert checkpoints.resume_picker(run, "auto").start(more) == "auto"  # `epochs` was set
+    assert checkpoints.resume_picker(run, first).start(config) == first  # as was `resume`
+    capsys.readouterr()
+    picker = checkpoints.resume_picker(run, "auto")
+    assert picker.start(config) is None
+    assert "The run has its 2 epochs: set a larger" in capsys.readouterr().out
+    assert picker.start(config) == "auto"  # the cell was run once more
+    picker.chosen = picker.rows[0]["path"]
+    assert picker.start(config) == first and picker.start(config) == first  # training was refused
+    train(dataclasses.replace(config, resume=first, epochs=2))
+    assert capsys.readouterr().out and picker.start(config) == "auto"
+    assert "The choice has been used" in capsys.readouterr().out
+    picker = checkpoints.resume_picker(run, "auto")
+    train(more)
+    picker.chosen = picker.rows[0]["path"]
+    assert picker.start(more) is None and "run its cell again" in capsys.readouterr().out
+    assert checkpoints.resume_picker(run, "auto").start(more) is None
 
 
 def test_models_are_picked_by_name_or_path_and_nothing_is_set_aside_for_them(finished, tmp_path):
@@ -219,8 +244,8 @@ def test_a_score_table_has_a_column_for_each_metric_and_its_interval():
     table = tables.score_table({"mine": row}, {"rival": {"f1": (0.1, -0.05, 0.2)}}).data
     for metric in IN_EVALUATION:
         assert f">{metric.label}<" in table
-    assert table.count("0.500 [0.250,\u00a00.750]") == len(IN_EVALUATION)
-    assert ">difference to rival<" in table and table.count("+0.100 [-0.050,\u00a0+0.200]") == 1
+    assert table.count("0.500<br/>[0.250,\u00a00.750]") == len(IN_EVALUATION)
+    assert ">difference to rival<" in table and table.count("+0.100<br/>[-0.050,\u00a0+0.200]") == 1
     assert "there is no score" in tables.score_table({"mine": {}}, {}).data
     assert "nothing to retrieve" in tables.retrieval_table({}).data
 
@@ -263,47 +288,28 @@ def test_unattended_every_widget_is_plain_html(finished, tiny):
         assert set(bundle) == {"text/html", "text/plain"} and words in bundle["text/html"]
 
 
-def test_the_choice_of_a_tree_is_by_sentence(tiny):
-    pairs = load_pairs(tiny / "validation")
-    choice = sentences.TreeChoice(pairs)
-    assert choice.label == pairs.sentences[int(pairs.first[0])]
-    assert len(choice.options) == len(distinct_trees(pairs)[0])
-    assert choice.description == "sentence"
-
-
-def test_of_very_many_trees_the_first_are_listed_and_the_chosen_one(tiny):
-    forest, numbers = compile_forest([{"name": f"name {k}"} for k in range(5_002)]), np.arange(5_002)
-    pairs = dataclasses.replace(
-        load_pairs(tiny / "validation"),
-        forest=forest,
-        first=numbers[:2_501],
-        second=numbers[2_501:],
-        label=np.arange(2_501) // 2_500,  # only the last pair is similar
-        sentences=(None,) * 5_002,
-    )
-    choice = sentences.TreeChoice(pairs)
-    trees, first, _ = distinct_trees(pairs)
-    assert len(trees) == 5_002 and choice.value == first[-1] >= 2_000
-    assert {tree for _, tree in choice.options} == {*range(2_000), choice.value}
-    assert choice.label == f"tree {choice.value}"
-    assert choice.description == "one of 2,001 of 5,002 sentences"
-    assert sentences.tree_names(pairs)[choice.value] == choice.label
-
-
 def test_a_live_figure_spends_little_of_the_training_on_itself(finished, capsys):
     live, history = monitor.TrainingMonitor(), run_status(finished).history
-    began = time.monotonic()
+    history, drawing, began = [{**history[0], "epoch": n} for n in range(1, 301)], 0.0, time.monotonic()
     while time.monotonic() - began < 2.0:
-        live.show(history, "epoch 2/2")
-    assert 1 <= capsys.readouterr().out.count("Image object") <= 3  # outside of IPython it is printed
+        time.sleep(0.002)
+        if live.may_draw():
+            drawing -= time.process_time()
+            live.show(history, {1: 0.5})
+            drawing += time.process_time()
+    assert drawing < 0.04
+    assert capsys.readouterr().out.count("HTML object") >= 2  # outside of IPython it is printed
 
 
 def test_status_tells_finished_running_stopped_and_killed_apart(finished, tiny, tmp_path):
     run = copy(finished, tmp_path / "run")
-    assert "is finished: epoch 2\nlast line of its log: " in str(run_status(run))
+    assert str(run_status(run)) == f"{run} is finished: epoch 2"
     (run / "final_model.pt").unlink()
     (run / "training.log").write_text("2026-01-01 00:00:00  epoch 2/9  train 0.1\n")
-    assert "not running and not finished" in str(run_status(run))
+    says = "(killed, or an error); its log says: epoch 2/9  train 0.1; newest commit: epoch 2"
+    assert str(run_status(run)) == f"{run} is not running and not finished {says}"
+    (run / "training.log").write_text("2026-01-01 00:00:00  DataError: one\n  two\n")
+    assert "; its log says: DataError: one; newest" in str(run_status(run))
     (run / "training.log").write_text("2026-01-01 00:00:00  stopped by SIGTERM: epoch 2\n")
     assert "is stopped by SIGTERM; newest commit: epoch 2" in str(run_status(run))
     code = (
@@ -343,7 +349,7 @@ def test_pages_on_a_run_that_commits_and_prunes_as_fast_as_it_can_show_no_error(
         for _ in range(11):
             assert str(run) in str(run_status(run))
             pickers = checkpoints.resume_picker(run, "auto"), checkpoints.model_picker(run, "best")
-            findings = list(output_directory(config, corpus))
+            findings = [found for check in output_directory(config, corpus) for found in check()]
             assert {finding.level for finding in findings} == {"ok"}, findings
             assert "resumes from checkpoint_epoch_" in findings[-1].found
             for picker in pickers:
@@ -391,3 +397,11 @@ def test_of_ten_thousand_checkpoints_the_newest_are_listed_and_the_chosen_one(fi
     assert picker.left_out.startswith("The newest 1,000 of 10,000 are listed.")
     assert len(json.dumps(picker.rows)) < 1_000_000
     assert page.count("<tr>") == 1 + 101 and "The newest 100 of 10,000 are listed." in page
+
+
+def test_models_have_their_names_and_stand_beside_the_epoch_that_they_hold(finished):
+    rows = verified(checkpoints.model_picker(finished, "best"))
+    found = {row["cells"][0][0]: row["cells"][0][1] for row in rows}
+    best = run_status(finished).history[1]["best"]
+    names = {"1", "2 ★", "2 ★ best_model.pt", "2 ★ final_model.pt"}
+    assert best and found == {name: int(name[0]) for name in names}
