@@ -99,6 +99,7 @@ FLOORS = [
     "drawing",
     "figures tree_figures tables run_figures overnight engine tuning",
     "widgets.base widgets.table widgets.checkpoints widgets.monitor widgets.sentences widgets.tries",
+    "widgets.sample",
     "widgets.folded widgets.neighbours widgets.map",
     "sweeps.night",
     "launch",

@@ -78,8 +78,9 @@ def pair_files(directory: Path | str, objective: str | None, setting: str = "") 
     try:
         if not directory.is_dir():
             todo = f"Set {setting} to where its pairs are now" if setting else "Put pair files there"
-            todo += ", or make a sample: treelstm.write_sample(config.data_path) in a cell of the page, "
-            todo += "or python -m treelstm sample --data-dir DIR"
+            todo += (
+                ", or make a sample: a button of 01 and 02, or python -m treelstm sample --data-dir DIR"
+            )
             is_file = is_there(directory)
             text = "is a file, expected a directory" if is_file else "no such directory"
             raise data_error(directory, text, todo)
