@@ -84,6 +84,7 @@ def up_to(content, epoch):
     return {**content, "epoch": epoch} | {k: content[k][:epoch] for k in ("history", "timings")}
 
 
+@pytest.mark.long
 def test_a_thousand_checkpoints_are_shown_at_once(finished, tmp_path):
     content = long_run(finished, 1000)
     for epoch in range(1, 1001):
