@@ -172,7 +172,7 @@ def _compare(config: Config, first: str, second: str) -> int:
         if tree.note:
             print(f"{name}: {tree.note}", file=sys.stderr)
     found = compare_trees(encoder, given[0].ast, given[1].ast)
-    print(f"{found.verdict} ({encoder.origin.path}, epoch {encoder.origin.epoch})")
+    print(f"{found.verdict} ({encoder.origin})")
     if found.unknown:
         print(f"symbols that training did not know: {shown(', '.join(found.unknown))}")
     if nodes := strongest_nodes(found.why, label_keys(found.forest)):

@@ -302,11 +302,9 @@ def most_wrong(distance: Array, pairs: Pairs, count: int = 2) -> Array:
 
     Without labels: of pairs whose distances are too large for their similarity, by rank, then too small.
     """
-    from scipy.stats import rankdata
-
     if (pairs.label < 0).all():
         given = np.flatnonzero(~np.isnan(pairs.similarity))
-        order = given[np.argsort(rankdata(-distance[given]) - rankdata(pairs.similarity[given]))]
+        order = given[np.argsort(ranks_off(distance[given], pairs.similarity[given]))]
         return np.concatenate((order[:count], order[::-1][: min(count, len(order) - count)]))
     similar, dissimilar = np.flatnonzero(pairs.label == 1), np.flatnonzero(pairs.label == 0)
     farthest = similar[np.argsort(-distance[similar], kind="stable")]
@@ -319,14 +317,19 @@ def pair_errors(distance: Array, pairs: Pairs, threshold: float) -> Array:
     the right one; without a threshold, of 0. Of pairs with a similarity only: by how large a share of
     these its rank among the distances is off.
     """
-    from scipy.stats import rankdata
-
     side = np.where(pairs.label == 1, 1.0, -1.0)
     error = side * (distance.astype(np.float64) - np.nan_to_num(threshold))
     if len(graded := np.flatnonzero(pairs.label < 0)):
-        ranks = rankdata(-distance[graded]) - rankdata(pairs.similarity[graded])
+        ranks = ranks_off(distance[graded], pairs.similarity[graded])
         error[graded] = np.abs(ranks) / len(graded)
     return np.asarray(error)
+
+
+def ranks_off(distance: Array, similarity: Array) -> Array:
+    """By how many ranks each pair is too near for its similarity; negative: too far."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-distance) - rankdata(similarity))
 
 
 def graded_quality(distance: Array, predicted: Array, similarity: Array) -> dict[str, float]:

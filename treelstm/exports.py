@@ -115,7 +115,7 @@ def model_card(encoder: TreeEncoder) -> str:
     bag = " and the bags of their symbols" if of.bag_of_symbols else ""
     parts = [
         "---\nlibrary_name: treelstm\ntags: [tree-lstm, syntax-trees, similarity]\n---",
-        f"# Tree encoder {_code(f'{origin.path}, epoch {origin.epoch}') if origin else ''}".rstrip(),
+        f"# Tree encoder {_code(str(origin)) if origin else ''}".rstrip(),
         f"Makes {of.output_dim} numbers of a JSON syntax tree, by a Child-Sum Tree-LSTM over trees"
         f"{bag}: similar trees are near. Exported by treelstm {version('treelstm')}.",
         '```python\nimport treelstm\n\nencoder = treelstm.import_encoder("this directory")\n'

@@ -1,10 +1,13 @@
 """What every widget is besides itself: plain HTML, in a page that nobody watches or that is saved."""
 
 import threading
+import traceback
+from pathlib import Path
 from typing import Any
 
 from IPython.display import DisplayHandle, display
 
+from treelstm.plain import AS_WRITTEN, in_html
 from treelstm.progress import is_interactive
 
 # The plain form is an output of its own before the widget's. Where the widget lives, it is hidden; where
@@ -17,6 +20,16 @@ _STYLE = f"""<style>
 
 
 _KEEPING = threading.Lock()
+
+
+def together(*names: str) -> str:
+    """The browser's part of a widget, from files beside this one."""
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
+
+
+def failure() -> str:
+    """The error that is being handled, as HTML: nobody sees one of a widget's message otherwise."""
+    return f"<pre role='alert' {AS_WRITTEN}>{in_html(traceback.format_exc())}</pre>"
 
 
 class NightForm:

@@ -5,8 +5,7 @@ import ipywidgets
 import traitlets
 
 from treelstm.tables import folded
-from treelstm.widgets.base import NightForm
-from treelstm.widgets.sentences import together
+from treelstm.widgets.base import NightForm, together
 
 
 class Folded(NightForm, anywidget.AnyWidget):

@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 
 from treelstm import themes
 from treelstm.data.pairs import Pairs
-from treelstm.evaluation import PairScorer, distinct_trees, nearest, principal_components
+from treelstm.evaluation import PairScorer, distinct_trees, nearest, principal_components, ranks_off
 from treelstm.figures import map_figure
 from treelstm.plain import shown
 from treelstm.tables import html_of
@@ -25,8 +25,8 @@ from treelstm.tree_figures import tree_text
 from treelstm.trees.arrays import Array, rows_of
 from treelstm.trees.forest import Forest
 from treelstm.trees.vocabulary import LIST, ROLE, key_of, value_of
-from treelstm.widgets.base import NightForm
-from treelstm.widgets.sentences import TreeChoice, together
+from treelstm.widgets.base import NightForm, together
+from treelstm.widgets.sentences import TreeChoice
 
 _VALUES = 7  # that have a colour and a mark of their own; the others share one
 _NODES, _ERROR, _CLASS = "nodes", "error", "class"  # keys of trees follow as "key KEY"
@@ -145,15 +145,14 @@ def _classes(pairs: Pairs) -> list[str]:
 
 def tree_errors(scorer: PairScorer, pairs: Pairs) -> tuple[Array, str]:
     """How wrong the pairs of each of the T trees are on average, and what that number means."""
-    from scipy.stats import rankdata
-
     trees, first, second = distinct_trees(pairs)
     if pairs.has_classes:
         each = (scorer.distance < scorer.threshold) != (pairs.label == 1)
         means = "share of its pairs judged wrongly"
     elif pairs.has_grades:
-        ranks = rankdata(-scorer.distance) - rankdata(pairs.similarity, nan_policy="omit")
-        each, means = np.abs(np.nan_to_num(ranks)) / len(pairs), "ranks that its pairs are off (share)"
+        given, each = ~np.isnan(pairs.similarity), np.zeros(len(pairs))
+        each[given] = np.abs(ranks_off(scorer.distance[given], pairs.similarity[given])) / given.sum()
+        means = "ranks that its pairs are off (share)"
     else:
         each, means = scorer.distance, "mean distance of its pairs"
     both, twice = np.concatenate((first, second)), np.tile(each.astype(float), 2)

@@ -1,6 +1,5 @@
 """Forms for trees of one's own: two to be compared, one whose nearest ones are found."""
 
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,9 +17,9 @@ from treelstm.own_trees import Given, Parser, compare_trees, given_tree
 from treelstm.plain import AS_WRITTEN, in_html, shown
 from treelstm.tables import html_of, html_table
 from treelstm.trees.naming import label_keys
-from treelstm.widgets.base import NightForm
+from treelstm.widgets.base import NightForm, failure, together
 from treelstm.widgets.neighbours import explained
-from treelstm.widgets.sentences import TreeChoice, together
+from treelstm.widgets.sentences import TreeChoice
 
 _NEAREST = 10
 
@@ -67,8 +66,8 @@ class TreeForm(NightForm, anywidget.AnyWidget):
         if not any(wrong):
             try:
                 self.value, html = self._say(found)
-            except Exception:  # nobody sees those of a widget's message
-                html = f"<pre role='alert' {AS_WRITTEN}>{in_html(traceback.format_exc())}</pre>"
+            except Exception:
+                html = failure()
         self.answer = {"number": self.asked["number"], "notes": notes, "wrong": wrong, "html": html}
         self.keep()
 

@@ -1,6 +1,5 @@
 """All pairs, the most wrong first: filtered by class and words, sorted, looked at."""
 
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ import traitlets
 
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import PairScorer, distinct_trees, most_wrong, pair_errors
-from treelstm.plain import AS_WRITTEN, in_html, shown
+from treelstm.plain import shown
 from treelstm.progress import is_interactive
 from treelstm.tables import folded, html_of, html_table
 from treelstm.trees.asts import ast_of
-from treelstm.widgets.base import NightForm
+from treelstm.widgets.base import NightForm, failure
 from treelstm.widgets.neighbours import explained
 from treelstm.widgets.sentences import tree_names
 from treelstm.widgets.table import TablePicker
@@ -105,9 +104,8 @@ class PairBrowser(NightForm, ipywidgets.VBox):
     def _show(self, change: Any = None) -> None:
         try:
             self._below.value = "no such pair" if self.value is None else self._trees(self.value)
-        except Exception:  # nobody sees those of a widget's message
-            text = in_html(traceback.format_exc())
-            self._below.value = f"<pre role='alert' {AS_WRITTEN}>{text}</pre>"
+        except Exception:
+            self._below.value = failure()
         self.keep()
 
     def _trees(self, pair: int) -> str:

@@ -1,9 +1,7 @@
 """Choosing a tree by its sentence, and what follows the choice."""
 
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -15,12 +13,7 @@ from treelstm import themes
 from treelstm.data.pairs import Pairs
 from treelstm.evaluation import distinct_trees
 from treelstm.plain import AS_WRITTEN, in_html, shown
-from treelstm.widgets.base import NightForm
-
-
-def together(*names: str) -> str:
-    """The browser's part of a widget, from files beside this one."""
-    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
+from treelstm.widgets.base import NightForm, failure, together
 
 
 class TreeChoice(NightForm, anywidget.AnyWidget):
@@ -79,8 +72,8 @@ class Following(NightForm, ipywidgets.HTML):
         self.value = f"{words}<div style='opacity:0.4'>{self.value}</div>"
         try:
             self.value = self._show(tree)
-        except Exception:  # nobody sees those of a widget's message
-            self.value = f"<pre role='alert' {AS_WRITTEN}>{in_html(traceback.format_exc())}</pre>"
+        except Exception:
+            self.value = failure()
         self.keep()
 
     def night_form(self) -> str:

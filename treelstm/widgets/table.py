@@ -10,7 +10,7 @@ import traitlets
 from treelstm import themes
 from treelstm.config import Config, Settings
 from treelstm.plain import shown
-from treelstm.widgets.base import NightForm
+from treelstm.widgets.base import NightForm, together
 
 _DEFAULTS = Config().to_dict()
 
@@ -23,8 +23,7 @@ class TablePicker(NightForm, anywidget.AnyWidget):
     cannot be chosen), `damaged`, `settings` (words about it), `status` (words about an unusable one).
     """
 
-    _esm = Path(__file__).with_name("picker.js")
-    _css = themes.CSS + Path(__file__).with_name("picker.css").read_text()
+    _esm, _css = together("picker.js"), themes.CSS + together("picker.css")
     label = traitlets.Unicode().tag(sync=True)
     columns: traitlets.List[str] = traitlets.List().tag(sync=True)  # headings
     rows: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
