@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
+import gc
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import weakref
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +24,103 @@ from conftest import tiny_config
 from runs import StopAfter, assert_same_run
 
 from treelstm import Config, Listener, evaluate, load_encoder, load_pairs, preflight, train
+from treelstm.checks.trial import free_bytes
 from treelstm.config import ConfigError
-from treelstm.process import AlreadyTraining, chosen_device, set_for_training, threads
+from treelstm.process import (
+    AlreadyTraining,
+    OutOfMemory,
+    chosen_device,
+    lack_of_gpus,
+    memory_errors_explained,
+    set_for_training,
+    threads,
+)
+from treelstm.run import inputs, step
+from treelstm.run.distributed import require_startable
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has torch see that many GPUs."""
+
+    def see(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return see
 
 
 @pytest.mark.parametrize(("count", "seen"), [(0, "no"), (1, "1")])
-def test_a_gpu_that_is_not_there_is_refused_with_the_way_out(monkeypatch, count, seen):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+def test_a_gpu_that_is_not_there_is_refused_with_the_way_out(gpus, count, seen):
+    gpus(count)
     message = rf'device is "cuda:1", but torch sees {seen} GPU\. Set device="cpu" or "auto"'
     with pytest.raises(ConfigError, match=message):
         chosen_device("cuda:1")
 
 
-@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
-def test_auto_takes_a_gpu_if_there_is_one(monkeypatch, there, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+@pytest.mark.parametrize(("count", "device"), [(1, "cuda:0"), (0, "cpu")])
+def test_auto_takes_a_gpu_if_there_is_one(gpus, count, device):
+    gpus(count)
     assert chosen_device("auto") == torch.device(device)
     assert chosen_device("cpu") == torch.device("cpu")
+
+
+def test_a_driver_that_does_not_work_counts_as_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert chosen_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="torch sees no GPU"):
+        chosen_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "name", ["cuda:", "cuda:x", "cuda:1:2", "auto:1", "cpu:3", "gpu", "cuda:-1", ""]
+)
+def test_what_is_no_device_is_refused_when_it_is_set(name):
+    with pytest.raises(ConfigError, match='expected "auto", "cpu", "cuda" or "cuda:N"'):
+        Config(device=name)
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(gpus, monkeypatch):
+    gpus(2)
+    for rank, own in enumerate(("cuda:0", "cuda:1")):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert {str(chosen_device(name)) for name in ("auto", "cuda")} == {own}
+        assert str(chosen_device("cuda:1")) == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "said"),
+    [
+        (
+            1,
+            "auto",
+            '2 processes need a GPU each, this machine has 1. Set processes=1, or device="cpu".',
+        ),
+        (2, "cuda:1", 'device="cuda:1" is one GPU for 2 processes. Set device="cuda".'),
+        (2, "auto", None),
+        (1, "cpu", None),
+        (0, "auto", None),
+    ],
+)
+def test_processes_that_would_share_a_gpu_are_refused(gpus, tiny, tmp_path, count, device, said):
+    gpus(count)
+    config = tiny_config(tiny, tmp_path, processes=2, shards=2, device=device)
+    if said is None:
+        require_startable(config)
+        return
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        require_startable(config)
+    found, remedy = lack_of_gpus(device, 2) or ("", "")
+    assert f"{found}. {remedy}." == said
+
+
+def test_memory_that_torch_keeps_of_a_gpu_counts_as_free(monkeypatch):
+    """A kernel that has trained before must not be told that its own memory is missing."""
+    for name, value in {"memory_reserved": 30, "memory_allocated": 10}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
+    assert free_bytes(torch.device("cuda:0")) == 120
 
 
 def test_the_number_of_threads_is_put_back_also_after_an_error():
@@ -236,3 +322,65 @@ def test_memory_that_runs_out_in_training_is_said_with_the_remedy_and_the_commit
     assert "OutOfMemory: " in (config.output_path / "training.log").read_text()
     history = train(config)
     assert history.finished and history.resumed_at == (1, 0)
+
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 9.00 GiB of which "
+    "1.00 GiB is free. Including non-PyTorch memory, this process has 8 GiB in use. If reserved, try X."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError(CUDA), "of which 1.00 GiB is free. What was committed"),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
+            "CUDA error: out of memory. What",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "ALLOC_FAILED when"),
+        (MemoryError(), "no memory is left. What was committed"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "not enough"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("side", [False, True], ids=["in a step", "on the side thread"])
+def test_whatever_memory_runs_out_the_remedy_is_said_and_the_commit_kept(
+    tiny, tmp_path, monkeypatch, error, said, side
+):
+    held: list[Any] = []
+
+    class Remember(Listener):
+        def on_start(self, run: Any) -> None:
+            held.append(weakref.ref(run.encoder))
+
+    def failing(original: Any) -> Any:
+        calls = count()
+
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == 8:
+                raise error
+            return original(*args, **kwargs)
+
+        return fail
+
+    config = tiny_config(tiny, tmp_path / "run", checkpoint_every_seconds=0)
+    with monkeypatch.context() as patch:
+        home, name = (inputs, "dropout_mask") if side else (step, "_loss")
+        patch.setattr(home, name, failing(getattr(home, name)))
+        with pytest.raises(OutOfMemory) as caught:
+            train(config, listeners=[Remember()])
+    text = str(caught.value)
+    assert said in text and "Set a smaller batch_size" in text and "non-PyTorch" not in text
+    assert ('device="cpu"' in text) == ("CUDA" in str(error))
+    gc.collect()
+    assert held[0]() is None, "an error that a notebook keeps holds the memory that is missing"
+    history = train(config)
+    assert history.finished and history.resumed_at == (1, 3)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("shape"), OSError(errno.EIO, "disk")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error)) as caught, memory_errors_explained():
+        raise error
+    assert caught.value is error

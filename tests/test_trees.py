@@ -152,7 +152,7 @@ def test_batches_made_by_two_threads_equal_those_made_by_one():
         for ours, alone in zip(threads.map(batch, requests), expected, strict=True):
             assert ours.levels == alone.levels
             for name in ("symbol", "user", "child", "parent", "by_child", "by_child_start", "root"):
-                assert torch.equal(ours[name], alone[name])
+                assert torch.equal(getattr(ours, name), getattr(alone, name))
 
 
 def test_a_forest_cannot_be_changed():
@@ -175,7 +175,7 @@ def test_edges_are_sorted_by_child_in_a_forest_of_more_than_65536_subtrees():
     assert batch.by_child[:1000].view(-1, 2).tolist() == [[k, k + 500] for k in range(500)]
 
 
-def test_a_batch_moves_like_any_pyg_data():
+def test_a_batch_moves_to_a_device():
     forest = compile_forest([TREE])
     batch = forest.batch(np.array([0, 0]), np.arange(len(forest.symbols))).to("cpu")
     assert batch.root.tolist() == [batch.num_nodes - 1] * 2

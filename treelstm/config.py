@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ _RESUME: _Check = (
     '"auto" or the path of a .pt file',
 )
 _DEVICE: _Check = (
-    lambda value: value.split(":")[0] in ("auto", "cpu", "cuda"),
+    lambda value: bool(re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value)),
     '"auto", "cpu", "cuda" or "cuda:N"',
 )
 

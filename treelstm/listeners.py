@@ -14,6 +14,7 @@ from treelstm.history import EpochRecord, History, summary
 from treelstm.launch import train_in_processes
 from treelstm.log import logged
 from treelstm.notify import is_configured, notify
+from treelstm.process import memory_errors_explained
 from treelstm.progress import Progress, asked_at, duration, in_notebook, is_interactive
 from treelstm.run.directory import BEST
 from treelstm.run.distributed import is_worker
@@ -54,7 +55,8 @@ def train(config: Config, *, listeners: Sequence[Listener] = ()) -> History:
         how = f"was {told[1].outcome.said} after this cell had been asked to run"
         print(f"Nothing was trained: {config.output_path} {how}. Run it again to go on.")
         return told[1]
-    history = _train(config, listeners, live)
+    with memory_errors_explained():  # also lets go of the listeners, which hold the run
+        history = _train(config, listeners, live)
     if live and not history.finished:
         _stopped[config.output_path] = (time.time(), history)
     return history

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,18 +57,33 @@ def only_training(output_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def memory_errors_explained() -> Iterator[None]:
-    """Turns the errors of all allocators into OutOfMemory, which says what to do."""
+    """Turns the errors of all allocators into OutOfMemory, which says what to do.
+
+    What the block held is let go, though its error is kept: a notebook shows it, and may try again.
+    """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        signs = "not enough memory", "can't allocate memory", "out of memory", "bad_alloc"
-        if isinstance(error, OutOfMemory) or not (
-            isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
-        ):
+    except (MemoryError, RuntimeError, OSError) as error:
+        text = str(error).strip() or "no memory is left"
+        if not isinstance(error, OutOfMemory) and not _is_lack_of_memory(error, text.lower()):
             raise
-        reason = str(error).strip().partition("\n")[0] or "no memory is left"
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, OutOfMemory):
+            raise
+        reason = text.partition("\n")[0].partition(" Including non-PyTorch memory")[0].rstrip(".")
         remedy = "Set a smaller batch_size or smaller sizes of the model, or close other programs"
+        if "cuda" in text.lower():
+            remedy += ' that use this GPU. device="cpu" goes on without one, in other bits'
         raise OutOfMemory(f"{reason}. What was committed is intact. {remedy}.") from error
+
+
+def _is_lack_of_memory(error: Exception, text: str) -> bool:
+    if isinstance(error, UserError):  # which says its own
+        return False
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    signs = "not enough memory", "can't allocate memory", "out of memory", "bad_alloc", "alloc_failed"
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def usable_cores() -> int:
@@ -84,19 +101,38 @@ def default_threads(shards: int) -> int:
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of a setting; raises ConfigError if torch sees no such GPU."""
+    """The device of a setting; raises ConfigError if torch sees no such GPU.
+
+    Of several processes on a machine, each takes a GPU of its own.
+    """
     import torch
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = ("cuda" if count else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f'device is "{name}", expected "auto", "cpu", "cuda" or "cuda:N".') from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count() or "no"
-        raise ConfigError(f'device is "{name}", but torch sees {count} GPU. Set device="cpu" or "auto".')
-    return device
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= count:
+        found = f'device is "{name}", but torch sees {count or "no"} GPU'
+        raise ConfigError(f'{found}. Set device="cpu" or "auto".')
+    own = int(os.environ.get("LOCAL_RANK", "0")) % count
+    return torch.device("cuda", own if device.index is None else device.index)
+
+
+def lack_of_gpus(device: str, processes: int) -> tuple[str, str] | None:
+    """Why so many processes on this machine cannot have a GPU each, and the remedy; None: they can."""
+    import torch
+
+    if processes == 1 or chosen_device(device).type == "cpu":
+        return None
+    if ":" in device:
+        return f'device="{device}" is one GPU for {processes} processes', 'Set device="cuda"'
+    count = torch.cuda.device_count()
+    found = f"{processes} processes need a GPU each, this machine has {count}"
+    return (found, f'Set processes={count}, or device="cpu"') if processes > count else None
 
 
 @contextmanager

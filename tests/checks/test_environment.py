@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from faults import fault
+from faults import fault, healthy_config
 
+from treelstm import preflight
 from treelstm.checks.report import ERROR, WARNING
 
 
@@ -59,14 +60,32 @@ def test_gpu_asked_for_and_absent(base, config, patch):
     return dataclasses.replace(config, device="cuda")
 
 
-@fault("Dependencies", ERROR, "Pretended GPU fails: no kernel image")
-def test_gpu_seen_and_broken(base, config, patch):
-    def broken(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no kernel image")
+def break_gpu(patch):
+    def broken(*args: Any, device: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no kernel image\nfor this device")
 
     patch.setattr(torch.cuda, "is_available", lambda: True)
-    patch.setattr(torch.cuda, "get_device_name", lambda: "Pretended GPU")
+    patch.setattr(torch.cuda, "device_count", lambda: 1)
+    patch.setattr(torch.cuda, "get_device_name", lambda device: "Pretended GPU")
     patch.setattr(torch, "ones", broken)
+
+
+@fault("Dependencies", ERROR, "Pretended GPU fails: no kernel image. Repair", quick=True)
+def test_gpu_seen_and_broken(base, config, patch):
+    break_gpu(patch)
+
+
+def test_a_broken_gpu_that_is_not_asked_for_stops_nothing(base, monkeypatch):
+    break_gpu(monkeypatch)
+    report = preflight(healthy_config(base, base / "run", device="cpu"), quick=True)
+    assert report.verdict == "go"
+    assert "training on the CPU" in {f.found for f in report.all}
+
+
+@fault("Dependencies", ERROR, r'device is "cuda:3", but torch sees 1 GPU', quick=True)
+def test_gpu_of_a_number_that_is_not_there(base, config, patch):
+    break_gpu(patch)
+    return dataclasses.replace(config, device="cuda:3")
 
 
 @fault("Dependencies", WARNING, r"999 threads on \d+ cores slow each other down", quick=True)

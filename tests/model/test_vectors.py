@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import tiny_config
 from runs import assert_same_run, through_kills
+from vectors import some_vectors
 
 from treelstm import (
     Config,
@@ -21,7 +22,6 @@ from treelstm import (
     find_latest_checkpoint,
     import_encoder,
     load_encoder,
-    load_pairs,
     preflight,
     train,
 )
@@ -139,14 +139,7 @@ def test_a_word_that_training_did_not_know_is_near_to_one_of_a_similar_vector(tm
 
 @pytest.fixture(scope="module")
 def roots(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Vectors of three of four roots of the sample corpus, of 4 numbers each."""
-    pairs, random = load_pairs(tiny / "training"), np.random.default_rng(0)
-    words = [s.partition("=")[2] for s in pairs.forest.symbols if s.startswith("radiko=")]
-    words = [word for number, word in enumerate(words) if number % 4]
-    path = tmp_path_factory.mktemp("vectors") / "roots.txt"
-    rows = (" ".join(f"{x:.4f}" for x in random.normal(size=4)) for _ in words)
-    path.write_text("".join(f"{word} {row}\n" for word, row in zip(words, rows, strict=True)))
-    return path
+    return some_vectors(tiny, tmp_path_factory.mktemp("vectors") / "roots.txt")
 
 
 def with_vectors(tiny: Path, output_dir: Path, roots: Path, **settings: Any) -> Config:

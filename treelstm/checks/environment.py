@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 import treelstm
 from treelstm.checks.report import ERROR, NOTE, OK, WARNING, Check, Finding, judged
 from treelstm.config import Config, project_root
-from treelstm.process import default_threads, usable_cores
+from treelstm.process import chosen_device, default_threads, usable_cores
 
 
 def dependencies(config: Config) -> Iterator[Check]:
@@ -54,26 +54,30 @@ def _package(requirement: Requirement) -> Finding:
 
 
 def _device(config: Config) -> Finding:
+    """Whether torch computes right on the device that training will use; other GPUs do not matter."""
+    code = "environment.device"
     build = f"torch (built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'})"
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-        try:
-            ones = torch.ones(64, 64, device="cuda")
-            if float(ones.mm(ones)[0, 0]) == 64:
-                return Finding("environment.device", OK, f"{name} works with {build}")
-            problem = "computes wrong numbers"
-        except RuntimeError as error:
-            problem = f"fails: {error}"
-        remedy = 'Repair the driver or set device="cpu"'
-        return Finding("environment.device", ERROR, f"{name} {problem}", remedy)
-    if config.device.startswith("cuda"):
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
         remedy = 'Set device="cpu" or "auto", or install a CUDA build of torch'
         found = f'device is "{config.device}", but {build} finds no GPU'
-        return Finding("environment.device", ERROR, found, remedy)
-    if Path("/proc/driver/nvidia/gpus").is_dir():
-        text = f"this machine has a GPU, but {build} cannot use it"
-        return Finding("environment.device", WARNING, text, "Install a CUDA build of torch")
-    return Finding("environment.device", OK, f"{build} finds no GPU: training on the CPU")
+        return Finding(code, ERROR, found, remedy)
+    device = chosen_device(config.device)
+    if device.type == "cpu":
+        if config.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir():
+            text = f"this machine has a GPU, but {build} cannot use it"
+            return Finding(code, WARNING, text, "Install a CUDA build of torch")
+        found = "" if config.device == "cpu" else f"{build} finds no GPU: "
+        return Finding(code, OK, f"{found}training on the CPU")
+    name = torch.cuda.get_device_name(device)
+    try:
+        ones = torch.ones(64, 64, device=device)
+        if float(ones.mm(ones)[0, 0]) == 64:
+            return Finding(code, OK, f"{name} works with {build}")
+        problem = "computes wrong numbers"
+    except RuntimeError as error:
+        problem = f"fails: {str(error).partition(chr(10))[0]}"
+    remedy = 'Repair the driver, install a build of torch for this GPU, or set device="cpu"'
+    return Finding(code, ERROR, f"{name} {problem}", remedy)
 
 
 def _threads(config: Config) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from treelstm.evaluation import pair_distances
 from treelstm.files import nearest_existing
 from treelstm.model.encoder import parameter_shapes
 from treelstm.model.objectives import Ranking, objective_of
-from treelstm.process import chosen_device, default_threads, usable_cores
+from treelstm.process import chosen_device, default_threads, lack_of_gpus, usable_cores
 from treelstm.progress import CENTURY_SECONDS, duration
 from treelstm.randomness import epoch_order
 from treelstm.run.changes import epochs_left, new_changes
@@ -133,9 +133,10 @@ def least_bytes(config: Config, corpus: Corpus) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this process could still take."""
+    """Memory that this process could still take; of a GPU, also what torch keeps for it unused."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(psutil.virtual_memory().available)
 
 
@@ -208,6 +209,9 @@ def processes(config: Config, corpus: Corpus) -> Iterator[Finding]:
         remedy = f"Set processes to at most {config.batch_size}"
         yield Finding("processes.parts", ERROR, text, remedy)
         return
+    if lack := lack_of_gpus(config.device, count):
+        yield Finding("processes.gpus", ERROR, *lack)
+        return
     times = _cost_of_shards(config, corpus, enough)
     share = times * math.ceil(enough / count) / enough
     cost = f"shards={enough} makes a step {times:.2f} times the work of shards=1, since equal subtrees "
@@ -252,8 +256,9 @@ def _epochs_left(config: Config, corpus: Corpus) -> int:
 
 
 def _memory(report: Report, device: torch.device, processes: int) -> Finding:
-    if device.type == "cuda":
-        free, peak = free_bytes(device), torch.cuda.max_memory_allocated(device)
+    if device.type == "cuda":  # of each process its own
+        free, processes = free_bytes(device) + torch.cuda.memory_allocated(device), 1
+        peak = torch.cuda.max_memory_allocated(device)
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

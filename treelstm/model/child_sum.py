@@ -19,7 +19,6 @@ ARITHMETIC = "2"  # raised whenever the same trees and weights give other bits; 
 # The derivatives that autograd itself uses: one pass over memory instead of three or four.
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
-_embedding_backward = torch.ops.aten.embedding_dense_backward
 
 _MINUS_ONE = torch.tensor(-1.0)  # converting a Python number takes 1 us a call
 
@@ -73,7 +72,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         child, child_start = batch.child, batch.child_start
         two_terms = torch.stack((child, batch.parent + (nodes - leaves)), dim=1).flatten()
         own = torch.arange(edges, device=x.device)
-        factors = batch.factors.to(x.dtype)[batch.place] if "factors" in batch else None  # [E, H]
+        factors = None if batch.factors is None else batch.factors.to(x.dtype)[batch.place]  # [E, H]
         every_second = 2 * own
         u_t, u_f_t = u.t(), u_f.t()
 
@@ -110,8 +109,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
         batch: TreeBatch = ctx.batch
         size, leaves, below = len(u_f), batch.leaves, batch.below_top
         i, o, update = gates.chunk(3, dim=1)
-        # Not index_add: on a GPU its order of addition is not fixed.
-        d_h = _embedding_backward(grads[0], batch.root, len(h), -1, False)
+        d_h = _sum_rows(grads[0], batch.by_root, batch.root_start)  # 0 for whatever is no root
         # First, for all nodes at once, the local derivatives that the loop multiplies by the gradients
         # from above: d_c, and d_gates by the arguments W x + U h + b of i, o and u.
         d_c, d_gates = torch.empty_like(h), torch.empty_like(gates)
@@ -171,7 +169,7 @@ class ChildSumTreeLSTM(torch.autograd.Function):
 
 def _tanh(x: Tensor, out: Tensor) -> Tensor:
     """tanh of x. On a CPU as 2 sigmoid(2x) - 1: equal to 1e-7, in a fifth of the time."""
-    if x.is_cuda or x.dtype == torch.bfloat16:  # bfloat16 would lose what is near 0
+    if x.device.type != "cpu" or x.dtype == torch.bfloat16:  # bfloat16 would lose what is near 0
         return torch.tanh(x, out=out)
     torch.add(x, x, out=out).sigmoid_()
     return torch.add(_MINUS_ONE, out, alpha=2, out=out)

@@ -22,7 +22,7 @@ from treelstm.model.vectors import SCALE, Vectors
 from treelstm.neutral import neutral_torch
 from treelstm.randomness import WEIGHTS, generator
 from treelstm.trees.builder import TreeError, compile_forest
-from treelstm.trees.forest import Forest, TreeBatch
+from treelstm.trees.forest import Forest, TreeBatch, moved
 from treelstm.trees.vocabulary import Vocabulary
 
 _SUBTREES_PER_CALL = 32_768  # evaluated at once: half a GB
@@ -129,6 +129,7 @@ class TreeEncoder(nn.Module):
     vector_table: Tensor
     vector_words: Tensor
     vector_row: Tensor  # of each symbol of the vocabulary; -1: it has no vector
+    has_vector: np.ndarray  # of each symbol of the vocabulary; on the CPU, wherever the encoder is
     origin: Origin  # of an encoder that was read from a file of a run
 
     @neutral_torch()
@@ -153,6 +154,7 @@ class TreeEncoder(nn.Module):
             self.register_buffer("vector_table", vectors.table)
             self.register_buffer("vector_words", vectors.words)
             self.register_buffer("vector_row", rows, persistent=False)
+            self.has_vector = rows.numpy() >= 0
             with torch.no_grad():
                 self.embedding[rows >= 0] = 0.0
         self.threshold = math.nan  # distance under which trees count as similar; set by calibration
@@ -163,7 +165,8 @@ class TreeEncoder(nn.Module):
         """Encodings [B, O] of the batch's trees, made by `self.batch`; `dropout_mask` [B, H] acts on
         the root states. `embedding` may have more rows than the encoder's own, see `reading`.
         """
-        rows = SymbolSum.apply(self._embeddings(batch.used) if embedding is None else embedding, batch)
+        table = self._embeddings(batch.with_vector) if embedding is None else embedding
+        rows = SymbolSum.apply(table, batch)
         parts = []
         if self.settings.hidden_dim:
             parts.append(self._of_tree(rows[: batch.num_nodes], batch, dropout_mask))
@@ -171,19 +174,29 @@ class TreeEncoder(nn.Module):
             parts.append(self.of_bags(rows[batch.num_nodes :]))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    def _embeddings(self, symbols: Tensor) -> Tensor:
-        """Embeddings [all, D], of which those of `symbols`, distinct ids, can be used."""
+    def having_vectors(self, symbols: np.ndarray) -> Tensor | None:
+        """Those of these ids of the vocabulary that have a pretrained vector, on the CPU; None: there
+        are no vectors. (The CPU finds out which, since a GPU would have to be waited for.)
+        """
         if self.vectors is None:
+            return None
+        symbols = symbols[symbols < len(self.has_vector)]  # see `reading` for others
+        return torch.from_numpy(symbols[self.has_vector[symbols]])
+
+    def _embeddings(self, symbols: Tensor | None) -> Tensor:
+        """Embeddings [all, D]; vectors are added for these symbols alone, which all have one."""
+        if symbols is None:
             return self.embedding
-        symbols = symbols[self.vector_row[symbols] >= 0]
         vectors = self._projected(self.vector_row[symbols])
         if self.settings.vectors_frozen:
             return self.embedding.index_copy(0, symbols, vectors)
         return self.embedding.index_add(0, symbols, vectors)
 
-    def embeddings_of(self, symbols: Tensor) -> Tensor:
+    def embeddings_of(self, symbols: np.ndarray) -> Tensor:
         """Embeddings [U, D] of these symbols, distinct ids: a parameter's rows, and vectors."""
-        return self._embeddings(symbols).index_select(0, symbols)
+        there, device = self.having_vectors(symbols), self.embedding.device
+        table = self._embeddings(None if there is None else moved(there, device))
+        return table.index_select(0, moved(torch.from_numpy(symbols), device))
 
     def _projected(self, rows: Tensor) -> Tensor:
         """The vectors in these rows of the table, in the size of an embedding."""
@@ -208,7 +221,8 @@ class TreeEncoder(nn.Module):
         """What `forward` needs of these trees; `ids` are those of the forest's symbols."""
         of = self.settings
         batch = forest.batch(trees, ids, bags=of.bag_of_symbols)
-        if of.child_order and "places" in batch:  # where no tree has children, there are none
+        batch.with_vector = self.having_vectors(batch.used.numpy())
+        if of.child_order and batch.places is not None:  # where no tree has children, there are none
             w = torch.linspace(math.pi, 0, of.hidden_dim, dtype=torch.float64)
             batch.factors = torch.outer(batch.places, w).cos()
         return batch
@@ -222,7 +236,8 @@ class TreeEncoder(nn.Module):
         instead of random signs.
         """
         ids, symbols = self.vocabulary.ids(forest.symbols), self.vocabulary.spelled(forest.symbols)
-        parts = [self._embeddings(torch.arange(len(self.vocabulary), device=self.embedding.device))]
+        there = self.having_vectors(np.arange(len(self.vocabulary)))
+        parts = [self._embeddings(None if there is None else there.to(self.embedding.device))]
         unknown = np.flatnonzero(self.vocabulary.is_unknown(ids))
         if self.vectors is not None:
             texts = (symbols[symbol] for symbol in unknown.tolist())

@@ -25,6 +25,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 from treelstm import night
 from treelstm.config import Config, ConfigError
 from treelstm.errors import UserError
+from treelstm.process import lack_of_gpus
 from treelstm.signals import stop_signals
 from treelstm.trees.arrays import Array
 
@@ -76,6 +77,9 @@ def require_startable(config: Config) -> None:
             f"processes={config.shards} (torchrun: --nproc-per-node={config.shards}), or "
             f"shards={processes} in a new output_dir: other shards are other bits, so another run."
         )
+    here = _number("LOCAL_WORLD_SIZE") if is_worker() else processes
+    if lack := lack_of_gpus(config.device, here):
+        raise ConfigError("{}. {}.".format(*lack))
     if not is_worker() or night.LAUNCH_DIR in os.environ or not _number("TORCHELASTIC_MAX_RESTARTS"):
         return
     if config.resume != "auto":
@@ -203,6 +207,10 @@ class Group:
             self.agree(0)  # all have it open
         return mapped
 
+    def makes(self, part: int, parts: int) -> bool:
+        """Whether `add` has this process make that part."""
+        return self._owners(parts)[part] == self.rank
+
     def _owners(self, parts: int) -> list[int]:
         """The process that makes each part: neighbours have neighbouring parts."""
         return [part * self.size // parts for part in range(parts)]
@@ -273,7 +281,6 @@ def _join() -> Group:
         host = "localhost"
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     if torch.cuda.is_available():
-        torch.cuda.set_device(_number("LOCAL_RANK") % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     of_agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
     serves = rank == 0 and not of_agent

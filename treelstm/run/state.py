@@ -230,14 +230,16 @@ def state_of(run: Run) -> Commit:
         "fingerprint": run.corpus.fingerprint,
         "content_digest": run.corpus.content_digest,
         "changes": run.changes,
-        "versions": versions(),
+        "versions": versions(run.device),
         "num_threads": torch.get_num_threads(),
         "device": run.device.type,
     }
 
 
-def versions() -> dict[str, str]:
+def versions(device: torch.device) -> dict[str, str]:
     """What bit-identity depends on besides settings and data: versions, machine, environment."""
+    on_gpu = device.type == "cuda"
+    gpu = {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)} if on_gpu else {}
     build = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
     said = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if os.environ.get(name)]
     return {
@@ -248,6 +250,7 @@ def versions() -> dict[str, str]:
         "torch's CPU capability": torch.backends.cpu.get_cpu_capability(),
         "torch's BLAS": build[1] if build else "unknown",
         "MKL and oneDNN in the environment": " ".join(said) or "not set",
+        **gpu,
     }
 
 

@@ -1,6 +1,6 @@
 """One optimizer step, and the validation at the end of an epoch."""
 
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,32 +17,28 @@ from treelstm.evaluation import (
 from treelstm.history import IN_EVALUATION, EpochRecord, is_better
 from treelstm.model.encoder import distances
 from treelstm.model.objectives import Graded, Ranking
-from treelstm.randomness import dropout_mask
+from treelstm.run.inputs import Inputs, Part, inputs_of
 from treelstm.run.state import Run
-from treelstm.trees.arrays import entries
-from treelstm.trees.forest import TreeBatch
-
-_Data = TypeVar("_Data", torch.Tensor, TreeBatch)
 
 
-def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
-    """One optimizer step on the next `batch_size` pairs of `order`."""
-    config = run.config
-    indices = np.asarray(order[run.step * config.batch_size : (run.step + 1) * config.batch_size])
-    mask = None
-    if config.dropout:
-        shape = (2 * len(indices), config.hidden_dim)
-        mask = _moved(dropout_mask(config.seed, run.steps_done, shape, config.dropout), run.device)
+def train_step(
+    run: Run, order: np.ndarray, vocabulary_ids: np.ndarray, inputs: Inputs | None = None
+) -> None:
+    """One optimizer step on the next `batch_size` pairs of `order`; on a GPU, it waits for nothing.
+
+    `inputs` are what `inputs_of` gives for this step, if that has been made ahead.
+    """
+    inputs = inputs or inputs_of(run, order, vocabulary_ids, run.step)
     run.optimizer.zero_grad(set_to_none=True)
-    if config.shards == 1:
-        loss, sums = _loss(run, indices, vocabulary_ids, mask)
+    if run.config.shards == 1:
+        loss, sums = _loss(run, inputs.parts[0])
         mean = loss.mean()
         mean.backward()
     else:
-        sums = _gradients_of_shards(run, indices, vocabulary_ids, mask)
-        mean = (sums[0] / len(indices)).float()
+        sums = _gradients_of_shards(run, inputs)
+        mean = (sums[0] / inputs.pairs).float()
     run.optimizer.step()
-    if run.warmup is not None and run.warmup.last_epoch < config.warmup_steps:
+    if run.warmup is not None and run.warmup.last_epoch < run.config.warmup_steps:
         run.warmup.step()
     if run.first_loss is None:
         run.first_loss = mean.detach()
@@ -51,72 +47,44 @@ def train_step(run: Run, order: np.ndarray, vocabulary_ids: np.ndarray) -> None:
 
 
 def _loss(
-    run: Run,
-    indices: np.ndarray,
-    vocabulary_ids: np.ndarray,
-    mask: torch.Tensor | None,
-    place: torch.Tensor | None = None,
-    embedding: torch.Tensor | None = None,
+    run: Run, part: Part, embedding: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of each pair, and float64 sums: of the losses, of pairs on the right side of the threshold.
 
-    `place`: the row of `embedding` that a symbol of the vocabulary has, if it is not the encoder's own.
+    `embedding`, if it is not the encoder's own, has the rows that the part's batch points to.
     """
-    pairs = run.corpus.training
-    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
-    batch = run.encoder.batch(pairs.forest, trees, vocabulary_ids)
-    if place is not None:
-        batch.symbol, batch.used = place[batch.symbol], place[batch.used]
-    batch = _moved(batch, run.device)
-    target = _moved(run.objective.target(pairs, indices), run.device)
-    first, second = run.encoder(batch, mask, embedding).split(len(indices))
-    loss = run.objective.loss(first, second, target)
-    label = _moved(torch.from_numpy(pairs.label[indices]), run.device)
-    correct = (distances(first.detach(), second.detach()) < run.threshold) == (label > 0)
+    first, second = run.encoder(part.batch, part.mask, embedding).split(len(part.label))
+    loss = run.objective.loss(first, second, part.target)
+    correct = (distances(first.detach(), second.detach()) < run.threshold) == (part.label > 0)
     return loss, torch.stack((loss.detach().double().sum(), correct.double().sum()))
 
 
-def _gradients_of_shards(
-    run: Run, indices: np.ndarray, vocabulary_ids: np.ndarray, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _gradients_of_shards(run: Run, inputs: Inputs) -> torch.Tensor:
     """Gives every parameter its gradient by the mean loss, added up over the batch's parts; the sums.
 
     Of the embedding, only the rows that the batch uses are added up, and travel.
     """
-    encoder, pairs, count = run.encoder, run.corpus.training, len(indices)
-    trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
-    is_used = np.zeros(len(run.corpus.vocabulary), bool)
-    is_used[vocabulary_ids[pairs.forest.bag[entries(pairs.forest.bag_ptr, trees)[0]]]] = True
-    place = torch.from_numpy(np.cumsum(is_used) - 1)
-    used = _moved(torch.from_numpy(np.flatnonzero(is_used)), run.device)
-    rows = encoder.embeddings_of(used)
+    encoder = run.encoder
+    rows = encoder.embeddings_of(inputs.used)
     embedding = rows.detach().requires_grad_()
     of_rows = "embedding", "vector_weight"
     weights = [weight for name, weight in encoder.named_parameters() if name not in of_rows]
-    inputs = [*weights, embedding]
-    sizes = [weight.numel() for weight in inputs]
-    parts = np.array_split(np.arange(count), run.config.shards)
+    wanted = [*weights, embedding]
+    sizes = [weight.numel() for weight in wanted]
 
     def part(number: int) -> tuple[torch.Tensor, ...]:
-        at = parts[number]
-        if not len(at):  # of an epoch's last batch
+        if number not in inputs.parts:  # an epoch's last batch may have fewer
             return embedding.new_zeros(sum(sizes)), torch.zeros_like(run.epoch_sums)
-        masked = None if mask is None else torch.cat((mask[at], mask[count + at]))
-        loss, sums = _loss(run, indices[at], vocabulary_ids, masked, place, embedding)
-        gradients = torch.autograd.grad(loss.sum() / count, inputs)
+        loss, sums = _loss(run, inputs.parts[number], embedding)
+        gradients = torch.autograd.grad(loss.sum() / inputs.pairs, wanted)
         return torch.cat([gradient.flatten() for gradient in gradients]), sums
 
-    flat, sums = run.group.add(len(parts), part)
+    flat, sums = run.group.add(run.config.shards, part)
     *gradients, of_embedding = flat.split(sizes)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient.view_as(weight)
     rows.backward(of_embedding.view_as(rows))
     return sums
-
-
-def _moved(data: _Data, device: torch.device) -> _Data:
-    """The data on the device; copied to a GPU from pinned memory, without waiting."""
-    return data if device.type == "cpu" else data.pin_memory().to(device, non_blocking=True)
 
 
 def finish_epoch(run: Run) -> EpochRecord:

@@ -45,6 +45,7 @@ from treelstm.run.distributed import (
     require_startable,
 )
 from treelstm.run.divergence import check_sound
+from treelstm.run.inputs import ahead, inputs_of, side_thread
 from treelstm.run.listener import Listener, Prune
 from treelstm.run.lock import Held, only_writer, refuse_if_held
 from treelstm.run.state import Run, new_run, resumed_run, state_of, versions
@@ -167,7 +168,7 @@ def _loop(
     ids = run.corpus.vocabulary.ids(training.forest.symbols)
     max_hours = config.max_hours if held else None
     deadline = Deadline(began, max_hours, len(run.corpus.validation) / config.batch_size)
-    pace, order, slow = config.checkpoint_every_seconds, None, False
+    pace, inputs, slow = config.checkpoint_every_seconds, None, False
     committed = time.monotonic()
 
     def stop_if_time_is_up() -> None:
@@ -179,14 +180,16 @@ def _loop(
         *stops, commits = run.group.agree(*(each is stop.outcome for each in Outcome), commit)
         return next((each for each, by in zip(Outcome, stops, strict=True) if by), None), commits > 0
 
-    with stop_signals(stop):
+    with stop_signals(stop), side_thread(run.device) as side:
         while run.outcome is None:
             record, step_began = None, time.monotonic()
             if run.step < run.steps_per_epoch:
-                if order is None:
+                if inputs is None:
                     draw = partial(epoch_order, config.seed, run.epochs_done + 1, len(training))
                     order = run.group.once_a_machine(draw, len(training))
-                train_step(run, order, ids)
+                    make = partial(inputs_of, run, order, ids)
+                    inputs = ahead(side, make, range(run.step, run.steps_per_epoch))
+                train_step(run, order, ids, next(inputs))
                 for listener in listeners:
                     listener.on_step(run)
                 deadline.step_seconds = time.monotonic() - step_began
@@ -199,7 +202,7 @@ def _loop(
                 if held:  # the others wait for it
                     check_sound(run)  # before the metrics, which cannot be computed from NaN
                 validation_began = time.monotonic()
-                record, order = finish_epoch(run), None
+                record, inputs = finish_epoch(run), None
                 deadline.validation_seconds = time.monotonic() - validation_began
             if held:
                 check_sound(run)
@@ -293,7 +296,7 @@ def _log_start(run: Run, start: ResumePoint | None) -> None:
         log.info("the pair files are not the same bytes as before, but hold the same pairs: allowed")
     before = {name: str(content[name]) for name in ("device", "num_threads")} | content["versions"]
     here = {"device": run.device.type, "num_threads": str(torch.get_num_threads())}
-    for name, now in (versions() | here).items():
+    for name, now in (versions(run.device) | here).items():
         # An older version of treelstm recorded fewer names.
         if before.get(name, now) != now and name not in names:
             log.warning(

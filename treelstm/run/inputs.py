@@ -1,0 +1,105 @@
+"""What a step takes from the corpus, made one step ahead on a side thread.
+
+Forest and pairs are read only, and what is made depends on (seed, step) alone: who makes it, and when,
+changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from treelstm.randomness import dropout_mask
+from treelstm.run.state import Run
+from treelstm.trees.arrays import Array, entries
+from treelstm.trees.forest import TreeBatch, moved
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Part:
+    """P pairs, which are evaluated at once, on the run's device."""
+
+    batch: TreeBatch  # of 2 P trees: the first ones of the pairs, then the second ones
+    target: torch.Tensor  # of the objective
+    label: torch.Tensor  # [P]
+    mask: torch.Tensor | None  # [2 P, H] of the dropout
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Of one step: the whole batch, or the parts of it that this process evaluates."""
+
+    pairs: int  # in the whole batch
+    parts: dict[int, Part]
+    used: Array  # [U] ids of the whole batch's symbols; left empty if it is one part
+
+
+def inputs_of(run: Run, order: Array, vocabulary_ids: Array, step: int) -> Inputs:
+    """What step `step` of the epoch that `run` is in takes from the corpus; waits for no GPU."""
+    config, pairs = run.config, run.corpus.training
+    indices = np.asarray(order[step * config.batch_size : (step + 1) * config.batch_size])
+    count, mask = len(indices), None
+    if config.dropout:
+        shape = (2 * count, config.hidden_dim)
+        number = run.epochs_done * run.steps_per_epoch + step
+        mask = dropout_mask(config.seed, number, shape, config.dropout)
+    used, place = np.zeros(0, np.int64), None
+    if config.shards > 1:
+        bag = pairs.forest.bag[entries(pairs.forest.bag_ptr, _trees(run, indices))[0]]
+        is_used = np.zeros(len(run.corpus.vocabulary), bool)
+        is_used[vocabulary_ids[bag]] = True
+        used, place = np.flatnonzero(is_used), torch.from_numpy(np.cumsum(is_used) - 1)
+
+    def part(at: Array) -> Part:
+        batch = run.encoder.batch(pairs.forest, _trees(run, indices[at]), vocabulary_ids)
+        if place is not None:  # the rows of `used`
+            batch.symbol, batch.used = place[batch.symbol], place[batch.used]
+        own = None if mask is None else mask[np.concatenate((at, count + at))]
+        target, label = run.objective.target(pairs, indices[at]), pairs.label[indices[at]]
+        return Part(
+            batch.to(run.device),
+            moved(target, run.device),
+            moved(torch.from_numpy(label), run.device),
+            None if own is None else moved(own, run.device),
+        )
+
+    parts = enumerate(np.array_split(np.arange(count), config.shards))
+    own = {number: at for number, at in parts if len(at) and run.group.makes(number, config.shards)}
+    return Inputs(count, {number: part(at) for number, at in own.items()}, used)
+
+
+def _trees(run: Run, indices: Array) -> Array:
+    pairs = run.corpus.training
+    return np.concatenate((pairs.first[indices], pairs.second[indices]))
+
+
+def side_thread(device: torch.device) -> ThreadPoolExecutor:
+    """A thread beside the one that trains, and of its GPU: each thread has a current one."""
+
+    def begin() -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+
+    return ThreadPoolExecutor(1, "treelstm-ahead", begin)
+
+
+def ahead(side: Executor, make: Callable[[int], _Made], numbers: Iterable[int]) -> Iterator[_Made]:
+    """make(n) for each of the numbers, in order; the next one is made on `side` while one is used.
+
+    An error of `make` is raised where its result would have been.
+    """
+    waiting: Future[_Made] | None = None
+    for number in numbers:
+        following = side.submit(make, number)
+        if waiting is not None:
+            yield waiting.result()
+        waiting = following
+    if waiting is not None:
+        yield waiting.result()
