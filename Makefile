@@ -11,7 +11,7 @@ UNSEEN := data/validation_pairs
 RUN := models/tree_lstm
 ENGINE :=
 
-.PHONY: train overnight night test lab preflight bench gallery speed own-trees scale torture soak fuzz
+.PHONY: train overnight night test lab preflight bench gallery speed own-trees scale torture soak fuzz gpu
 
 # Without data/training_pairs a sample is made first; data that is there is left alone. Unseen pairs
 # come from data/validation_pairs where it is there, else from a split.
@@ -57,6 +57,14 @@ speed: $(READY)
 	$(BIN)/python benchmarks/contestants.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/growth.py
+
+# On a machine with a GPU (docs/gpu.md): tests on it, the kernel beside others, the loop beside the CPU's.
+gpu: export TREELSTM_TESTS_ON := cuda
+gpu: $(READY)
+	$(BIN)/pytest tests/test_gpu.py tests/model tests/checks tests/run/test_training.py tests/run/test_state.py \
+		tests/test_evaluation.py tests/test_exports.py tests/test_tuning.py tests/test_notebooks.py
+	$(BIN)/python benchmarks/contestants.py --device cuda
+	$(BIN)/python benchmarks/gpu.py
 
 # Two corpora from files to a verdict (docs/bring-your-own.md), about half an hour; pace of reading code.
 own-trees: $(READY)

@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# Also where there is a GPU: most tests start several processes, and each would need one of its own.
+DEVICE = os.environ.get("TREELSTM_TESTS_ON", "cpu")
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = REPOSITORY.parent / "shared" / "data" / "krestomatio"
 
@@ -65,6 +67,7 @@ def tiny_config(data: Path, output_dir: Path, **settings: object) -> Config:
             "validation_dir": str(data / "validation"),
             "output_dir": str(output_dir),
             **sizes,
+            "device": DEVICE,
             **settings,
         }
     )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,10 +55,33 @@ def test_python_too_old(base, config, patch):
     patch.setattr("platform.python_version", lambda: "3.8.1")
 
 
-@fault("Dependencies", ERROR, r'device is "cuda", but torch \(built for .*\) finds no GPU')
+@fault(
+    "Dependencies", ERROR, r"\(built for CPU\) finds no GPU\. Set .* install a CUDA build", quick=True
+)
+def test_gpu_asked_for_of_a_torch_for_the_cpu(base, config, patch):
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(torch.version, "cuda", None)
+    return dataclasses.replace(config, device="cuda")
+
+
+@fault(
+    "Dependencies", ERROR, r"\(built for CUDA 13\.0\) finds no GPU\. Set .* driver to one", quick=True
+)
 def test_gpu_asked_for_and_absent(base, config, patch):
     patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(torch.version, "cuda", "13.0")
     return dataclasses.replace(config, device="cuda")
+
+
+@fault(
+    "Dependencies", WARNING, r"this machine has a GPU, .* cannot use it\. Update the GPU's driver", True
+)
+def test_gpu_that_torch_cannot_use(base, config, patch):
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(torch.version, "cuda", "13.0")
+    found = Path.is_dir
+    patch.setattr(Path, "is_dir", lambda self: str(self).endswith("nvidia/gpus") or found(self))
+    return dataclasses.replace(config, device="auto")
 
 
 def break_gpu(patch):
@@ -73,6 +97,7 @@ def break_gpu(patch):
 @fault("Dependencies", ERROR, "Pretended GPU fails: no kernel image. Repair", quick=True)
 def test_gpu_seen_and_broken(base, config, patch):
     break_gpu(patch)
+    return dataclasses.replace(config, device="auto")
 
 
 def test_a_broken_gpu_that_is_not_asked_for_stops_nothing(base, monkeypatch):

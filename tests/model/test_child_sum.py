@@ -1,33 +1,23 @@
-"""The kernel beside its plain-autograd twin, in bfloat16, and on a GPU where there is one."""
+"""The kernel beside its plain-autograd twin, and in bfloat16. On a GPU: test_gpu.py."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from asts import chain, encoder_for, star, trees
-from conftest import REPOSITORY, tiny_config
+from conftest import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import assert_same_run
 from torch.nn import functional
 from twin import root_states
 
-from treelstm import load_corpus, load_encoder, train
-from treelstm.evaluation import pair_distances
+from treelstm import load_encoder, train
 from treelstm.model.child_sum import ChildSumTreeLSTM, SymbolSum
 from treelstm.model.encoder import TreeEncoder
-from treelstm.run.state import new_run
-from treelstm.run.step import train_step
 from treelstm.trees.builder import compile_forest
-
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
 def inner_weights(encoder: TreeEncoder) -> list[torch.Tensor]:
@@ -105,58 +95,3 @@ def test_a_bfloat16_run_resumes_bit_identical_with_float32_weights(tiny, tmp_pat
     float32 = train(tiny_config(tiny, tmp_path / "float32"))
     assert float32.epochs != whole.epochs
     assert abs(float32.epochs[-1]["train_loss"] - whole.epochs[-1]["train_loss"]) < 0.02
-
-
-# --- a GPU -------------------------------------------------------------------------------------
-
-
-@GPU
-def test_a_step_on_a_gpu_does_not_wait_for_it(tiny, tmp_path):
-    config = tiny_config(tiny, tmp_path / "run", device="cuda")
-    run = new_run(config, load_corpus(config))
-    ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
-    order = np.arange(len(run.corpus.training))
-    train_step(run, order, ids)  # the first one sets up libraries and memory
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        train_step(run, order, ids)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert run.step == 2
-
-
-@GPU
-def test_a_gpu_computes_what_the_cpu_computes(tiny, tmp_path):
-    runs = []
-    for device in ("cpu", "cuda"):
-        config = tiny_config(tiny, tmp_path / device, device=device)
-        run = new_run(config, load_corpus(config))
-        ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
-        for _ in range(run.steps_per_epoch):
-            train_step(run, np.arange(len(run.corpus.training)), ids)
-        runs.append(run)
-    cpu, gpu = (pair_distances(run.encoder, run.corpus.validation) for run in runs)
-    np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)
-    for name, gradient in runs[0].encoder.named_parameters():
-        found = dict(runs[1].encoder.named_parameters())[name].grad
-        torch.testing.assert_close(found.cpu(), gradient.grad, rtol=1e-3, atol=1e-4)
-
-
-@GPU
-def test_two_runs_on_a_gpu_are_bit_identical_with_deterministic_algorithms_demanded(tiny, tmp_path):
-    """In a process of its own: torch then refuses every operation that is not deterministic."""
-    config = tiny_config(tiny, tmp_path / "run", device="cuda")
-    code = (
-        "import sys, torch, treelstm\n"
-        "torch.use_deterministic_algorithms(True)\n"
-        "config = dict(zip(sys.argv[2::2], sys.argv[3::2]))\n"
-        "for output_dir in (sys.argv[1] + '/first', sys.argv[1] + '/second'):\n"
-        "    sizes = dict(embedding_dim=8, hidden_dim=12, output_dim=6, epochs=2)\n"
-        "    treelstm.train(treelstm.Config(**config, **sizes, output_dir=output_dir, device='cuda'))\n"
-    )
-    words = ["data_dir", config.data_dir, "validation_dir", str(config.validation_dir)]
-    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    command = [sys.executable, "-c", code, str(tmp_path), *words]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert_same_run(Path(tmp_path / "first"), Path(tmp_path / "second"))

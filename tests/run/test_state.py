@@ -11,7 +11,8 @@ from conftest import tiny_config
 from runs import copy, files
 
 from treelstm import load_checkpoint, load_encoder, train
-from treelstm.run.state import SettingsChanged
+from treelstm.run import training
+from treelstm.run.state import SettingsChanged, versions
 from treelstm.sealed import write_sealed
 
 
@@ -99,6 +100,23 @@ def test_another_version_of_torch_or_of_the_kernel_is_allowed_and_said(tiny, run
     assert "torch was 2.0.0, is " in said and "treelstm's arithmetic was 1, is 2 now" in said
     assert train(tiny_config(tiny, run, epochs=5)).finished
     assert "now: allowed" not in capsys.readouterr().out
+
+
+def test_another_gpu_is_said_when_a_run_goes_on(tiny, run, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    gpu = versions(torch.device("cuda:1"))
+    assert (gpu["GPU"], gpu["CUDA"]) == ("GPU of cuda:1", "13.0")
+    assert gpu.keys() - versions(torch.device("cpu")).keys() == {"GPU", "CUDA"}
+    path = run / "checkpoint_epoch_3.pt"
+    content = load_checkpoint(path)
+    was = {**content["versions"], "GPU": "an older one", "CUDA": "12.8"}
+    write_sealed(path, content | {"versions": was})
+    monkeypatch.setattr(training, "versions", lambda device: gpu)
+    assert train(tiny_config(tiny, run, epochs=4)).finished
+    said = capsys.readouterr().out
+    assert "GPU was an older one, is GPU of cuda:1 now: allowed, but the result may differ" in said
+    assert "CUDA was 12.8, is 13.0 now" in said and said.count("now: allowed") == 2
 
 
 def test_starting_from_weights_of_another_size_is_refused(tiny, finished, tmp_path):

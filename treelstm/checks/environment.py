@@ -56,16 +56,17 @@ def _package(requirement: Requirement) -> Finding:
 def _device(config: Config) -> Finding:
     """Whether torch computes right on the device that training will use; other GPUs do not matter."""
     code = "environment.device"
-    build = f"torch (built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'})"
+    cuda = torch.version.cuda
+    build = f"torch (built for {f'CUDA {cuda}' if cuda else 'CPU'})"
+    mend = f"update the GPU's driver to one for CUDA {cuda}" if cuda else "install a CUDA build of torch"
     if config.device.startswith("cuda") and not torch.cuda.is_available():
-        remedy = 'Set device="cpu" or "auto", or install a CUDA build of torch'
         found = f'device is "{config.device}", but {build} finds no GPU'
-        return Finding(code, ERROR, found, remedy)
+        return Finding(code, ERROR, found, f'Set device="cpu" or "auto", or {mend}')
     device = chosen_device(config.device)
     if device.type == "cpu":
         if config.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir():
             text = f"this machine has a GPU, but {build} cannot use it"
-            return Finding(code, WARNING, text, "Install a CUDA build of torch")
+            return Finding(code, WARNING, text, mend[0].upper() + mend[1:])
         found = "" if config.device == "cpu" else f"{build} finds no GPU: "
         return Finding(code, OK, f"{found}training on the CPU")
     name = torch.cuda.get_device_name(device)

@@ -1,0 +1,117 @@
+"""What a step takes from the corpus: made one step ahead, in order, the same as in its place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+from runs import StopAfter, identical
+
+from treelstm import Listener, load_checkpoint, load_corpus, train
+from treelstm.randomness import epoch_order
+from treelstm.run.inputs import ahead, inputs_of, side_thread
+from treelstm.run.state import Run, new_run
+from treelstm.run.step import finish_epoch, train_step
+
+CPU = torch.device("cpu")
+
+
+def test_the_next_one_is_made_while_one_is_used_and_never_more():
+    made: list[int] = []
+    begun = [threading.Event() for _ in range(6)]
+
+    def make(number: int) -> int:
+        made.append(number)
+        begun[number].set()
+        return 10 * number
+
+    with side_thread(CPU) as side:
+        results = ahead(side, make, range(5))
+        for number in range(5):
+            assert next(results) == 10 * number
+            if number < 4:
+                assert begun[number + 1].wait(10), "nobody has begun the next one"
+            assert made == [*range(min(number + 2, 5))]
+        assert next(results, None) is None
+
+
+def test_an_error_is_raised_where_its_result_would_have_been():
+    def make(number: int) -> int:
+        return 1 // (2 - number)
+
+    with side_thread(CPU) as side:
+        results = ahead(side, make, range(4))
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def side_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if "treelstm-ahead" in each.name]
+
+
+class Failing(Listener):
+    def on_step(self, run: Run) -> None:
+        assert len(side_threads()) == 1
+        if run.steps_done == 7:
+            raise ZeroDivisionError
+
+
+def test_the_thread_ends_with_the_run_however_that_ends(tiny, tmp_path):
+    train(tiny_config(tiny, tmp_path / "stopped"), listeners=[StopAfter(7)])
+    assert not side_threads()
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_config(tiny, tmp_path / "failed"), listeners=[Failing()])
+    assert not side_threads()
+    assert train(tiny_config(tiny, tmp_path / "stopped")).finished and not side_threads()
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "without dropout": {"dropout": 0.0},
+    "parts": {"shards": 5},
+    "order": {"child_order": True, "dropout": 0.5},
+    "ranking": {"objective": "ranking", "shards": 2},
+    "no bag": {"bag_of_symbols": False},
+    "no states": {"hidden_dim": 0},
+}
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """All that inputs hold, in order."""
+    if isinstance(value, dict):
+        for key in value:
+            yield key
+            yield from flat(value[key])
+    elif hasattr(value, "__dataclass_fields__"):
+        for field in fields(value):
+            yield field.name
+            yield from flat(getattr(value, field.name))
+    else:
+        yield torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_made_ahead_and_used_by_the_loop_they_are_what_they_are_in_their_place(tiny, tmp_path, kind):
+    config = tiny_config(tiny, tmp_path / "run", epochs=2, num_threads=1, **KINDS[kind])
+    train(config)
+    run = new_run(config, load_corpus(config))
+    ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
+    for epoch in (1, 2):
+        order = epoch_order(config.seed, epoch, len(run.corpus.training))
+        steps = range(run.steps_per_epoch)
+        with side_thread(CPU) as side:
+            made = [*ahead(side, lambda step, order=order: inputs_of(run, order, ids, step), steps)]
+        for step, inputs in zip(steps, made, strict=True):
+            assert identical([*flat(inputs)], [*flat(inputs_of(run, order, ids, step))])
+            train_step(run, order, ids)  # its own are made here, now
+        finish_epoch(run)
+    committed = load_checkpoint(tmp_path / "run" / "checkpoint_epoch_2.pt")
+    assert identical(dict(run.encoder.state_dict()), dict(committed["model_state_dict"]))
+    assert run.history == committed["history"]
