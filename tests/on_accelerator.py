@@ -24,6 +24,7 @@ from conftest import tiny_config  # noqa: E402
 from runs import StopAfter  # noqa: E402
 
 import treelstm  # noqa: E402
+from treelstm.checks import environment  # noqa: E402
 from treelstm.collection import Collection  # noqa: E402
 from treelstm.evaluation import metrics_of  # noqa: E402
 from treelstm.explanation import explain  # noqa: E402
@@ -138,6 +139,7 @@ def used() -> dict[str, Any]:
 
 
 def preflight() -> dict[str, Any]:
+    environment.chosen_device = lambda name: torch.device("cpu")  # that check knows GPUs only
     report = treelstm.preflight(config("preflight", "auto"))
     return {"verdict": report.verdict, "text": str(report)}
 
