@@ -83,8 +83,9 @@ CODES = """
     keys.bookkeeping keys.ignored keys.ignored-content keys.numbers keys.token-list keys.unicode-forms
     memory.used-up model.first-step model.gradients model.memory model.parameters model.vectors
     output.in-use output.weak-disk output.writable preflight.check-failed preflight.refused
-    processes.cores processes.cost processes.parts resources.disk resources.memory resources.pace
-    resume.changed resume.damaged-checkpoint resume.finished resume.fresh resume.position resume.refused
+    processes.cores processes.cost processes.gpus processes.parts resources.disk
+    resources.memory resources.pace resume.changed resume.damaged-checkpoint resume.finished resume.fresh
+    resume.position resume.refused
     settings.refused
 """.split()
 

@@ -15,7 +15,9 @@ import torch
 from faults import fault, healthy_config, remove_children
 
 from treelstm import preflight, train
+from treelstm.checks import environment, trial
 from treelstm.checks.report import ERROR, WARNING, as_text
+from treelstm.run import state
 
 
 @fault("Batches", WARNING, r"batch_size=500 for 100 training pairs: one step an epoch")
@@ -66,6 +68,17 @@ def test_more_processes_than_cores(base, config, patch):
     shutil.rmtree(base / "run")
     patch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     return dataclasses.replace(config, shards=8, processes=8)
+
+
+@fault("Processes", ERROR, r"2 processes need a GPU each, this machine has 1\. Set processes=1, or dev")
+def test_more_processes_than_gpus(base, config, patch):
+    """The GPU is pretended: what is not asked about it takes the CPU."""
+    shutil.rmtree(base / "run")
+    patch.setattr(torch.cuda, "is_available", lambda: True)
+    patch.setattr(torch.cuda, "device_count", lambda: 1)
+    for module in (environment, state, trial):
+        patch.setattr(module, "chosen_device", lambda name: torch.device("cpu"))
+    return dataclasses.replace(config, shards=2, processes=2, device="cuda")
 
 
 # --- resources ---------------------------------------------------------------------------------
