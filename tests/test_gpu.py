@@ -105,6 +105,14 @@ def test_a_run_that_is_stopped_and_resumed_on_a_gpu_is_bit_identical(tiny, tmp_p
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_in_a_stream_of_the_users_the_bits_are_the_same(tiny, tmp_path):
+    """What the side thread copies must be there before the step reads it."""
+    train(tiny_config(tiny, tmp_path / "whole", device="cuda"))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        train(tiny_config(tiny, tmp_path / "streamed", device="cuda"))
+    assert_same_run(tmp_path / "whole", tmp_path / "streamed")
+
+
 def test_kills_on_a_gpu_end_bit_identical(tiny, tmp_path):
     often = {"device": "cuda", "checkpoint_every_seconds": 0.02, "epochs": 4}
     train(tiny_config(tiny, tmp_path / "undisturbed", **often))

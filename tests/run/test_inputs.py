@@ -52,6 +52,19 @@ def test_an_error_is_raised_where_its_result_would_have_been():
             next(results)
 
 
+def test_the_side_thread_takes_the_gpu_and_the_stream_of_the_thread_that_trains(monkeypatch):
+    taken: list[tuple[str, str]] = []
+
+    def take(stream: str) -> None:
+        taken.append((stream, threading.current_thread().name))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"that of {device}")
+    monkeypatch.setattr(torch.cuda, "set_stream", take)
+    with side_thread(torch.device("cuda:1")) as side:
+        assert side.submit(int).result() == 0
+    assert taken == [("that of cuda:1", "treelstm-ahead_0")]
+
+
 def side_threads() -> list[str]:
     return [each.name for each in threading.enumerate() if "treelstm-ahead" in each.name]
 

@@ -81,11 +81,12 @@ def _trees(run: Run, indices: Array) -> Array:
 
 
 def side_thread(device: torch.device) -> ThreadPoolExecutor:
-    """A thread beside the one that trains, and of its GPU: each thread has a current one."""
+    """A thread beside the calling one that puts its copies to a GPU into the same stream, in order."""
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
     def begin() -> None:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        if stream is not None:
+            torch.cuda.set_stream(stream)  # and its GPU: both are a thread's own
 
     return ThreadPoolExecutor(1, "treelstm-ahead", begin)
 
