@@ -40,6 +40,7 @@ from typing import Any
 import sklearn.metrics  # noqa: F401
 import tensorboard.compat.proto.event_pb2
 import tensorboard.summary.writer.record_writer  # noqa: F401
+import torch._dynamo  # noqa: F401
 
 from treelstm import Config, Listener
 from treelstm.commands import EXPECTED

@@ -1,11 +1,13 @@
 """Figures of single trees, a row for each node, and of trees side by side."""
 
+from __future__ import annotations
+
 import textwrap
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -13,7 +15,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
-from torch_geometric.data import Data
 
 from treelstm.drawing import PageFigure, as_written, drawable, shortened
 from treelstm.themes import APART, NEUTRAL, SHARED, SIMILAR, TOGETHER
@@ -21,6 +22,9 @@ from treelstm.trees.arrays import Array
 from treelstm.trees.forest import Forest
 from treelstm.trees.naming import LONGEST_NAME
 from treelstm.trees.vocabulary import ROLE, key_of, value_of
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 _POINTS, _SMALL, _ROW = 8, 7, 0.2  # font sizes; inches from row to row
 _ROWS, _LEVELS, _ROLE, _NAME = 42, 1.8, 1.1, 2.1  # at most: rows of a tree; inches of indents, of texts

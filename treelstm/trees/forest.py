@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from treelstm.trees.arrays import Array, entries, firsts, pieces, pointers_of
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 _AT_ONCE = 2**20  # numbers that numpy widens to index with them; bounds the memory
 
@@ -149,6 +151,8 @@ class Forest:
         `edge_index` [2, nodes - 1]; `subtree` [nodes]: subtree ids; `place` [nodes]: places in lists;
         `symbols`: each node's symbols.
         """
+        from torch_geometric.data import Data  # a second and a half, and few need it
+
         subtree, place, parents = [int(self.root[tree])], [0], []
         for position, node in enumerate(subtree):  # it grows during the loop
             edges = slice(self.child_ptr[node], self.child_ptr[node + 1])
