@@ -4,6 +4,8 @@ Names are imported at first use, because papermill imports this package to find 
 wait for torch. Nothing slow is imported here: `python -m treelstm` handles Ctrl-C only after this.
 """
 
+import atexit as _atexit
+import gc as _gc
 import os as _os
 import sys as _sys
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from treelstm.runs import list_runs
     from treelstm.sweeps.night import sweep
     from treelstm.tuning import try_batch_sizes, try_learning_rates
+
+# At its end Python looks for garbage among all that torch has imported: a second of every command.
+_atexit.register(_gc.freeze)
 
 # Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Beside busy processes, threads that
 # spin keep the core that the awaited thread needs: a step can take 20 times as long. On an idle machine,
