@@ -5,6 +5,7 @@ removed by the next writer. Inside the loop it commits first (see `signals.py`).
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ if __name__ == "__main__":
         from treelstm.listeners import train
 
         work(train)
+    gc.disable()  # as in __init__.py
     from treelstm.commands import main
 
+    gc.enable()
     sys.exit(main())
