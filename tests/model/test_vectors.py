@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from treelstm import (
     preflight,
     train,
 )
+from treelstm.commands import main
 from treelstm.config import ConfigError, EncoderSettings
 from treelstm.data.problems import DataError
 from treelstm.model.encoder import TreeEncoder
@@ -259,8 +258,5 @@ def test_preflight_tells_how_many_words_have_a_vector(tiny, roots, tmp_path, set
 def test_the_shell_takes_the_same_names(tiny, roots, tmp_path):
     words = f"train --data-dir {tiny}/training --validation-dir {tiny}/validation --epochs 1"
     words += f" --output-dir {tmp_path}/run --vectors {roots} --vectors-keys radiko --hidden-dim 8"
-    done = subprocess.run(
-        [sys.executable, "-m", "treelstm", *words.split()], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(words.split()) == 0
     assert load_encoder(tmp_path / "run" / "final_model.pt").settings.vectors_keys == ("radiko",)

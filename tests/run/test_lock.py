@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import tiny_config
 from runs import OnStep, StopAfter, assert_same_run, copy, files
 
-from treelstm import Listener, train
+from treelstm import Config, Listener, train
 from treelstm.files import WriteFailed
 from treelstm.run.lock import LockLost, RunInUse, WeakDisk, holder, only_writer
 
@@ -124,8 +126,33 @@ def whole_tree(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+TRAIN = """
+import json, sys
+from treelstm import Config, train
+for line in sys.stdin:
+    train(Config.from_parameters(json.loads(line)))
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def train_elsewhere() -> Iterator[Callable[[Config], None]]:
+    """Trains in another process, the same for all tests."""
+    words = [sys.executable, "-c", TRAIN]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def train_there(config: Config) -> None:
+            assert process.stdin is not None and process.stdout is not None
+            print(json.dumps(config.to_dict()), file=process.stdin, flush=True)
+            assert "done\n" in iter(process.stdout.readline, "")
+
+        yield train_there
+
+
 @pytest.mark.parametrize("how", ["unlinked", "replaced", "renamed and made anew"])
-def test_a_run_whose_directory_another_took_over_stops_and_writes_nothing_there(tiny, tmp_path, how):
+def test_a_run_whose_directory_another_took_over_stops_and_writes_nothing_there(
+    tiny, tmp_path, train_elsewhere, how
+):
     run, moved, others = tmp_path / "run", tmp_path / "moved", {}
     config = tiny_config(tiny, run, checkpoint_every_seconds=0, num_threads=1)
 
@@ -139,8 +166,7 @@ def test_a_run_whose_directory_another_took_over_stops_and_writes_nothing_there(
         else:
             (run / ".lock").rename(run / "old lock")
             (run / ".lock").touch()
-        words = [sys.executable, "-m", "treelstm", "train", *tiny_config(tiny, run, epochs=2).flags()]
-        subprocess.run(words, check=True, capture_output=True)
+        train_elsewhere(tiny_config(tiny, run, epochs=2))
         others.update(whole_tree(run))
 
     with pytest.raises(LockLost, match=r"run was moved, made anew, or its \.lock removed"):
