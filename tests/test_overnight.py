@@ -416,6 +416,7 @@ def test_a_hangup_in_a_cell_before_training_ends_at_once_and_leaves_nothing(tiny
     assert not (tmp_path / "run").exists() and all(map(gone, kernels))
 
 
+@pytest.mark.long
 def test_a_run_whose_kernel_gets_the_signal_directly_counts_as_stopped(tiny, tmp_path):
     page = write_page(tmp_path / "page.ipynb")
     process = Papermill(page, run_config(tiny, tmp_path / "run", epochs=10_000), *ENGINE)
@@ -497,8 +498,8 @@ def test_signals_of_schedulers_stop_papermill_too(tiny, tmp_path, name):
     assert process.notebook().metadata.treelstm.outcome == f"stopped by {name}"
 
 
-def test_three_nights_at_once_with_the_same_relative_output_path_and_a_new_home(tiny, tmp_path):
-    nights_at_once(tiny, tmp_path, 3)
+def test_two_nights_at_once_with_the_same_relative_output_path_and_a_new_home(tiny, tmp_path):
+    nights_at_once(tiny, tmp_path, 2)
 
 
 TWO_THREADS = """

@@ -185,7 +185,7 @@ def test_an_odd_file_among_the_notebooks_ends_no_other_check(base, monkeypatch, 
 
 # --- fuzz --------------------------------------------------------------------------------------
 
-FUZZ = int(os.environ.get("TREELSTM_FUZZ", "200"))  # `make fuzz` sets 2000
+FUZZ = int(os.environ.get("TREELSTM_FUZZ", "100"))  # `make fuzz` sets 2000
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
