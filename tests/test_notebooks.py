@@ -20,6 +20,8 @@ from runs import StopAfter, assert_same_run, copy, night_of_runs
 
 from treelstm import list_checkpoints, load_encoder, train
 from treelstm.run.lock import only_writer
+from treelstm.sealed import CheckpointError
+from treelstm.widgets.checkpoints import model_picker
 
 SIZES = {"embedding_dim": 8, "hidden_dim": 12, "output_dim": 6}
 
@@ -254,8 +256,8 @@ def test_the_evaluation_page_takes_any_checkpoint_and_other_pairs(trained, tmp_p
     assert "(label_keys): vortspeco\n" in text(page)
     assert set(results(page)["compared"]) == {"checkpoint_epoch_2.pt, epoch 2"}
     assert "pairs that checkpoint_epoch_2.pt, epoch 2 was trained on: 72\n" in text(page)
-    with pytest.raises(PapermillExecutionError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
-        execute("04_evaluate", tmp_path, given | {"checkpoint": str(run / "checkpoint_epoch_9.pt")})
+    with pytest.raises(CheckpointError, match=r"there is no file .*checkpoint_epoch_9\.pt"):
+        model_picker(run, str(run / "checkpoint_epoch_9.pt"))  # as the page asks
 
 
 def test_whatever_is_chosen_later_the_evaluation_page_names_what_it_has_computed(

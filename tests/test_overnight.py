@@ -49,11 +49,11 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def execute(page: Path, config: Config, output: Path | None = None) -> NotebookNode:
+def execute(page: Path, config: Config, output: Path | None = None, **options: object) -> NotebookNode:
     """Runs the engine in this process."""
     output = output or page.with_suffix(".out.ipynb")
     return papermill.execute_notebook(
-        page, output, parameters(config), engine_name="treelstm", progress_bar=False
+        page, output, parameters(config), engine_name="treelstm", progress_bar=False, **options
     )
 
 
@@ -281,20 +281,6 @@ def test_a_cause_that_looks_like_markup_is_text_on_the_page(tiny, tmp_path, monk
     told = [cell for cell in nb.cells if "treelstm-overnight" in cell.metadata.get("tags", ())]
     lines = [line for cell in told for line in cell.source.splitlines() if hostile in line]
     assert lines and all(line.startswith("    ") for line in lines)  # a block of code in Markdown
-
-
-def test_a_time_limit_of_0_is_none_as_in_papermill(tiny, tmp_path):
-    page = write_page(tmp_path / "page.ipynb")
-    config = run_config(tiny, tmp_path / "run", epochs=1)
-    nb = papermill.execute_notebook(
-        page,
-        tmp_path / "out.ipynb",
-        parameters(config),
-        engine_name="treelstm",
-        progress_bar=False,
-        execution_timeout=0,
-    )
-    assert nb.metadata.treelstm.outcome == "finished"
 
 
 def with_parameters(page: Path, source: str, *cells: Any) -> Path:
@@ -526,6 +512,7 @@ def test_two_threads_of_one_process_without_output_paths(tiny, tmp_path):
 
 
 def test_a_night_leaves_nothing_and_removes_what_killed_nights_left(tiny, tmp_path, monkeypatch):
+    """Its time limit of 0 is none, as in papermill."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     for name in ("t/treelstm-night-1-old", "t/treelstm-night-1-used", "t/treelstm-night-1-foreign"):
         (tmp_path / name).mkdir(parents=True)
@@ -534,7 +521,9 @@ def test_a_night_leaves_nothing_and_removes_what_killed_nights_left(tiny, tmp_pa
         os.utime(tmp_path / name, (0, 0))
     descriptor = os.open(tmp_path / "t/treelstm-night-1-used", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    execute(write_page(tmp_path / "page.ipynb"), run_config(tiny, tmp_path / "run", epochs=1))
+    config = run_config(tiny, tmp_path / "run", epochs=1)
+    nb = execute(write_page(tmp_path / "page.ipynb"), config, execution_timeout=0)
+    assert nb.metadata.treelstm.outcome == "finished"
     os.close(descriptor)
     left = {path.name for path in (tmp_path / "t").glob("treelstm*")}
     assert left == {"treelstm-night-1-used", "treelstm-night-1-foreign"}
