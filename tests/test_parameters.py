@@ -197,9 +197,13 @@ def test_the_tag_tells_the_parameters_cell_where_the_browser_sends_it():
     def execute(code: str, **metadata: Any) -> Any:
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": True}
         content |= {"user_expressions": {"epochs": "config.epochs"}, "stop_on_error": False}
-        client.shell_channel.send(client.session.msg("execute_request", content, metadata=metadata))
-        reply = client.get_shell_msg(timeout=60)["content"]
-        return reply.get("user_expressions", {}).get("epochs", {}).get("data", {}).get("text/plain")
+        request = client.session.msg("execute_request", content, metadata=metadata)
+        client.shell_channel.send(request)
+        asked, reply = request["header"]["msg_id"], client.get_shell_msg(timeout=60)
+        while reply["parent_header"]["msg_id"] != asked:  # of the client's start
+            reply = client.get_shell_msg(timeout=60)
+        found = reply["content"].get("user_expressions", {}).get("epochs", {})
+        return found.get("data", {}).get("text/plain")
 
     try:
         tags, read = ["parameters"], f"from treelstm import Config\n{READ}"
