@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 from children import end_with_this_process
 
@@ -18,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+hypothesis.settings.register_profile("treelstm", deadline=None)  # a busy machine takes its time
+hypothesis.settings.load_profile("treelstm")
 # Also where there is a GPU: most tests start several processes, and each would need one of its own.
 DEVICE = os.environ.get("TREELSTM_TESTS_ON", "cpu")
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from treelstm.collection import Collection  # noqa: E402
 from treelstm.evaluation import metrics_of  # noqa: E402
 from treelstm.explanation import explain  # noqa: E402
 from treelstm.rivals import with_rivals  # noqa: E402
+from treelstm.run import inputs  # noqa: E402
 from treelstm.run.state import new_run  # noqa: E402
 from treelstm.run.step import finish_epoch, train_step  # noqa: E402
 from treelstm.run.training import train_heard_by  # noqa: E402
@@ -81,8 +83,10 @@ class BetweenSteps(treelstm.Listener):
 
     def __init__(self) -> None:
         self.waits, self.steps, self.undisturbed = 0, 0, False
+        self.threads = set[int]()
 
     def on_step(self, run: Any) -> None:
+        self.threads.add(len(side_threads()))
         if self.undisturbed:
             self.waits += sum(waits.values())
             self.steps += 1
@@ -93,10 +97,30 @@ class BetweenSteps(treelstm.Listener):
         self.undisturbed = False
 
 
+def side_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if "treelstm-ahead" in each.name]
+
+
 def loop() -> dict[str, Any]:
     listener = BetweenSteps()
     train_heard_by([listener], config("loop", batch_size=4))
-    return {"waits": listener.waits, "steps": listener.steps}
+    left, made = len(side_threads()), inputs.dropout_mask
+
+    def fail(seed: int, step: int, *others: Any) -> torch.Tensor:
+        if step == 7:
+            raise MemoryError
+        return made(seed, step, *others)
+
+    inputs.dropout_mask = fail
+    try:
+        treelstm.train(config("failed", checkpoint_every_seconds=0))
+    except MemoryError as error:
+        said = str(error)
+    inputs.dropout_mask = made
+    left += len(side_threads())
+    resumed_at = treelstm.train(config("failed")).resumed_at
+    numbers = {"waits": listener.waits, "steps": listener.steps, "threads": [*listener.threads]}
+    return {**numbers, "left": left, "said": said, "resumed_at": resumed_at}
 
 
 def resumed() -> dict[str, Any]:

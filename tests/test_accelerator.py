@@ -42,8 +42,15 @@ def test_a_step_of_any_kind_waits_for_nothing_and_computes_what_the_cpu_computes
         np.testing.assert_allclose(kind["cuda"], kind["cpu"], rtol=tolerance, err_msg=name)
 
 
-def test_nor_does_the_loop_between_two_steps(found):
-    assert found["loop"]["steps"] > 30 and not found["loop"]["waits"]
+def test_nor_does_the_loop_between_two_steps_beside_one_thread_that_ends_with_the_run(found):
+    loop = found["loop"]
+    assert loop["steps"] > 30 and not loop["waits"]
+    assert loop["threads"] == [1] and loop["left"] == 0
+
+
+def test_memory_that_runs_out_on_the_side_thread_is_said_and_the_commit_kept(found):
+    assert "What was committed is intact. Set a smaller batch_size" in found["loop"]["said"]
+    assert found["loop"]["resumed_at"] == [1, 2]
 
 
 @pytest.mark.parametrize("devices", ["cuda-cuda", "cuda-cpu", "cpu-cuda", "cpu-cpu"])

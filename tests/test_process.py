@@ -343,9 +343,9 @@ CUDA = (
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
     ],
 )
-@pytest.mark.parametrize("side", [False, True], ids=["in a step", "on the side thread"])
+@pytest.mark.parametrize("ahead", [False, True], ids=["in a step", "while its inputs are made"])
 def test_whatever_memory_runs_out_the_remedy_is_said_and_the_commit_kept(
-    tiny, tmp_path, monkeypatch, error, said, side
+    tiny, tmp_path, monkeypatch, error, said, ahead
 ):
     held: list[Any] = []
 
@@ -365,7 +365,7 @@ def test_whatever_memory_runs_out_the_remedy_is_said_and_the_commit_kept(
 
     config = tiny_config(tiny, tmp_path / "run", checkpoint_every_seconds=0)
     with monkeypatch.context() as patch:
-        home, name = (inputs, "dropout_mask") if side else (step, "_loss")
+        home, name = (inputs, "dropout_mask") if ahead else (step, "_loss")
         patch.setattr(home, name, failing(getattr(home, name)))
         with pytest.raises(OutOfMemory) as caught:
             train(config, listeners=[Remember()])

@@ -4,8 +4,6 @@ Names are imported at first use, because papermill imports this package to find 
 wait for torch. Nothing slow is imported here: `python -m treelstm` handles Ctrl-C only after this.
 """
 
-import atexit as _atexit
-import gc as _gc
 import os as _os
 import sys as _sys
 
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     from treelstm.runs import list_runs
     from treelstm.sweeps.night import sweep
     from treelstm.tuning import try_batch_sizes, try_learning_rates
-
-# At its end Python looks for garbage among all that torch has imported: a second of every command.
-_atexit.register(_gc.freeze)
 
 # Lets waiting OpenMP threads sleep after 0.1 ms instead of 10 ms. Beside busy processes, threads that
 # spin keep the core that the awaited thread needs: a step can take 20 times as long. On an idle machine,
@@ -70,18 +65,12 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    home = next((home for home, names in _HOMES.items() if name in names.split()), None)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    collects = _gc.isenabled()
-    _gc.disable()  # looking for garbage takes a fifth of the time of importing torch
-    try:
-        value = getattr(import_module(f"{__name__}.{home}"), name)
-    finally:
-        if collects:
-            _gc.enable()
-    globals()[name] = value
-    return value
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = getattr(import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,7 @@
-"""What a step takes from the corpus: made one step ahead, in order, the same as in its place."""
+"""What a step takes from the corpus: made one step ahead, in order, the same as in its place.
+
+That the loop does so for a GPU, and ends the thread, is seen in test_accelerator.py.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from runs import StopAfter, identical
+from runs import identical
 
-from treelstm import Listener, load_checkpoint, load_corpus, train
+from treelstm import load_checkpoint, load_corpus, train
 from treelstm.randomness import epoch_order
 from treelstm.run.inputs import ahead, inputs_of, side_thread
-from treelstm.run.state import Run, new_run
+from treelstm.run.state import new_run
 from treelstm.run.step import finish_epoch, train_step
 
 CPU = torch.device("cpu")
@@ -63,26 +66,6 @@ def test_the_side_thread_takes_the_gpu_and_the_stream_of_the_thread_that_trains(
     with side_thread(torch.device("cuda:1")) as side:
         assert side.submit(int).result() == 0
     assert taken == [("that of cuda:1", "treelstm-ahead_0")]
-
-
-def side_threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if "treelstm-ahead" in each.name]
-
-
-class Failing(Listener):
-    def on_step(self, run: Run) -> None:
-        assert len(side_threads()) == 1
-        if run.steps_done == 7:
-            raise ZeroDivisionError
-
-
-def test_the_thread_ends_with_the_run_however_that_ends(tiny, tmp_path):
-    train(tiny_config(tiny, tmp_path / "stopped"), listeners=[StopAfter(7)])
-    assert not side_threads()
-    with pytest.raises(ZeroDivisionError):
-        train(tiny_config(tiny, tmp_path / "failed"), listeners=[Failing()])
-    assert not side_threads()
-    assert train(tiny_config(tiny, tmp_path / "stopped")).finished and not side_threads()
 
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What a step takes from the corpus, made one step ahead on a side thread.
+"""What a step takes from the corpus; for a GPU, made one step ahead on a side thread.
 
 Forest and pairs are read only, and what is made depends on (seed, step) alone: who makes it, and when,
 changes no bit.
@@ -58,21 +58,23 @@ def inputs_of(run: Run, order: Array, vocabulary_ids: Array, step: int) -> Input
         used, place = np.flatnonzero(is_used), torch.from_numpy(np.cumsum(is_used) - 1)
 
     def part(at: Array) -> Part:
-        batch = run.encoder.batch(pairs.forest, _trees(run, indices[at]), vocabulary_ids)
+        own = indices[at]
+        batch = run.encoder.batch(pairs.forest, _trees(run, own), vocabulary_ids)
         if place is not None:  # the rows of `used`
             batch.symbol, batch.used = place[batch.symbol], place[batch.used]
-        own = None if mask is None else mask[np.concatenate((at, count + at))]
-        target, label = run.objective.target(pairs, indices[at]), pairs.label[indices[at]]
+        masked = mask
+        if mask is not None and len(at) < count:
+            masked = mask[torch.from_numpy(np.concatenate((at, count + at)))]
         return Part(
             batch.to(run.device),
-            moved(target, run.device),
-            moved(torch.from_numpy(label), run.device),
-            None if own is None else moved(own, run.device),
+            moved(run.objective.target(pairs, own), run.device),
+            moved(torch.from_numpy(pairs.label[own]), run.device),
+            None if masked is None else moved(masked, run.device),
         )
 
     parts = enumerate(np.array_split(np.arange(count), config.shards))
-    own = {number: at for number, at in parts if len(at) and run.group.makes(number, config.shards)}
-    return Inputs(count, {number: part(at) for number, at in own.items()}, used)
+    mine = {number: at for number, at in parts if len(at) and run.group.makes(number, config.shards)}
+    return Inputs(count, {number: part(at) for number, at in mine.items()}, used)
 
 
 def _trees(run: Run, indices: Array) -> Array:
@@ -94,7 +96,9 @@ def side_thread(device: torch.device) -> ThreadPoolExecutor:
 def ahead(side: Executor, make: Callable[[int], _Made], numbers: Iterable[int]) -> Iterator[_Made]:
     """make(n) for each of the numbers, in order; the next one is made on `side` while one is used.
 
-    An error of `make` is raised where its result would have been.
+    An error of `make` is raised where its result would have been. Where the CPU computes the step, this
+    does not pay: the thread takes a core from the products, and a step of 16 pairs takes half as long
+    again on two cores.
     """
     waiting: Future[_Made] | None = None
     for number in numbers:

@@ -188,7 +188,9 @@ def _loop(
                     draw = partial(epoch_order, config.seed, run.epochs_done + 1, len(training))
                     order = run.group.once_a_machine(draw, len(training))
                     make = partial(inputs_of, run, order, ids)
-                    inputs = ahead(side, make, range(run.step, run.steps_per_epoch))
+                    steps = range(run.step, run.steps_per_epoch)
+                    on_cpu = run.device.type == "cpu"
+                    inputs = map(make, steps) if on_cpu else ahead(side, make, steps)
                 train_step(run, order, ids, next(inputs))
                 for listener in listeners:
                     listener.on_step(run)

@@ -217,6 +217,8 @@ class TreeBatch:
 
     def to(self, device: torch.device | str) -> TreeBatch:
         """The same on another device; a GPU gets it without waiting, see `moved`."""
+        if self.root.device.type == torch.device(device).type == "cpu":
+            return self
         parts = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
         there: dict[str, Any] = {name: moved(part, device) for name, part in parts.items()}
         return replace(self, **there)
