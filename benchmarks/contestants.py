@@ -111,14 +111,15 @@ def contestants(
 
     batch = forest.batch(trees, ids)
     subtrees = [forest.tree_subtrees[forest.tree_ptr[t] : forest.tree_ptr[t + 1]] for t in trees]
-    shared_x = features[torch.from_numpy(np.unique(np.concatenate(subtrees)))].to(device)
+    distinct = np.unique(np.concatenate(subtrees)).astype(np.int64)  # the forest has narrower numbers
+    shared_x = features[torch.from_numpy(distinct)].to(device)
     graphs = [forest.graph(int(tree)) for tree in trees]
     starts = np.cumsum([0, *(graph.num_nodes for graph in graphs)]).tolist()
     subtree = torch.cat([graph.subtree for graph in graphs])
     edges = torch.cat(
         [graph.edge_index + start for graph, start in zip(graphs, starts[:-1], strict=True)], dim=1
     )
-    height = torch.tensor(forest.height)[subtree]
+    height = torch.from_numpy(forest.height.astype(np.int64))[subtree]
     x = features[subtree].to(device)
     roots = torch.tensor(starts[:-1], device=device)
     below, leaves = batch.below_top, batch.leaves
