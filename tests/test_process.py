@@ -46,6 +46,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def see(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: count - 1)
 
     return see
 
@@ -58,8 +59,8 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_way_out(gpus, count, seen):
         chosen_device("cuda:1")
 
 
-@pytest.mark.parametrize(("count", "device"), [(1, "cuda:0"), (0, "cpu")])
-def test_auto_takes_a_gpu_if_there_is_one(gpus, count, device):
+@pytest.mark.parametrize(("count", "device"), [(1, "cuda:0"), (2, "cuda:1"), (0, "cpu")])
+def test_auto_takes_the_current_gpu_if_there_is_one(gpus, count, device):
     gpus(count)
     assert chosen_device("auto") == torch.device(device)
     assert chosen_device("cpu") == torch.device("cpu")

@@ -103,7 +103,8 @@ def default_threads(shards: int) -> int:
 def chosen_device(name: str) -> torch.device:
     """The device of a setting; raises ConfigError if torch sees no such GPU.
 
-    Of several processes on a machine, each takes a GPU of its own.
+    Where the setting does not say which GPU, it is torch's current one; of several processes on a
+    machine, each takes its own.
     """
     import torch
 
@@ -118,15 +119,17 @@ def chosen_device(name: str) -> torch.device:
     if (device.index or 0) >= count:
         found = f'device is "{name}", but torch sees {count or "no"} GPU'
         raise ConfigError(f'{found}. Set device="cpu" or "auto".')
-    own = int(os.environ.get("LOCAL_RANK", "0")) % count
-    return torch.device("cuda", own if device.index is None else device.index)
+    if device.index is None:
+        rank = os.environ.get("LOCAL_RANK")
+        device = torch.device("cuda", torch.cuda.current_device() if rank is None else int(rank) % count)
+    return device
 
 
 def lack_of_gpus(device: str, processes: int) -> tuple[str, str] | None:
     """Why so many processes on this machine cannot have a GPU each, and the remedy; None: they can."""
     import torch
 
-    if processes == 1 or chosen_device(device).type == "cpu":
+    if processes == 1 or device == "cpu" or not torch.cuda.is_available():
         return None
     if ":" in device:
         return f'device="{device}" is one GPU for {processes} processes', 'Set device="cuda"'

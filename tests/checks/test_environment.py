@@ -90,6 +90,7 @@ def break_gpu(patch):
 
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "device_count", lambda: 1)
+    patch.setattr(torch.cuda, "current_device", lambda: 0)
     patch.setattr(torch.cuda, "get_device_name", lambda device: "Pretended GPU")
     patch.setattr(torch, "ones", broken)
 
