@@ -40,7 +40,8 @@ def test_environment_yml_holds_python_and_this_project_and_nothing_that_could_dr
 
 
 def test_the_constraints_satisfy_what_pyproject_asks_for():
-    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    text = (REPOSITORY / "constraints.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
     extras = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
     for text in (*PROJECT["dependencies"], *(text for text in extras if "treelstm[" not in text)):
