@@ -33,7 +33,7 @@ SHARE_LEFT_BY_KILLS = 0.85  # of the time, after start-ups and lost work; a litt
 KERNELS_TO_COMPARE = 20  # one in three holds 30 MB more than the others, as its heap happens to break
 EXPECTED = re.compile(
     r"checkpoint_epoch_\d+\.pt|best_model\.pt|final_model\.pt|training_history\.json|training\.log(\.\d)?"
-    r"|tensorboard|\.lock|\.holder\.json"
+    r"|run\.json|tensorboard|\.lock|\.holder\.json"
 )
 MARK = f"TREELSTM_SOAK={uuid.uuid4()}"
 
@@ -220,7 +220,13 @@ def nothing_left(work: Path, config: Config) -> None:
             continue
     assert not strays, strays
     files = [path.name for path in config.output_path.iterdir() if not EXPECTED.fullmatch(path.name)]
-    temporary = [str(path) for part in ("tmp", "jupyter") for path in (work / part).rglob("*")]
+    # torch makes an empty directory of its own for each user, whatever imports its optimizers.
+    temporary = [
+        str(path)
+        for part in ("tmp", "jupyter")
+        for path in (work / part).rglob("*")
+        if not path.name.startswith("torchinductor_")
+    ]
     events = [path.name for path in (config.output_path / "tensorboard").iterdir()]
     assert not files and not temporary and len(events) == 1, (files, temporary, events)
     print("no stray process, no stray file")
