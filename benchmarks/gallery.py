@@ -15,7 +15,7 @@ from typing import Any
 import treelstm
 from corpus import REAL, directories, workplace
 
-THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+THEMES = ("light", "dark")
 WIDTHS = (1400, 1000)
 PAGES = sorted(path.stem for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
@@ -27,7 +27,6 @@ _EXTENT = """() => {
     const beyond = outputs.map(each => each.scrollWidth - each.clientWidth);
     return [notebook.scrollHeight, Math.max(0, ...beyond)];
 }"""
-_THEME = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
 
 
 def main() -> None:
@@ -77,8 +76,8 @@ def look(kind: Any, path: Path, browser: Any, address: str, corpus: str) -> None
     page.run_all()
     page.finished(900)
     page.tab.keyboard.press("Control+s")
-    for theme, name in THEMES.items():
-        page.tab.evaluate(_THEME, name)
+    for theme in THEMES:
+        page.theme(theme.title())
         for width in WIDTHS:
             page.tab.set_viewport_size({"width": width, "height": 1000})
             page.tab.wait_for_timeout(1500)
@@ -89,7 +88,7 @@ def look(kind: Any, path: Path, browser: Any, address: str, corpus: str) -> None
             print(
                 f"{corpus} {path.stem} {theme} {width}: {height} pixels high, {beyond} beyond the edge"
             )
-    page.tab.evaluate(_THEME, THEMES["light"])
+    page.theme("Light")
     page.tab.wait_for_timeout(6_000)  # the page saves itself
     page.close()
     words = [sys.executable, "-m", "nbconvert", "--to", "html", str(path)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from statistics import median
 
 import treelstm
 from corpus import directories, workplace
+from speed import model_and_optimizer, seconds
 from treelstm.data.pairs import Corpus
 from treelstm.process import set_for_training
 from treelstm.randomness import epoch_order
@@ -62,12 +62,7 @@ def loop(run: Run, corpus: Corpus) -> None:
     prepared = [make(step) for step in range(count)]
 
     def core() -> None:
-        for inputs in prepared:
-            part = inputs.parts[0]
-            both = run.encoder(part.batch, part.mask).split(inputs.pairs)
-            run.optimizer.zero_grad()
-            run.objective.loss(*both, part.target).mean().backward()
-            run.optimizer.step()
+        model_and_optimizer(run, prepared)
         finish(run)
 
     def whole() -> None:
@@ -100,18 +95,16 @@ def is_outermost(event) -> bool:
 def encoding(run: Run, count: int) -> None:
     pairs = run.corpus.training
     every = np.concatenate((pairs.first, pairs.second))
-    spent = [encoded(run, pairs.forest, every) for _ in range(3)]
+    spent = [seconds(partial(encode, run, pairs.forest, every)) for _ in range(3)]
     print(f"\nencoding the {len(every):,} trees of all pairs: {min(spent):.3f} s")
     if count:
         large = compile_forest(sample_trees(count))
-        spent = [encoded(run, large, np.arange(count)) for _ in range(2)]
+        spent = [seconds(partial(encode, run, large, np.arange(count))) for _ in range(2)]
         print(f"encoding {large}: {min(spent):.1f} s")
 
 
-def encoded(run: Run, forest, trees: np.ndarray) -> float:
-    began = time.perf_counter()
+def encode(run: Run, forest, trees: np.ndarray) -> None:
     run.encoder.encode_trees(forest, trees).cpu()
-    return time.perf_counter() - began
 
 
 def sample_trees(count: int) -> Iterator[dict]:
@@ -132,12 +125,6 @@ def sample_trees(count: int) -> Iterator[dict]:
 def finish(run: Run) -> None:
     if run.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def seconds(work) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

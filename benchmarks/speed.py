@@ -21,6 +21,7 @@ from corpus import asts, directories, workplace
 from treelstm.data.pairs import Corpus
 from treelstm.model.encoder import TreeEncoder
 from treelstm.randomness import dropout_mask, epoch_order
+from treelstm.run.inputs import Inputs, inputs_of
 from treelstm.run.state import Run, new_run
 from treelstm.run.step import train_step
 from treelstm.trees.builder import compile_forest
@@ -96,7 +97,7 @@ def main() -> None:
         for size in (16, 256):
             batches(corpus, ids, order, size)
             outside(new_run(replace(config, batch_size=size), corpus), ids, order)
-        encoding(ours.encoder, forest, trees)
+        encoding(ours.encoder, forest, [trees[number] for number in range(len(trees))])
 
 
 def batches(corpus: Corpus, ids: np.ndarray, order: np.ndarray, size: int) -> None:
@@ -111,22 +112,10 @@ def batches(corpus: Corpus, ids: np.ndarray, order: np.ndarray, size: int) -> No
 
 def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
     """The share of a step that is neither forward nor backward pass nor optimizer."""
-    config, pairs = run.config, run.corpus.training
+    config = run.config
     count = 960 // config.batch_size
-    prepared = []
-    for step in range(count):
-        indices = order[step * config.batch_size : (step + 1) * config.batch_size]
-        trees = np.concatenate((pairs.first[indices], pairs.second[indices]))
-        mask = dropout_mask(config.seed, step, (len(trees), config.hidden_dim), config.dropout)
-        batch, target = run.encoder.batch(pairs.forest, trees, ids), run.objective.target(pairs, indices)
-        prepared.append((batch, target, mask))
-
-    def core() -> None:
-        for batch, target, mask in prepared:
-            both = run.encoder(batch, mask).split(len(target))
-            run.optimizer.zero_grad()
-            run.objective.loss(*both, target).mean().backward()
-            run.optimizer.step()
+    prepared = [inputs_of(run, order, ids, step) for step in range(count)]
+    core = partial(model_and_optimizer, run, prepared)
 
     def whole() -> None:
         run.step = 0
@@ -139,6 +128,16 @@ def outside(run: Run, ids: np.ndarray, order: np.ndarray) -> None:
         f"outside forward, backward and optimizer, batch of {config.batch_size} pairs: "
         f"{median(shares):.1%} of a step"
     )
+
+
+def model_and_optimizer(run: Run, prepared: list[Inputs]) -> None:
+    """Nothing but forward, backward and optimizer of these steps."""
+    for inputs in prepared:
+        part = inputs.parts[0]
+        both = run.encoder(part.batch, part.mask).split(inputs.pairs)
+        run.optimizer.zero_grad()
+        run.objective.loss(*both, part.target).mean().backward()
+        run.optimizer.step()
 
 
 def encoding(encoder: TreeEncoder, forest: Forest, trees: list[dict[str, Any]]) -> None:

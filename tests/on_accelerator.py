@@ -22,6 +22,7 @@ import treelstm.process
 treelstm.process.chosen_device = lambda name: torch.device(NAME if name != "cpu" else "cpu")
 
 from conftest import tiny_config  # noqa: E402
+from kinds import KINDS, settings_of  # noqa: E402
 from runs import StopAfter  # noqa: E402
 
 import treelstm  # noqa: E402
@@ -36,23 +37,6 @@ from treelstm.run.step import finish_epoch, train_step  # noqa: E402
 from treelstm.run.training import train_heard_by  # noqa: E402
 
 DATA, WORK, VECTORS = map(Path, sys.argv[1:4])
-WITH_VECTORS = {"vectors": str(VECTORS), "vectors_keys": "radiko"}
-KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "without dropout": {"dropout": 0.0},
-    "parts": {"shards": 3},
-    "order": {"child_order": True},
-    "bfloat16": {"precision": "bfloat16"},
-    "ranking": {"objective": "ranking"},
-    "ranking in parts": {"objective": "ranking", "shards": 2},
-    "no bag": {"bag_of_symbols": False},
-    "no states": {"hidden_dim": 0},
-    "warm-up, cosine": {"warmup_steps": 4, "lr_schedule": "cosine"},
-    "vectors": WITH_VECTORS,
-    "frozen vectors": {**WITH_VECTORS, "vectors_frozen": True},
-    "vectors of their size": {**WITH_VECTORS, "embedding_dim": 4},
-    "vectors in parts": {**WITH_VECTORS, "shards": 2},
-}
 
 
 def config(name: str, device: str = "cuda", **settings: Any) -> treelstm.Config:
@@ -62,8 +46,8 @@ def config(name: str, device: str = "cuda", **settings: Any) -> treelstm.Config:
 def steps() -> dict[str, Any]:
     """Of each kind of settings: the waits of an epoch's steps, its losses here and on the CPU."""
     found = {}
-    for name, settings in KINDS.items():
-        found[name] = {}
+    for name in KINDS:
+        found[name], settings = {}, settings_of(name, VECTORS)
         for device in ("cpu", "cuda"):
             own = config("steps", device, **settings)
             run = new_run(own, treelstm.load_corpus(own))
@@ -138,7 +122,7 @@ def resumed() -> dict[str, Any]:
 
 def used() -> dict[str, Any]:
     """What is done with a trained encoder, here and on the CPU."""
-    trained = config("used", "cpu", **WITH_VECTORS)
+    trained = config("used", "cpu", **settings_of("vectors", VECTORS))
     treelstm.train(trained)
     asts = [{"tipo": "frazo", "verbo": {"radiko": word}} for word in ("arb", "dom", "neniam")]
     found: dict[str, Any] = {}

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import reference
 import torch
 from asts import chain, encoder_for, star
 from conftest import REPOSITORY, tiny_config
+from kinds import KINDS, settings_of
 from runs import StopAfter, assert_same_run, through_kills
 from vectors import some_vectors
 
@@ -25,21 +25,10 @@ from treelstm.trees.builder import compile_forest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
-KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "parts": {"shards": 3},
-    "order": {"child_order": True},
-    "bfloat16": {"precision": "bfloat16"},
-    "ranking": {"objective": "ranking"},
-    "no bag": {"bag_of_symbols": False},
-    "no states": {"hidden_dim": 0},
-    "vectors": {"vectors_keys": "radiko"},
-}
 
-
-def settings_of(kind: str, tiny: Path, work: Path) -> dict[str, Any]:
-    vectors = {"vectors": str(some_vectors(tiny, work / "v.txt"))} if kind == "vectors" else {}
-    return {"device": "cuda", **KINDS[kind], **vectors}
+@pytest.fixture(scope="module")
+def vectors(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return some_vectors(tiny, tmp_path_factory.mktemp("vectors") / "vectors.txt")
 
 
 def an_epoch(run: Run) -> Run:
@@ -50,8 +39,8 @@ def an_epoch(run: Run) -> Run:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_on_a_gpu_does_not_wait_for_it(tiny, tmp_path, kind):
-    config = tiny_config(tiny, tmp_path / "run", **settings_of(kind, tiny, tmp_path))
+def test_a_step_on_a_gpu_does_not_wait_for_it(tiny, vectors, tmp_path, kind):
+    config = tiny_config(tiny, tmp_path / "run", device="cuda", **settings_of(kind, vectors))
     run = new_run(config, load_corpus(config))
     ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)
     order = np.arange(len(run.corpus.training))
@@ -65,10 +54,10 @@ def test_a_step_on_a_gpu_does_not_wait_for_it(tiny, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bfloat16"])
-def test_a_gpu_computes_what_the_cpu_computes(tiny, tmp_path, kind):
+def test_a_gpu_computes_what_the_cpu_computes(tiny, vectors, tmp_path, kind):
     runs = []
     for device in ("cpu", "cuda"):
-        settings = settings_of(kind, tiny, tmp_path) | {"device": device}
+        settings = settings_of(kind, vectors) | {"device": device}
         config = tiny_config(tiny, tmp_path / device, **settings)
         runs.append(an_epoch(new_run(config, load_corpus(config))))
     cpu, gpu = (pair_distances(run.encoder, run.corpus.validation) for run in runs)
@@ -97,8 +86,8 @@ def test_the_model_is_the_recursive_reference_and_its_gradient_passes_gradcheck(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_that_is_stopped_and_resumed_on_a_gpu_is_bit_identical(tiny, tmp_path, kind):
-    settings = settings_of(kind, tiny, tmp_path)
+def test_a_run_that_is_stopped_and_resumed_on_a_gpu_is_bit_identical(tiny, vectors, tmp_path, kind):
+    settings = {"device": "cuda", **settings_of(kind, vectors)}
     train(tiny_config(tiny, tmp_path / "whole", **settings))
     train(tiny_config(tiny, tmp_path / "parts", **settings), listeners=[StopAfter(7)])
     train(tiny_config(tiny, tmp_path / "parts", **settings))

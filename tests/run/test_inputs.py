@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
+from kinds import KINDS, settings_of
 from runs import identical
+from vectors import some_vectors
 
 from treelstm import load_checkpoint, load_corpus, train
 from treelstm.randomness import epoch_order
@@ -68,15 +71,9 @@ def test_the_side_thread_takes_the_gpu_and_the_stream_of_the_thread_that_trains(
     assert taken == [("that of cuda:1", "treelstm-ahead_0")]
 
 
-KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "without dropout": {"dropout": 0.0},
-    "parts": {"shards": 5},
-    "order": {"child_order": True, "dropout": 0.5},
-    "ranking": {"objective": "ranking", "shards": 2},
-    "no bag": {"bag_of_symbols": False},
-    "no states": {"hidden_dim": 0},
-}
+@pytest.fixture(scope="module")
+def vectors(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return some_vectors(tiny, tmp_path_factory.mktemp("vectors") / "vectors.txt")
 
 
 def flat(value: Any) -> Iterator[Any]:
@@ -94,8 +91,11 @@ def flat(value: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_made_ahead_and_used_by_the_loop_they_are_what_they_are_in_their_place(tiny, tmp_path, kind):
-    config = tiny_config(tiny, tmp_path / "run", epochs=2, num_threads=1, **KINDS[kind])
+def test_made_ahead_and_used_by_the_loop_they_are_what_they_are_in_their_place(
+    tiny, vectors, tmp_path, kind
+):
+    settings = settings_of(kind, vectors)
+    config = tiny_config(tiny, tmp_path / "run", epochs=2, num_threads=1, **settings)
     train(config)
     run = new_run(config, load_corpus(config))
     ids = run.corpus.vocabulary.ids(run.corpus.training.forest.symbols)

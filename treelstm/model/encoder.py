@@ -192,11 +192,15 @@ class TreeEncoder(nn.Module):
             return self.embedding.index_copy(0, symbols, vectors)
         return self.embedding.index_add(0, symbols, vectors)
 
+    def _embeddings_for(self, symbols: np.ndarray) -> Tensor:
+        """Embeddings [all, D], of which those of `symbols`, distinct ids, can be used."""
+        there = self.having_vectors(symbols)
+        return self._embeddings(None if there is None else moved(there, self.embedding.device))
+
     def embeddings_of(self, symbols: np.ndarray) -> Tensor:
         """Embeddings [U, D] of these symbols, distinct ids: a parameter's rows, and vectors."""
-        there, device = self.having_vectors(symbols), self.embedding.device
-        table = self._embeddings(None if there is None else moved(there, device))
-        return table.index_select(0, moved(torch.from_numpy(symbols), device))
+        of_all = self._embeddings_for(symbols)
+        return of_all.index_select(0, moved(torch.from_numpy(symbols), of_all.device))
 
     def _projected(self, rows: Tensor) -> Tensor:
         """The vectors in these rows of the table, in the size of an embedding."""
@@ -236,8 +240,7 @@ class TreeEncoder(nn.Module):
         instead of random signs.
         """
         ids, symbols = self.vocabulary.ids(forest.symbols), self.vocabulary.spelled(forest.symbols)
-        there = self.having_vectors(np.arange(len(self.vocabulary)))
-        parts = [self._embeddings(None if there is None else there.to(self.embedding.device))]
+        parts = [self._embeddings_for(np.arange(len(self.vocabulary)))]
         unknown = np.flatnonzero(self.vocabulary.is_unknown(ids))
         if self.vectors is not None:
             texts = (symbols[symbol] for symbol in unknown.tolist())
